@@ -1,0 +1,74 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/slipway-platform/slipway"
+)
+
+// Err gives a database error its code: NotFound for no rows, Conflict for a unique or foreign key,
+// Unavailable when the database does not answer or is full of waiting writers. Errors that have a code
+// already, and those of a cancelled context, pass unchanged. Err(nil) is nil.
+func Err(err error) error {
+	var coded *slipway.Error
+	switch {
+	case err == nil, errors.As(err, &coded):
+		return err
+	case errors.Is(err, sql.ErrNoRows):
+		return slipway.Errorf(slipway.NotFound, "there is no such thing").WithCause(err)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	}
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch {
+		case pg.Code == "23505":
+			return slipway.Errorf(slipway.Conflict, "it already exists").WithCause(err)
+		case pg.Code == "23503":
+			return slipway.Errorf(slipway.Conflict, "something else depends on it").WithCause(err)
+		case pg.Code[:2] == "08", pg.Code[:2] == "53", pg.Code[:2] == "57", pg.Code == "40001", pg.Code == "40P01", pg.Code == "25006", pg.Code == "55P03":
+			return unavailable(err)
+		}
+		return err
+	}
+	if lite, ok := errors.AsType[*sqlite.Error](err); ok {
+		switch lite.Code() {
+		case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+			return slipway.Errorf(slipway.Conflict, "it already exists").WithCause(err)
+		case sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+			return slipway.Errorf(slipway.Conflict, "something else depends on it").WithCause(err)
+		}
+		switch lite.Code() & 0xff {
+		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN:
+			return unavailable(err)
+		}
+		return err
+	}
+	var conn *pgconn.ConnectError
+	var network net.Error
+	if errors.As(err, &conn) || errors.As(err, &network) || errors.Is(err, driver.ErrBadConn) ||
+		errors.Is(err, sql.ErrConnDone) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
+		return unavailable(err)
+	}
+	return err
+}
+
+func unavailable(cause error) error {
+	return slipway.Errorf(slipway.Unavailable, "the database does not answer; try again shortly").
+		WithCause(cause).After(2 * time.Second)
+}
+
+// isRetryable says that the whole transaction may be run again.
+func isRetryable(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pg.Code == "40001" || pg.Code == "40P01")
+}

@@ -1,0 +1,240 @@
+// Package store opens the named databases of an installation and hides what differs between the two
+// engines: SQLite, embedded, one writer and many readers; and PostgreSQL, for many replicas. SQL is
+// written once, with $1 placeholders, in the function that runs it. This package builds no queries
+// and knows no tables.
+//
+// What both engines share: times are BIGINT microseconds in UTC (Time), JSON is TEXT and written as it
+// came, RETURNING works, booleans are BOOLEAN. Traps: write NULLS LAST; compare with lower(), never a
+// bare LIKE; no UPDATE inside a CTE; row locks only in packages job and event.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // driver "pgx"
+	"golang.org/x/sync/semaphore"
+	_ "modernc.org/sqlite" // driver "sqlite"
+)
+
+// Engine is which database engine stands behind a DB.
+type Engine string
+
+// The engines.
+const (
+	SQLite   Engine = "sqlite"
+	Postgres Engine = "postgres"
+)
+
+// Querier reads. DB (any reader) and Tx (inside the transaction) are queriers.
+type Querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// DB is one named database. It is safe for concurrent use. Reads go to any connection and see what is
+// committed; writes happen only inside Write.
+type DB struct {
+	name   string
+	engine Engine
+	url    string
+	writer *sql.DB // SQLite: one connection; PostgreSQL: the same pool as reader
+	reader *sql.DB
+	gate   *semaphore.Weighted // SQLite: first in, first out; database/sql wakes waiters at random
+
+	// OnWrite, when set before first use, is told about every write transaction: how long it held the
+	// writer and how many rows it changed. Tests fail on large ones with it; the server counts them.
+	OnWrite func(held time.Duration, rows int64)
+}
+
+// Open opens the database at rawURL ("sqlite:path/to/file.db" or "postgres://…") under a short name.
+// A SQLite file and its folder are created when missing. Open does not wait for a PostgreSQL server:
+// the first query tells. Close the DB when done.
+func Open(name, rawURL string) (*DB, error) {
+	switch {
+	case strings.HasPrefix(rawURL, "sqlite:"):
+		return openSQLite(name, strings.TrimPrefix(rawURL, "sqlite:"))
+	case strings.HasPrefix(rawURL, "postgres://"), strings.HasPrefix(rawURL, "postgresql://"):
+		return openPostgres(name, rawURL)
+	}
+	scheme, _, _ := strings.Cut(rawURL, ":")
+	return nil, fmt.Errorf("database %q: scheme %q is not known; write sqlite:<file> or postgres://<user>@<host>/<database>", name, scheme)
+}
+
+func openSQLite(name, path string) (*DB, error) {
+	if path == "" || strings.Contains(path, ":memory:") {
+		return nil, fmt.Errorf("database %q: a SQLite database needs a file", name)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("database %q: %w", name, err)
+	}
+	// FULL keeps what was accepted through a power loss; 7,000 commits a second remain.
+	pragmas := []string{"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "foreign_keys(1)", "temp_store(memory)", "cache_size(-16000)"}
+	dsn := func(extra ...string) string {
+		q := url.Values{}
+		for _, p := range append(pragmas, extra...) {
+			q.Add("_pragma", p)
+		}
+		q.Set("_txlock", "immediate")
+		return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String()
+	}
+	w, err := sql.Open("sqlite", dsn())
+	if err != nil {
+		return nil, fmt.Errorf("database %q: %w", name, err)
+	}
+	w.SetMaxOpenConns(1)
+	r, err := sql.Open("sqlite", dsn("query_only(1)"))
+	if err != nil {
+		return nil, fmt.Errorf("database %q: %w", name, err)
+	}
+	n := max(4, 2*runtime.GOMAXPROCS(0))
+	r.SetMaxOpenConns(n)
+	r.SetMaxIdleConns(n)
+	return &DB{name: name, engine: SQLite, url: path, writer: w, reader: r, gate: semaphore.NewWeighted(1)}, nil
+}
+
+func openPostgres(name, rawURL string) (*DB, error) {
+	db, err := sql.Open("pgx", rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("database %q: the address does not parse", name) // the cause may hold the password
+	}
+	db.SetMaxOpenConns(30)
+	db.SetMaxIdleConns(10)
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	return &DB{name: name, engine: Postgres, url: rawURL, writer: db, reader: db}, nil
+}
+
+// Name is the short name from the configuration.
+func (db *DB) Name() string { return db.name }
+
+// Engine says which engine it is. Ask only where one SQL text cannot do; give the reason there.
+func (db *DB) Engine() Engine { return db.engine }
+
+// URL is the address that it was opened with (for SQLite, the file). It may hold a password.
+func (db *DB) URL() string { return db.url }
+
+// Writer is the pool that writes. It is for libraries that bring their own SQL (migrations, the job
+// queue); everybody else uses Write.
+func (db *DB) Writer() *sql.DB { return db.writer }
+
+// Close closes all connections.
+func (db *DB) Close() error {
+	err := db.reader.Close()
+	if db.writer != db.reader {
+		err = errors.Join(db.writer.Close(), err)
+	}
+	return err
+}
+
+// Ping asks whether the database answers.
+func (db *DB) Ping(ctx context.Context) error {
+	var one int
+	return Err(db.reader.QueryRowContext(ctx, "SELECT 1").Scan(&one))
+}
+
+// QueryContext reads rows outside any transaction. Pass errors through Err.
+func (db *DB) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return db.reader.QueryContext(ctx, query, args...)
+}
+
+// QueryRowContext reads one row outside any transaction. Pass errors of Scan through Err.
+func (db *DB) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	return db.reader.QueryRowContext(ctx, query, args...)
+}
+
+// Tx is a write transaction. It is not safe for concurrent use. Inside one there is nothing but SQL:
+// no network, no files, no waiting; at most 500 rows.
+type Tx struct {
+	*sql.Tx
+	db    *DB
+	rows  int64
+	after []func()
+}
+
+// DB is the database that the transaction belongs to.
+func (tx *Tx) DB() *DB { return tx.db }
+
+// AfterCommit runs f once the transaction is committed: wake a worker, drop a cache. What must not be
+// lost does not belong here: a crash may come between.
+func (tx *Tx) AfterCommit(f func()) { tx.after = append(tx.after, f) }
+
+// ExecContext runs a statement and counts the rows that it changed.
+func (tx *Tx) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	res, err := tx.Tx.ExecContext(ctx, query, args...)
+	if err == nil {
+		if n, err := res.RowsAffected(); err == nil {
+			tx.rows += n
+		}
+	}
+	return res, err
+}
+
+// Exec is ExecContext that gives the number of rows changed and an error that already went through Err.
+func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	res, err := tx.ExecContext(ctx, query, args...)
+	if err != nil {
+		return 0, Err(err)
+	}
+	n, err := res.RowsAffected()
+	return n, Err(err)
+}
+
+const writeAttempts = 4
+
+// Write runs fn in a write transaction: committed when fn returns nil, else rolled back. On PostgreSQL a
+// deadlock or serialisation failure runs fn again, at most four times in all, so fn must not
+// have effects outside the transaction. Errors come back through Err.
+func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
+	for attempt := 1; ; attempt++ {
+		tx, err := db.write(ctx, fn)
+		if err == nil {
+			for _, f := range tx.after {
+				f()
+			}
+			return nil
+		}
+		if attempt == writeAttempts || !isRetryable(err) {
+			return Err(err)
+		}
+		select {
+		case <-ctx.Done():
+			return Err(err)
+		case <-time.After(time.Duration(attempt)*5*time.Millisecond + rand.N(10*time.Millisecond)):
+		}
+	}
+}
+
+func (db *DB) write(ctx context.Context, fn func(tx *Tx) error) (*Tx, error) {
+	if db.gate != nil {
+		if err := db.gate.Acquire(ctx, 1); err != nil {
+			return nil, err
+		}
+		defer db.gate.Release(1)
+	}
+	raw, err := db.writer.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	tx := &Tx{Tx: raw, db: db}
+	defer func() { _ = raw.Rollback() }() // after a commit this does nothing; after a panic it frees the writer
+	if err := fn(tx); err != nil {
+		return nil, err
+	}
+	if err := raw.Commit(); err != nil {
+		return nil, err
+	}
+	if db.OnWrite != nil {
+		db.OnWrite(time.Since(start), tx.rows)
+	}
+	return tx, nil
+}
