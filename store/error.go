@@ -17,8 +17,9 @@ import (
 )
 
 // Err gives a database error its code: NotFound for no rows, Conflict for a unique or foreign key,
-// Unavailable when the database does not answer or is full of waiting writers. Errors that have a code
-// already, and those of a cancelled context, pass unchanged. Err(nil) is nil.
+// Invalid for text that no database keeps (a zero byte, bad UTF-8), Unavailable when the database does
+// not answer or is full of waiting writers. Errors that have a code already, and those of a context
+// that ended, pass unchanged; any other is our fault and has no code. Err(nil) is nil.
 func Err(err error) error {
 	var coded *slipway.Error
 	switch {
@@ -26,7 +27,14 @@ func Err(err error) error {
 		return err
 	case errors.Is(err, sql.ErrNoRows):
 		return slipway.Errorf(slipway.NotFound, "there is no such thing").WithCause(err)
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.Canceled):
+		return err
+	}
+	// Whatever kept us from connecting, also our own time limit for it, a wrong password, or a missing database.
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return unavailable(err)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
@@ -35,6 +43,8 @@ func Err(err error) error {
 			return slipway.Errorf(slipway.Conflict, "it already exists").WithCause(err)
 		case pg.Code == "23503":
 			return slipway.Errorf(slipway.Conflict, "something else depends on it").WithCause(err)
+		case pg.Code == "22021", pg.Code == "22P05":
+			return slipway.Errorf(slipway.Invalid, "a text holds a zero byte or is not UTF-8; send plain UTF-8").WithCause(err)
 		case pg.Code[:2] == "08", pg.Code[:2] == "53", pg.Code[:2] == "57", pg.Code == "40001", pg.Code == "40P01", pg.Code == "25006", pg.Code == "55P03":
 			return unavailable(err)
 		}
@@ -53,9 +63,8 @@ func Err(err error) error {
 		}
 		return err
 	}
-	var conn *pgconn.ConnectError
 	var network net.Error
-	if errors.As(err, &conn) || errors.As(err, &network) || errors.Is(err, driver.ErrBadConn) ||
+	if errors.As(err, &network) || errors.Is(err, driver.ErrBadConn) ||
 		errors.Is(err, sql.ErrConnDone) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
 		return unavailable(err)
 	}

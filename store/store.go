@@ -9,11 +9,13 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -21,7 +23,8 @@ import (
 	"strings"
 	"time"
 
-	_ "github.com/jackc/pgx/v5/stdlib" // driver "pgx"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 	"golang.org/x/sync/semaphore"
 	_ "modernc.org/sqlite" // driver "sqlite"
 )
@@ -50,32 +53,59 @@ type DB struct {
 	writer *sql.DB // SQLite: one connection; PostgreSQL: the same pool as reader
 	reader *sql.DB
 	gate   *semaphore.Weighted // SQLite: first in, first out; database/sql wakes waiters at random
+	texts  *statements         // SQLite: compiled queries of the reader; pgx keeps its own
 
-	// OnWrite, when set before first use, is told about every write transaction: how long it held the
-	// writer and how many rows it changed. Tests fail on large ones with it; the server counts them.
+	// OnWrite, when set before first use, is told about every committed write transaction: how long it
+	// held the writer and how many rows its Exec and ExecContext changed. Tests fail on large ones with
+	// it; the server counts them. It may be called by several goroutines at once.
 	OnWrite func(held time.Duration, rows int64)
 }
 
 // Open opens the database at rawURL ("sqlite:path/to/file.db" or "postgres://…") under a short name.
-// A SQLite file and its folder are created when missing. Open does not wait for a PostgreSQL server:
-// the first query tells. Close the DB when done.
+// The path of a SQLite file is taken as it stands, odd characters and all; the file and its folder are
+// created when missing, readable by their owner only. Open does not wait for a PostgreSQL server: the
+// first query tells. Close the DB when done.
 func Open(name, rawURL string) (*DB, error) {
-	switch {
-	case strings.HasPrefix(rawURL, "sqlite:"):
-		return openSQLite(name, strings.TrimPrefix(rawURL, "sqlite:"))
-	case strings.HasPrefix(rawURL, "postgres://"), strings.HasPrefix(rawURL, "postgresql://"):
-		return openPostgres(name, rawURL)
+	scheme, rest, _ := strings.Cut(rawURL, ":")
+	var db *DB
+	var err error
+	switch scheme {
+	case "sqlite":
+		db, err = openSQLite(rest)
+	case "postgres", "postgresql":
+		db, err = openPostgres(rawURL)
+	default:
+		err = unknownScheme(scheme)
 	}
-	scheme, _, _ := strings.Cut(rawURL, ":")
-	return nil, fmt.Errorf("database %q: scheme %q is not known; write sqlite:<file> or postgres://<user>@<host>/<database>", name, scheme)
+	if err != nil {
+		return nil, fmt.Errorf("database %q: %w", name, err)
+	}
+	db.name = name
+	return db, nil
 }
 
-func openSQLite(name, path string) (*DB, error) {
-	if path == "" || strings.Contains(path, ":memory:") {
-		return nil, fmt.Errorf("database %q: a SQLite database needs a file", name)
+func unknownScheme(scheme string) error {
+	if scheme == "mysql" {
+		return errors.New("MySQL is not supported; write sqlite:<file> or postgres://<user>@<host>/<database>")
 	}
+	return errors.New("the address has no scheme that is known; write sqlite:<file> or postgres://<user>@<host>/<database>")
+}
+
+func openSQLite(path string) (*DB, error) {
+	if path == "" || strings.HasPrefix(path, ":memory:") {
+		return nil, errors.New("a SQLite database needs a file")
+	}
+	path = filepath.Clean(path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("database %q: %w", name, err)
+		return nil, err
+	}
+	// SQLite would make the file readable by everybody; its journal takes over the mode.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
 	}
 	// FULL keeps what was accepted through a power loss; 7,000 commits a second remain.
 	pragmas := []string{"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "foreign_keys(1)", "temp_store(memory)", "cache_size(-16000)"}
@@ -89,28 +119,49 @@ func openSQLite(name, path string) (*DB, error) {
 	}
 	w, err := sql.Open("sqlite", dsn())
 	if err != nil {
-		return nil, fmt.Errorf("database %q: %w", name, err)
+		return nil, err
 	}
 	w.SetMaxOpenConns(1)
 	r, err := sql.Open("sqlite", dsn("query_only(1)"))
 	if err != nil {
-		return nil, fmt.Errorf("database %q: %w", name, err)
+		return nil, errors.Join(err, w.Close())
 	}
 	n := max(4, 2*runtime.GOMAXPROCS(0))
 	r.SetMaxOpenConns(n)
 	r.SetMaxIdleConns(n)
-	return &DB{name: name, engine: SQLite, url: path, writer: w, reader: r, gate: semaphore.NewWeighted(1)}, nil
+	return &DB{engine: SQLite, url: path, writer: w, reader: r, gate: semaphore.NewWeighted(1), texts: &statements{db: r}}, nil
 }
 
-func openPostgres(name, rawURL string) (*DB, error) {
-	db, err := sql.Open("pgx", rawURL)
+// Defaults for what the address does not say.
+const connectTimeout = 5 * time.Second
+
+var postgresSettings = map[string]string{
+	"application_name": "slipway",
+	"jit":              "off", // compiling takes longer than any of our queries should
+	// A replica that hangs inside a transaction must not hold its locks against all others.
+	"idle_in_transaction_session_timeout": "30s",
+}
+
+func openPostgres(rawURL string) (*DB, error) {
+	cfg, err := pgx.ParseConfig(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("database %q: the address does not parse", name) // the cause may hold the password
+		return nil, errors.New("the address does not parse; write postgres://<user>:<password>@<host>:<port>/<database>") // the cause may hold the password
 	}
+	for key, value := range postgresSettings {
+		cfg.RuntimeParams[key] = cmp.Or(cfg.RuntimeParams[key], value)
+	}
+	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, connectTimeout)
+	// A host that vanished without a word is noticed after 30 seconds, not after hours.
+	dialer := &net.Dialer{
+		Timeout:         cfg.ConnectTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+	}
+	cfg.DialFunc = dialer.DialContext
+	db := stdlib.OpenDB(*cfg)
 	db.SetMaxOpenConns(30)
 	db.SetMaxIdleConns(10)
 	db.SetConnMaxIdleTime(5 * time.Minute)
-	return &DB{name: name, engine: Postgres, url: rawURL, writer: db, reader: db}, nil
+	return &DB{engine: Postgres, url: rawURL, writer: db, reader: db}, nil
 }
 
 // Name is the short name from the configuration.
@@ -130,7 +181,7 @@ func (db *DB) Writer() *sql.DB { return db.writer }
 func (db *DB) Close() error {
 	err := db.reader.Close()
 	if db.writer != db.reader {
-		err = errors.Join(db.writer.Close(), err)
+		err = errors.Join(db.writer.Close(), err) // the last to go moves the journal into the file
 	}
 	return err
 }
@@ -143,11 +194,17 @@ func (db *DB) Ping(ctx context.Context) error {
 
 // QueryContext reads rows outside any transaction. Pass errors through Err.
 func (db *DB) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if s := db.texts.get(ctx, query); s != nil {
+		return s.QueryContext(ctx, args...)
+	}
 	return db.reader.QueryContext(ctx, query, args...)
 }
 
 // QueryRowContext reads one row outside any transaction. Pass errors of Scan through Err.
 func (db *DB) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	if s := db.texts.get(ctx, query); s != nil {
+		return s.QueryRowContext(ctx, args...)
+	}
 	return db.reader.QueryRowContext(ctx, query, args...)
 }
 
