@@ -1,0 +1,451 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/store/storetest"
+)
+
+func count(t testing.TB, db *store.DB) int {
+	t.Helper()
+	var n int
+	if err := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM thing").Scan(&n); err != nil {
+		t.Fatal(store.Err(err))
+	}
+	return n
+}
+
+func add(ctx context.Context, tx *store.Tx, name string) error {
+	_, err := tx.Exec(ctx, "INSERT INTO thing (name) VALUES ($1)", name)
+	return err
+}
+
+// each runs a test on both engines with the table thing.
+func each(t *testing.T, test func(t *testing.T, db *store.DB)) {
+	t.Helper()
+	t.Parallel()
+	storetest.Each(t, []store.Migrations{things}, test)
+}
+
+func TestWriteCommitsAndThenTells(t *testing.T) {
+	each(t, func(t *testing.T, db *store.DB) {
+		var rows atomic.Int64
+		db.OnWrite = func(_ time.Duration, n int64) { rows.Store(n) }
+		var seen int
+		err := db.Write(t.Context(), func(tx *store.Tx) error {
+			tx.AfterCommit(func() { seen = count(t, db) })
+			if err := add(t.Context(), tx, "a"); err != nil {
+				return err
+			}
+			if n := count(t, db); n != 0 {
+				t.Errorf("got %d rows outside the open transaction, want 0", n)
+			}
+			return add(t.Context(), tx, "b")
+		})
+		if err != nil || seen != 2 || rows.Load() != 2 {
+			t.Errorf("got %v, %d rows seen after the commit, %d counted; want 2 and 2", err, seen, rows.Load())
+		}
+	})
+}
+
+func TestWriteRollsBack(t *testing.T) {
+	each(t, func(t *testing.T, db *store.DB) {
+		told := func() { t.Error("AfterCommit ran without a commit") }
+		wrong := errors.New("wrong")
+		err := db.Write(t.Context(), func(tx *store.Tx) error {
+			tx.AfterCommit(told)
+			return errors.Join(add(t.Context(), tx, "a"), wrong)
+		})
+		if !errors.Is(err, wrong) {
+			t.Errorf("got %v, want the error of the function", err)
+		}
+		func() {
+			defer func() { _ = recover() }()
+			_ = db.Write(t.Context(), func(tx *store.Tx) error {
+				tx.AfterCommit(told)
+				_ = add(t.Context(), tx, "b")
+				panic("at the disco")
+			})
+		}()
+		var left sync.WaitGroup
+		left.Go(func() { // what t.FailNow does inside a transaction
+			_ = db.Write(t.Context(), func(tx *store.Tx) error {
+				_ = add(t.Context(), tx, "c")
+				runtime.Goexit()
+				return nil
+			})
+		})
+		left.Wait()
+		insert(t, db, "d") // the writer is free again
+		if n := count(t, db); n != 1 {
+			t.Errorf("got %d rows, want only the last", n)
+		}
+	})
+}
+
+func TestWriteRunsAgainAfterADeadlock(t *testing.T) {
+	t.Parallel()
+	db := storetest.Open(t, store.Postgres, things)
+	insert(t, db, "a", "b")
+	var both, done sync.WaitGroup
+	both.Add(2)
+	var runs atomic.Int32
+	for _, order := range [][]string{{"a", "b"}, {"b", "a"}} {
+		done.Go(func() {
+			first := true
+			err := db.Write(t.Context(), func(tx *store.Tx) error {
+				runs.Add(1)
+				for i, name := range order {
+					if i == 1 && first { // both hold one row and want the other's
+						first = false
+						both.Done()
+						both.Wait()
+					}
+					if _, err := tx.Exec(t.Context(), "UPDATE thing SET seen = coalesce(seen, 0) + 1 WHERE name = $1", name); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	done.Wait()
+	var sum int
+	if err := db.QueryRowContext(t.Context(), "SELECT SUM(seen) FROM thing").Scan(&sum); err != nil || sum != 4 || runs.Load() < 3 {
+		t.Errorf("got sum %d, %v after %d runs; want 4 after at least 3", sum, err, runs.Load())
+	}
+}
+
+func TestWritersTakeTurnsOnSQLite(t *testing.T) {
+	t.Parallel()
+	db := storetest.Open(t, store.SQLite, things)
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		go func() { _ = db.Write(t.Context(), func(*store.Tx) error { <-hold; return nil }) }()
+		synctest.Wait()
+		var order, want []int
+		for i := range 20 {
+			want = append(want, i)
+			go func() {
+				_ = db.Write(t.Context(), func(*store.Tx) error { order = append(order, i); return nil })
+			}()
+			synctest.Wait() // it stands in the queue
+		}
+		close(hold)
+		synctest.Wait()
+		if !slices.Equal(order, want) {
+			t.Errorf("got turns %v, want first come, first served", order)
+		}
+	})
+}
+
+func TestAWaitingWriterGivesUpWhenItsContextEnds(t *testing.T) {
+	t.Parallel()
+	db := storetest.Open(t, store.SQLite, things)
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		go func() { _ = db.Write(t.Context(), func(*store.Tx) error { <-hold; return nil }) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := db.Write(ctx, func(*store.Tx) error { return nil })
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want the deadline", err)
+		}
+		close(hold)
+	})
+	insert(t, db, "a")
+}
+
+func TestWritersOfTwoHandlesWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	for _, engine := range []store.Engine{store.SQLite, store.Postgres} {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			url := storetest.URL(t, engine)
+			var all []*store.DB
+			for range 2 {
+				db, err := store.Open("main", url)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = db.Close() })
+				if err := db.MigrateUp(t.Context(), things); err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, db)
+			}
+			insert(t, all[0], "a")
+			var done sync.WaitGroup
+			for i := range 8 {
+				done.Go(func() {
+					for range 10 {
+						err := all[i%2].Write(t.Context(), func(tx *store.Tx) error {
+							_, err := tx.Exec(t.Context(), "UPDATE thing SET seen = coalesce(seen, 0) + 1")
+							return err
+						})
+						if err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			done.Wait()
+			var n int
+			if err := all[1].QueryRowContext(t.Context(), "SELECT seen FROM thing").Scan(&n); err != nil || n != 80 {
+				t.Errorf("got %d, %v; want 80", n, err)
+			}
+		})
+	}
+}
+
+func TestReadersCannotWriteOnSQLite(t *testing.T) {
+	t.Parallel()
+	db := storetest.Open(t, store.SQLite, things)
+	for range 3 { // as text, when it is compiled, and compiled
+		rows, err := db.QueryContext(t.Context(), "INSERT INTO thing (name) VALUES ('a') RETURNING id")
+		if err == nil {
+			rows.Next()
+			err = rows.Err()
+			_ = rows.Close()
+		}
+		if err == nil {
+			t.Error("a reader wrote")
+		}
+	}
+	if n := count(t, db); n != 0 {
+		t.Errorf("got %d rows, want none", n)
+	}
+}
+
+func TestCompiledQueriesSeeNewRowsAndNewSchemas(t *testing.T) {
+	t.Parallel()
+	db := storetest.Open(t, store.SQLite, things)
+	for i := range 10 {
+		insert(t, db, fmt.Sprint(i))
+		if n := count(t, db); n != i+1 {
+			t.Errorf("got %d rows, want %d", n, i+1)
+		}
+		if i == 5 {
+			if err := db.MigrateUp(t.Context(), migrations("more", "0001_more.sql", "ALTER TABLE thing ADD COLUMN more TEXT / ALTER TABLE thing DROP COLUMN more")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// A query left half read must not keep the journal from being emptied.
+	for range 4 {
+		rows, err := db.QueryContext(t.Context(), "SELECT name FROM thing ORDER BY name")
+		if err != nil || !rows.Next() {
+			t.Fatal(err)
+		}
+		_ = rows.Close()
+	}
+	insert(t, db, "last")
+	var busy, log, moved int
+	if err := db.Writer().QueryRowContext(t.Context(), "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &moved); err != nil || busy != 0 || log != 0 {
+		t.Errorf("checkpoint: got busy %d, %d pages left, %v; want everything moved", busy, log, err)
+	}
+}
+
+func TestAnyNumberOfTextsMayBeRead(t *testing.T) {
+	t.Parallel()
+	db := storetest.Open(t, store.SQLite)
+	var done sync.WaitGroup
+	for range 4 {
+		done.Go(func() {
+			for i := range 3000 {
+				for range 1 + i%3 {
+					var n int
+					if err := db.QueryRowContext(t.Context(), fmt.Sprintf("SELECT %d + $1", i), 1).Scan(&n); err != nil || n != i+1 {
+						t.Errorf("got %d, %v; want %d", n, err, i+1)
+					}
+				}
+			}
+		})
+	}
+	done.Wait()
+}
+
+func TestSQLiteFilesMayHaveOddNames(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"a b.db", "what?.db", "a#b.db", "50%.db", "%41.db", "a&b=c;d.db", "über.db", "a:b.db", "x?_pragma=foo", "it's \"x\".db", "new/folder/a.db", "//double.db"} {
+		file := dir + "/" + name
+		db, err := store.Open("main", "sqlite:"+file)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if err := db.MigrateUp(t.Context(), things); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		insert(t, db, "a")
+		if info, err := os.Stat(file); err != nil || info.Size() == 0 {
+			t.Errorf("%s: got %v, %v; want the database there", name, info, err)
+		} else if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: got mode %v, want it closed to others", name, info.Mode())
+		}
+		if err := db.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if left, _ := filepath.Glob(filepath.Dir(file) + "/*-wal"); len(left) > 0 {
+			t.Errorf("%s: the journal was left: %v", name, left)
+		}
+	}
+}
+
+func TestOpenRefusesWhatItCannotOpen(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"":                                     "no scheme",
+		"main.db":                              "no scheme",
+		"mysql://root:hunter2@localhost/x":     "MySQL is not supported",
+		"oracle://scott:hunter2@localhost/x":   "no scheme",
+		"root:hunter2@localhost":               "no scheme",
+		"sqlite:":                              "needs a file",
+		"sqlite::memory:":                      "needs a file",
+		"sqlite:/dev/null/x/y.db":              "not a directory",
+		"postgres://root:hunter2@localhost:x/": "does not parse",
+	} {
+		_, err := store.Open("main", url)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `"main"`) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: got %v; want an error with %q, the name, and no password", url, err, want)
+		}
+	}
+}
+
+func TestOpenAllReportsAllFaults(t *testing.T) {
+	t.Parallel()
+	good := "sqlite:" + t.TempDir() + "/good.db"
+	_, err := store.OpenAll(map[string]string{"main": good, "a": "mysql://x", "b": "sqlite:"})
+	if err == nil || !strings.Contains(err.Error(), `"a"`) || !strings.Contains(err.Error(), `"b"`) || strings.Contains(err.Error(), `"main"`) {
+		t.Errorf("got %v, want both faults", err)
+	}
+	set, err := store.OpenAll(map[string]string{"main": good, "other": "sqlite:" + t.TempDir() + "/other.db"})
+	if err != nil || len(set) != 2 || set["other"].Name() != "other" {
+		t.Fatalf("got %v, %v", set, err)
+	}
+	if err := errors.Join(set["main"].Ping(t.Context()), set.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCreateDatabaseMakesWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	for engine, url := range map[store.Engine]string{
+		store.SQLite:   "sqlite:" + t.TempDir() + "/new.db",
+		store.Postgres: "",
+	} {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			if url == "" {
+				url = storetest.Server(t).URL(`odd "name`)
+			}
+			for _, want := range []bool{true, false} {
+				created, err := store.CreateDatabase(t.Context(), url)
+				if err != nil || created != want {
+					t.Fatalf("got %v, %v; want %v", created, err, want)
+				}
+				db, err := store.Open("main", url)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := errors.Join(db.MigrateUp(t.Context(), things), db.Close()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func TestADatabaseThatGoesAndComesBack(t *testing.T) {
+	t.Parallel()
+	server := storetest.Server(t)
+	db, err := store.Open("main", server.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	if err := db.MigrateUp(t.Context(), things); err != nil {
+		t.Fatal(err)
+	}
+	// More than one connection of the pool is open when the server goes.
+	var busy sync.WaitGroup
+	for range 8 {
+		busy.Go(func() { _, _ = db.QueryContext(t.Context(), "SELECT pg_sleep(0.05)") })
+	}
+	busy.Wait()
+	cut := db.Write(t.Context(), func(tx *store.Tx) error {
+		if err := add(t.Context(), tx, "cut"); err != nil {
+			return err
+		}
+		server.Stop(t)
+		return add(t.Context(), tx, "off")
+	})
+	if !errors.Is(cut, slipway.Unavailable) {
+		t.Errorf("a transaction that was cut off: got %v, want unavailable", cut)
+	}
+	for range 20 {
+		if err := db.Ping(t.Context()); !errors.Is(err, slipway.Unavailable) {
+			t.Errorf("read while it is gone: got %v, want unavailable", err)
+		}
+		if err := db.Write(t.Context(), func(*store.Tx) error { return nil }); !errors.Is(err, slipway.Unavailable) {
+			t.Errorf("write while it is gone: got %v, want unavailable", err)
+		}
+	}
+	if err := db.MigrateUp(t.Context(), things); !errors.Is(err, slipway.Unavailable) {
+		t.Errorf("migrate while it is gone: got %v, want unavailable", err)
+	}
+	server.Start(t)
+	insert(t, db, "back")
+	if n := count(t, db); n != 1 {
+		t.Errorf("got %d rows, want only what was committed", n)
+	}
+}
+
+func TestAHostThatDoesNotAnswerFailsInTime(t *testing.T) {
+	t.Parallel()
+	silent := listen(t) // accepts and never says a word
+	db, err := store.Open("main", "postgres://slipway@"+silent+"/main?connect_timeout=1&sslmode=disable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	start := time.Now()
+	if err := db.Ping(t.Context()); !errors.Is(err, slipway.Unavailable) || time.Since(start) > 10*time.Second {
+		t.Errorf("got %v after %v; want unavailable within seconds", err, time.Since(start))
+	}
+}
+
+func TestSettingsOfTheAddressWin(t *testing.T) {
+	t.Parallel()
+	url := storetest.URL(t, store.Postgres)
+	for want, suffix := range map[string]string{"slipway off 30s": "", "mine on 0": "&application_name=mine&jit=on&idle_in_transaction_session_timeout=0"} {
+		db, err := store.Open("main", url+suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		err = db.QueryRowContext(t.Context(), `SELECT current_setting('application_name') || ' ' || current_setting('jit') || ' ' || current_setting('idle_in_transaction_session_timeout')`).Scan(&got)
+		if err := errors.Join(err, db.Close()); err != nil || got != want {
+			t.Errorf("got %q, %v; want %q", got, err, want)
+		}
+	}
+}
