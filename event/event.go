@@ -1,0 +1,120 @@
+// Package event is the outbox: events are rows written in the transaction that caused them, get a dense position by
+// one sequencer at a time, and are read by durable subscriptions and by the API.
+// Delivery is at least once and in order of position; an event is a hint, the API is the truth.
+package event
+
+import (
+	"context"
+	"crypto/rand"
+	"embed"
+	"encoding/json"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/store"
+)
+
+//go:embed migrations
+var files embed.FS
+
+// Migrations is the schema of a Bus. List needs that of package entity too.
+var Migrations = store.Migrations{Owner: "event", FS: func() fs.FS {
+	sub, err := fs.Sub(files, "migrations")
+	if err != nil {
+		panic(err)
+	}
+	return sub
+}()}
+
+// ReadPermission lets a caller read events. Events of an entity can also be read by whoever may read the entity.
+const ReadPermission = "event.event.read"
+
+// Type is a kind of event that a blueprint declares.
+type Type struct {
+	Name   string `json:"name" doc:"CloudEvents type" example:"dev.cdevents.pipelinerun.finished.0.2.0"`
+	Text   string `json:"text" doc:"When it is sent"`
+	Object string `json:"object,omitempty" doc:"What the subject names"`
+}
+
+// EntityTypes are the events that Announce sends. Every Bus knows them.
+var EntityTypes = []Type{
+	{Name: entity.EventChanged, Text: "An entity was created, or its content is new", Object: "entity"},
+	{Name: entity.EventRemoved, Text: "An entity was removed from the catalog", Object: "entity"},
+}
+
+// Event is one event in CloudEvents 1.0 terms.
+type Event struct {
+	Position int64           `json:"position" doc:"Place in the order of all events; pass as after"`
+	ID       string          `json:"id" doc:"Unique id"`
+	Source   string          `json:"source" doc:"Which part sent it" example:"/slipway/build"`
+	Type     string          `json:"type" doc:"CloudEvents type"`
+	Subject  string          `json:"subject,omitempty" doc:"What it is about, such as an entity ref"`
+	Time     time.Time       `json:"time" doc:"When it happened"`
+	Data     json.RawMessage `json:"data,omitempty" doc:"Details; never a secret"`
+	EntityID int64           `json:"-"` // the entity whose readers may read it; 0: only callers with event.event.read on all
+}
+
+// Handler works one event inside a transaction that also moves the subscription's cursor: it is rolled back, and the event is
+// tried again with back-off, when it gives an error. It may run twice for one event (store.DB.Write repeats a
+// transaction that lost a deadlock), so it has no effects but through tx.
+type Handler func(ctx context.Context, tx *store.Tx, e Event) error
+
+// Subscription is a durable reader inside a blueprint.
+type Subscription struct {
+	Name   string   // "<blueprint>.<what>"; the cursor's key
+	Types  []string // exact names, or a prefix ending in *
+	Handle Handler
+
+	// Backlog lets a new subscription begin with the oldest event that is kept; without it, it begins with the
+	// first one that gets its position after Run has first seen the subscription.
+	Backlog bool
+}
+
+// Bus is the events of one database. Safe for concurrent use. Publish needs no Run.
+type Bus struct {
+	// Now is the clock; tests replace it before Run.
+	Now func() time.Time
+	db  *store.DB
+	log *slog.Logger
+	id  string // tells our own notifications from those of others
+
+	mu        sync.Mutex
+	types     map[string]Type
+	readers   []*reader
+	running   bool // Run is at work
+	notifying bool // a goroutine sends notifications
+	notify    bool // it shall send one more
+
+	woken chan struct{} // holds one: look now
+	last  atomic.Int64  // highest position that this replica has seen
+}
+
+// New makes a Bus; no I/O.
+func New(db *store.DB, log *slog.Logger) *Bus {
+	b := &Bus{Now: time.Now, db: db, log: log, id: rand.Text(), types: map[string]Type{}, woken: make(chan struct{}, 1)}
+	b.Declare(EntityTypes...)
+	return b
+}
+
+// Declare makes types known. Only known types can be published.
+func (b *Bus) Declare(types ...Type) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, t := range types {
+		b.types[t.Name] = t
+	}
+}
+
+// Types lists the declared types by name.
+func (b *Bus) Types() []Type {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.SortedFunc(maps.Values(b.types), func(x, y Type) int { return strings.Compare(x.Name, y.Name) })
+}
