@@ -18,6 +18,7 @@ type Build struct {
 	StartedAt       *time.Time   `json:"startedAt" nullable:"true" doc:"When work began; null while starting"`
 	FinishedAt      *time.Time   `json:"finishedAt" nullable:"true" doc:"When it ended; null until then"`
 	DurationSeconds *float64     `json:"durationSeconds" nullable:"true" doc:"Seconds from start to end; null until then"`
+	UpdatedAt       *time.Time   `json:"updatedAt,omitempty" doc:"When the vendor last changed it; absent where it does not say"`
 	URL             string       `json:"url" doc:"Page with more information" example:"https://ci.example.com/runs/42"`
 	TriggeredBy     *Person      `json:"triggeredBy" nullable:"true" doc:"Who caused this attempt; null when the vendor names nobody"`
 	Trigger         BuildTrigger `json:"trigger" enum:"push,pull_request,schedule,manual,api,retry,other" doc:"What caused it"`

@@ -1,0 +1,137 @@
+// Package provider is the contract between Slipway and a vendor: a Kind is one exported value with a config;
+// what it opens is a Provider whose fields are what the vendor can do. An empty field means "cannot".
+//
+// A vendor reads no environment and no database; it gets a config and an HTTP client. Its own JSON shapes stay inside its
+// package; it maps them faithfully and leaves policy (what may be retried, who may see) to blueprints. What this package
+// promises is checked for every vendor, offline, by package providertest; package fake keeps the promises in memory.
+package provider
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+)
+
+// Kind is a type of provider: one exported value per vendor.
+type Kind struct {
+	Name        string       // the `type` in the configuration: "github"
+	Text        string       // one sentence for people
+	Config      any          // zero value of the config struct, for documentation and checks; its fields carry json, doc, default and required tags
+	Annotations []Annotation // where entities say what belongs to them
+
+	// Open makes a provider of a raw config (the entry of `providers:` without name and type, secrets already resolved). It reports all faults of the config
+	// together (Decode does) and does not talk to the vendor.
+	Open func(ctx context.Context, config json.RawMessage, env Env) (*Provider, error)
+}
+
+// Annotation documents one annotation that a kind reads.
+type Annotation struct {
+	Key     string `json:"key" doc:"Annotation on an entity" example:"github.com/project-slug"`
+	Text    string `json:"text" doc:"What it says"`
+	Example string `json:"example" doc:"A value" example:"octo/hello"`
+}
+
+// Env is what a provider may use of the outside.
+type Env struct {
+	Name string           // name of this provider in the configuration
+	HTTP *http.Client     // guarded; never follows a redirect to another host with credentials
+	Now  func() time.Time // the clock
+	Log  *slog.Logger
+}
+
+// DefaultInterval is how often a source is read when a provider names no Interval.
+const DefaultInterval = time.Minute
+
+// Provider is an opened provider. All functions may be called concurrently, return soon after their context ends (with its error), and
+// give coded errors: NotFound for what is not there, Conflict for what the vendor's state forbids, Unavailable (with RetryAfter when the
+// vendor said so) when it does not answer, RateLimited (with RetryAfter) when it refuses to for now, Forbidden or
+// Unauthenticated when it refuses our credential, Invalid for what it will never accept.
+type Provider struct {
+	// Projects reads from an entity's annotations which projects at this provider belong to it, in the vendor's own notation and in one
+	// spelling: two entities that mean the same project give the same string. None: not bound. It is pure and required.
+	Projects func(e *slipway.Entity) []string
+
+	// Accounts reads from a user entity's annotations which accounts at this provider are that user's, as Person.ID spells them. Pure; may be nil.
+	// E-mail addresses need no help: they are matched for every provider.
+	Accounts func(e *slipway.Entity) []string
+
+	// Interval is how often a source is read when nothing else says; 0 is DefaultInterval.
+	Interval time.Duration
+
+	Builds  *Builds
+	Webhook *Webhook
+
+	// Check tells whether address and credential work, for people. May be nil.
+	Check func(ctx context.Context) error
+
+	// Close frees what Open took. May be nil.
+	Close func() error
+}
+
+// Page is one page of a vendor's list.
+type Page[T any] struct {
+	Items []T
+	Next  string // vendor cursor of the next page; "" at the end
+	// Validator is what the vendor gave for conditional requests (an ETag or the like) on the first page; "" where it has none.
+	Validator string
+	// NotModified: nothing changed since the validator that was passed; Items is empty.
+	NotModified bool
+}
+
+// ListOptions says which page to read.
+type ListOptions struct {
+	Cursor    string // "" for the newest
+	Limit     int    // how many at most; 0: as the vendor likes. The vendor may give fewer, also none, and still have a Next
+	Validator string // from the last first page; makes the request conditional. Only with an empty Cursor
+}
+
+// Builds is what a vendor can do about builds. List and Get are required. Builds come back with ID holding the vendor's own id
+// (unique within the project, the same for all attempts that the vendor counts as one run), and without EntityRef and Provider: the index adds them.
+//
+// A status word that is not known gives BuildUnknown with the word in Detail, never an error. StartedAt is nil while starting, FinishedAt is nil until the build
+// is finished, zero dates mean nil. UpdatedAt is when the vendor last changed the build; a vendor sets it on all builds or on none.
+type Builds struct {
+	// List reads builds of a project, newest first by CreatedAt, stable while new ones arrive: following Next never repeats or skips what was there when the
+	// first page was read, and ends. A project that is not there is NotFound; a cursor that the vendor refuses is Invalid.
+	List func(ctx context.Context, project string, o ListOptions) (Page[slipway.Build], error)
+	// Get reads one build by the vendor's id.
+	Get func(ctx context.Context, project, id string) (slipway.Build, error)
+	// Retrigger runs a finished build again: what failed of it, or all when the vendor can do no less. A build that is not finished is a Conflict. Extra holds
+	// what else the caller sent, for the vendor. The result is the build that now runs (the id may be new), nil when the vendor has not named it yet. by is who asked.
+	Retrigger func(ctx context.Context, project, id string, extra map[string]any, by slipway.Caller) (*slipway.Build, error)
+	// Start begins a build of a ref. pipeline may be "" where the project has one. A ref or pipeline that is not there is NotFound or Invalid.
+	Start func(ctx context.Context, project string, o StartOptions, by slipway.Caller) (*slipway.Build, error)
+	// Cancel ends a running build. It may return before the build has ended. A finished one is a Conflict.
+	Cancel func(ctx context.Context, project, id string) error
+	// Logs reads a build's log as text, from the start. With follow it goes on until the build ends (then io.EOF) or the context does (then its error). The
+	// caller closes it.
+	Logs func(ctx context.Context, project, id string, follow bool) (io.ReadCloser, error)
+}
+
+// StartOptions says what to build.
+type StartOptions struct {
+	Ref      string         // branch, tag or commit
+	Pipeline string         // "" where the project has one
+	Extra    map[string]any // what else the caller sent, for the vendor
+}
+
+// Webhook receives a vendor's notifications.
+type Webhook struct {
+	// Verify checks the vendor's own signature over the raw body, in constant time. A signature that is absent or wrong is Unauthenticated; no secret
+	// configured is Forbidden with a sentence that says what to configure. It runs before Parse.
+	Verify func(h http.Header, body []byte) error
+	// Parse reads what changed. A kind of event that means nothing to us gives no deliveries and no error; a body that is not what its kind says is Invalid.
+	Parse func(h http.Header, body []byte) ([]Delivery, error)
+}
+
+// Delivery is one thing that a webhook told.
+type Delivery struct {
+	Project string
+	ID      string         // the vendor's id of this notification, for logs; may be "". Repeats do no harm
+	Build   *slipway.Build // the build as it stood when the notification was made; nil: read the project again
+}
