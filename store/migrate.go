@@ -50,6 +50,9 @@ func (db *DB) MigrateUp(ctx context.Context, all ...Migrations) error {
 	if err != nil || len(missing) == 0 {
 		return err
 	}
+	if err := db.utf8(ctx); err != nil {
+		return err
+	}
 	return db.exclusively(ctx, func() error {
 		for {
 			missing, err := db.missing(ctx, all)
@@ -237,6 +240,21 @@ func (db *DB) each(ctx context.Context, query string, row func(), dest ...any) e
 		row()
 	}
 	return Err(rows.Err())
+}
+
+// utf8 refuses a PostgreSQL database that would mangle or refuse text.
+func (db *DB) utf8(ctx context.Context) error {
+	if db.engine != Postgres {
+		return nil
+	}
+	var encoding string
+	if err := db.QueryRowContext(ctx, "SELECT current_setting('server_encoding')").Scan(&encoding); err != nil {
+		return Err(err)
+	}
+	if encoding != "UTF8" {
+		return slipway.Errorf(slipway.Conflict, "database %q keeps text as %s; it must be UTF8: let slipway db create make a new one", db.name, encoding)
+	}
+	return nil
 }
 
 // migrateLock is the advisory lock that migrating processes take on PostgreSQL.

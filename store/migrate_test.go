@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -223,6 +224,28 @@ func TestMigrateUpGivesUpWaitingWhenTheContextEnds(t *testing.T) {
 	}
 }
 
+func TestMigrateUpRefusesADatabaseThatIsNotUTF8(t *testing.T) {
+	t.Parallel()
+	db := storetest.Open(t, store.Postgres)
+	if _, err := db.Writer().ExecContext(t.Context(), "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'"); err != nil {
+		t.Skipf("this server makes no such database: %v", err)
+	}
+	t.Cleanup(func() { _, _ = db.Writer().ExecContext(context.Background(), "DROP DATABASE latin WITH (FORCE)") })
+	u, err := url.Parse(db.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/latin"
+	latin, err := store.Open("main", u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = latin.Close() }()
+	if err := latin.MigrateUp(t.Context(), things); !errors.Is(err, slipway.Conflict) || !strings.Contains(err.Error(), "LATIN1") {
+		t.Errorf("got %v, want a conflict that names the encoding", err)
+	}
+}
+
 func BenchmarkMigrateUpWhenNothingIsMissing(b *testing.B) {
 	for _, engine := range []store.Engine{store.SQLite, store.Postgres} {
 		b.Run(string(engine), func(b *testing.B) {
@@ -240,6 +263,19 @@ func BenchmarkMigrateUpWhenNothingIsMissing(b *testing.B) {
 				if err := db.MigrateUp(b.Context(), all...); err != nil {
 					b.Fatal(err)
 				}
+			}
+			if engine == store.SQLite {
+				b.Run("with opening", func(b *testing.B) {
+					for b.Loop() {
+						again, err := store.Open("main", "sqlite:"+db.URL())
+						if err != nil {
+							b.Fatal(err)
+						}
+						if err := errors.Join(again.MigrateUp(b.Context(), all...), again.Close()); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
 			}
 		})
 	}

@@ -4,8 +4,9 @@
 // and knows no tables.
 //
 // What both engines share: times are BIGINT microseconds in UTC (Time), JSON is TEXT and written as it
-// came, RETURNING works, booleans are BOOLEAN. Traps: write NULLS LAST; compare with lower(), never a
-// bare LIKE; no UPDATE inside a CTE; row locks only in packages job and event.
+// came, RETURNING works, booleans are BOOLEAN, TEXT columns sort by bytes. Traps: write NULLS LAST; compare
+// with lower(), never a bare LIKE, and know that lower() changes only a to z; no UPDATE inside a CTE; row
+// locks only in packages job and event.
 package store
 
 import (
@@ -108,7 +109,7 @@ func openSQLite(path string) (*DB, error) {
 		return nil, err
 	}
 	// FULL keeps what was accepted through a power loss; 7,000 commits a second remain.
-	pragmas := []string{"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "foreign_keys(1)", "temp_store(memory)", "cache_size(-16000)"}
+	pragmas := []string{"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "foreign_keys(1)", "temp_store(memory)"}
 	dsn := func(extra ...string) string {
 		q := url.Values{}
 		for _, p := range append(pragmas, extra...) {
@@ -117,18 +118,19 @@ func openSQLite(path string) (*DB, error) {
 		q.Set("_txlock", "immediate")
 		return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String()
 	}
-	w, err := sql.Open("sqlite", dsn())
+	w, err := sql.Open("sqlite", dsn("cache_size(-16000)"))
 	if err != nil {
 		return nil, err
 	}
 	w.SetMaxOpenConns(1)
-	r, err := sql.Open("sqlite", dsn("query_only(1)"))
+	n := max(4, 2*runtime.GOMAXPROCS(0))
+	r, err := sql.Open("sqlite", dsn("query_only(1)", fmt.Sprintf("cache_size(-%d)", max(2000, 64000/n)))) // KiB each
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
-	n := max(4, 2*runtime.GOMAXPROCS(0))
 	r.SetMaxOpenConns(n)
 	r.SetMaxIdleConns(n)
+	r.SetConnMaxIdleTime(5 * time.Minute) // gives the memory back
 	return &DB{engine: SQLite, url: path, writer: w, reader: r, gate: semaphore.NewWeighted(1), texts: &statements{db: r}}, nil
 }
 
@@ -284,10 +286,14 @@ func (db *DB) write(ctx context.Context, fn func(tx *Tx) error) (*Tx, error) {
 	start := time.Now()
 	tx := &Tx{Tx: raw, db: db}
 	defer func() { _ = raw.Rollback() }() // after a commit this does nothing; after a panic it frees the writer
-	if err := fn(tx); err != nil {
-		return nil, err
+	err = fn(tx)
+	if err == nil {
+		err = raw.Commit()
 	}
-	if err := raw.Commit(); err != nil {
+	if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+		return nil, ctx.Err() // the end of the context had rolled it back
+	}
+	if err != nil {
 		return nil, err
 	}
 	if db.OnWrite != nil {

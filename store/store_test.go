@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -93,6 +94,29 @@ func TestWriteRollsBack(t *testing.T) {
 		insert(t, db, "d") // the writer is free again
 		if n := count(t, db); n != 1 {
 			t.Errorf("got %d rows, want only the last", n)
+		}
+	})
+}
+
+func TestWriteEndsWithItsContext(t *testing.T) {
+	each(t, func(t *testing.T, db *store.DB) {
+		ctx, cancel := context.WithCancel(t.Context())
+		err := db.Write(ctx, func(tx *store.Tx) error {
+			if err := add(ctx, tx, "a"); err != nil {
+				return err
+			}
+			cancel()
+			for { // until the roll-back that the context causes in the background
+				if err := add(t.Context(), tx, rand.Text()); err != nil {
+					return err
+				}
+			}
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want the end of the context", err)
+		}
+		if n := count(t, db); n != 0 {
+			t.Errorf("got %d rows, want none", n)
 		}
 	})
 }
