@@ -124,6 +124,7 @@ func run(ctx context.Context, s spec) (result, error) {
 		sup.output.Close() // somebody may live on and hold it open for ever
 	}
 	logging.Wait()
+	sup.output.Close()
 	close(finished)
 	watching.Wait()
 	r.FinishedAt = time.Now().UTC()

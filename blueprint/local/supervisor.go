@@ -62,7 +62,8 @@ type supervisor struct {
 	errors   strings.Builder // standard error of the supervisor itself: a panic
 }
 
-// errSupervisorKilled says that the supervisor ended before its work was done.
+// errSupervisorKilled says that the supervisor ended before its work was done. Its session, in which it runs the command, has
+// been ended then; processes that began another may live on.
 var errSupervisorKilled = errors.New("the supervisor was killed")
 
 // startSupervisor starts the program again as a supervisor. Its standard input is the lifeline, its
@@ -141,6 +142,7 @@ func (s *supervisor) wait() (report, error) {
 	case started != nil:
 		return last, fmt.Errorf("no supervisor started: the program must call local.Supervise before anything else (%v, %s)", exit, strings.TrimSpace(s.errors.String()))
 	case err != nil:
+		sweep(s.cmd.Process.Pid)
 		return last, fmt.Errorf("%w (%v, %s)", errSupervisorKilled, exit, strings.TrimSpace(s.errors.String()))
 	case last.Fault != "":
 		return last, errors.New(last.Fault)
@@ -165,9 +167,7 @@ func supervise() {
 	reports := json.NewEncoder(os.NewFile(3, "reports"))
 	var o order
 	if err := json.NewDecoder(os.Stdin).Decode(&o); err != nil {
-		reports.Encode(report{})
-		reports.Encode(report{Fault: "read the order: " + err.Error()})
-		return
+		return // the server died
 	}
 	reports.Encode(report{})
 
@@ -230,7 +230,7 @@ func refusal(o order, err error) report {
 	return report{ExitCode: 126}
 }
 
-// start starts the command in a session of its own with nothing open but the null device and its
+// start starts the command in a process group of its own with nothing open but the null device and its
 // output.
 func (o order) start() (pid int, err error) {
 	null, err := os.Open(os.DevNull)
@@ -242,7 +242,7 @@ func (o order) start() (pid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	attr := &syscall.SysProcAttr{Setsid: true, Credential: o.RunAs}
+	attr := &syscall.SysProcAttr{Setpgid: true, Credential: o.RunAs}
 	bind(attr)
 	return syscall.ForkExec(program, o.Command, &syscall.ProcAttr{
 		Dir:   o.Dir,

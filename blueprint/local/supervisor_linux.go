@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,7 +58,7 @@ func bind(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
 func (p *pack) signal(sig syscall.Signal) {
 	self := os.Getpid()
 	hit := func(q process) {
-		if q.group > 1 && q.group != self { // every group of a descendant consists of descendants, as the command began a session
+		if q.group > 1 && q.group != self { // all other groups of descendants consist of descendants, as we began a session
 			syscall.Kill(-q.group, sig)
 		}
 		syscall.Kill(q.pid, sig)
@@ -86,8 +87,24 @@ func (p *pack) signal(sig syscall.Signal) {
 	}
 }
 
+// sweep ends the processes in the session of a supervisor that is no more.
+func sweep(session int) {
+	for range 100 {
+		found := false
+		for q := range processes() {
+			if q.session == session {
+				found = syscall.Kill(q.pid, syscall.SIGKILL) == nil || found
+			}
+		}
+		if !found {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
 // process is a line of the process table.
-type process struct{ pid, parent, group int }
+type process struct{ pid, parent, group, session int }
 
 // processes walks through the process table, the highest ids first: they are the newest, most of the time.
 func processes() iter.Seq[process] {
@@ -107,14 +124,15 @@ func processes() iter.Seq[process] {
 			if err != nil {
 				continue
 			}
-			// pid (name) state parent group …: the name may hold anything, so count from its end.
+			// pid (name) state parent group session …: the name may hold anything, so count from its end.
 			fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-			if len(fields) < 3 {
+			if len(fields) < 4 {
 				continue
 			}
 			parent, _ := strconv.Atoi(string(fields[1]))
 			group, _ := strconv.Atoi(string(fields[2]))
-			if !yield(process{pid, parent, group}) {
+			session, _ := strconv.Atoi(string(fields[3]))
+			if !yield(process{pid, parent, group, session}) {
 				return
 			}
 		}
