@@ -5,8 +5,9 @@
 //
 // What both engines share: times are BIGINT microseconds in UTC (Time), JSON is TEXT and written as it
 // came, RETURNING works, booleans are BOOLEAN, TEXT columns sort by bytes. Traps: write NULLS LAST; compare
-// with lower(), never a bare LIKE, and know that lower() changes only a to z; no UPDATE inside a CTE; row
-// locks only in packages job and event.
+// with lower(), never a bare LIKE, and know that lower() changes only A to Z; give text and JSON as string
+// (SQLite would keep a []byte as bytes, equal to no text); no UPDATE inside a CTE; row locks only in
+// packages job and event.
 package store
 
 import (
@@ -211,7 +212,8 @@ func (db *DB) QueryRowContext(ctx context.Context, query string, args ...any) *s
 }
 
 // Tx is a write transaction. It is not safe for concurrent use. Inside one there is nothing but SQL:
-// no network, no files, no waiting; at most 500 rows.
+// no network, no files, no waiting; at most 500 rows. After a statement that failed only the roll-back is
+// left (PostgreSQL refuses the rest), so what may conflict says ON CONFLICT.
 type Tx struct {
 	*sql.Tx
 	db    *DB
