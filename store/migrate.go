@@ -21,7 +21,8 @@ import (
 
 // Migrations are one owner's schema steps in one database: files "0001_name.sql" in goose's format
 // (-- +goose Up, -- +goose Down), each with a tested way down. Each step runs in one transaction, unless
-// it says "-- +goose NO TRANSACTION"; then it must be right to run it twice. The text is the same for both engines but for these words, which stand for what each engine says:
+// it says "-- +goose NO TRANSACTION"; then it must be right to run it twice. The text is the same for
+// both engines but for these words, which stand for what each engine says:
 //
 //	{id}         an integer primary key that numbers itself and never gives a number twice
 //	{bytes}      a column of raw bytes

@@ -139,6 +139,37 @@ func TestTextSortsByBytesOnBothEngines(t *testing.T) {
 	})
 }
 
+func TestTheWordsOfMigrationsMeanTheSameOnBothEngines(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, []store.Migrations{things}, func(t *testing.T, db *store.DB) {
+		var ids []int64
+		for _, name := range []string{"a", "b", "ÄB"} { // {id} gives no number again after a DELETE
+			err := db.Write(t.Context(), func(tx *store.Tx) error {
+				var id int64
+				if err := tx.QueryRowContext(t.Context(), "INSERT INTO thing (name, raw) VALUES ($1, $2) RETURNING id", name, []byte{0, 255}).Scan(&id); err != nil {
+					return err
+				}
+				ids = append(ids, id)
+				_, err := tx.Exec(t.Context(), "DELETE FROM thing WHERE name = 'b'")
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if fmt.Sprint(ids) != "[1 2 3]" {
+			t.Errorf("got ids %v, want 1 2 3", ids)
+		}
+		var raw []byte
+		var lower string
+		var live bool
+		err := db.QueryRowContext(t.Context(), "SELECT raw, lower(name), live FROM thing WHERE name = $1", "ÄB").Scan(&raw, &lower, &live)
+		if err != nil || string(raw) != "\x00\xff" || lower != "Äb" || !live {
+			t.Errorf("got %q, %q, %v, %v; want the bytes, Äb and true", raw, lower, live, err)
+		}
+	})
+}
+
 func insert(t testing.TB, db *store.DB, names ...string) {
 	t.Helper()
 	err := db.Write(t.Context(), func(tx *store.Tx) error {
