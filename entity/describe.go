@@ -1,0 +1,236 @@
+package entity
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/slipway-platform/slipway"
+)
+
+// description is an entity as the tables see it.
+type description struct {
+	entity                                slipway.Entity // a shallow copy with the namespace filled in
+	id                                    int64
+	ref                                   slipway.EntityRef // lower case
+	key                                   string            // the ref as stored
+	etag                                  string
+	kind, lifecycle, title, owner, system *string // columns; kind is that of the spec, called type
+	terms                                 []term
+	relations                             []relation
+}
+
+// term is one searchable field. The kind is that of the entity.
+type term struct{ kind, key, value string }
+
+// relation stands once in each direction.
+type relation struct{ source, kind, target string }
+
+// opaque is the value of a field that is there but cannot be compared: null, longer than 200 bytes, or holding bytes that
+// PostgreSQL does not store. No filter can ask for it.
+const opaque = "\x01"
+
+const maxSearchable = 200
+
+func describe(e *slipway.Entity) (*description, error) {
+	d := &description{entity: *e, ref: e.Ref().Lower()}
+	if err := d.ref.Validate(); err != nil {
+		return nil, err
+	}
+	d.key = d.ref.String()
+	d.entity.Metadata.Namespace = d.ref.Namespace
+	d.entity.Metadata.UID, d.entity.Metadata.ETag = "", ""
+	d.entity.Relations, d.entity.Status = nil, nil
+	doc, err := json.Marshal(d.entity)
+	if err != nil {
+		return nil, slipway.Errorf(slipway.Invalid, "entity %s cannot be written as JSON; use only text, numbers, booleans, lists and maps with text keys", d.key).WithCause(err)
+	}
+	sum := sha256.Sum256(doc)
+	d.etag = hex.EncodeToString(sum[:16])
+
+	var tree map[string]any
+	dec := json.NewDecoder(bytes.NewReader(doc))
+	dec.UseNumber()
+	if err := dec.Decode(&tree); err != nil {
+		return nil, err
+	}
+	d.describeFields(tree)
+	d.relations = relationsOf(&d.entity, d.ref)
+	d.owner, d.system = optional(e.Owner()), optional(refOf(e.SpecString("system"), "system", d.ref.Namespace))
+	return d, nil
+}
+
+// document is the entity as it is stored.
+func (d *description) document(uid string) (string, error) {
+	e := d.entity
+	e.Metadata.UID, e.Metadata.ETag = uid, d.etag
+	b, err := json.Marshal(e)
+	return string(b), err
+}
+
+func (d *description) describeFields(tree map[string]any) {
+	fields := map[term]bool{}
+	walk(tree, "", func(key, value string) {
+		switch key {
+		case "kind", "metadata.name", "metadata.namespace":
+		case "spec.type":
+			d.kind = &value
+		case "spec.lifecycle":
+			d.lifecycle = &value
+		case "metadata.title":
+			d.title = &value
+		default:
+			fields[term{key: key, value: value}] = true
+		}
+	})
+	d.terms = slices.SortedFunc(maps.Keys(fields), func(a, b term) int { return cmpStrings(a.key, b.key, a.value, b.value) })
+}
+
+// walk visits every leaf as it is searched for: keys and values in lower case; lists leave no trace in the key; a text in a
+// list also counts as a field of its own that is true.
+func walk(v any, path string, visit func(key, value string)) {
+	leaf := func(path, value string) {
+		if key := strings.ToLower(path); len(key) <= maxSearchable && storable(key) {
+			visit(key, value)
+		}
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		for k, item := range v {
+			p := k
+			if path != "" {
+				p = path + "." + k
+			}
+			walk(item, p, visit)
+		}
+	case []any:
+		for _, item := range v {
+			walk(item, path, visit)
+			if s, ok := item.(string); ok {
+				leaf(path+"."+s, "true")
+			}
+		}
+	case string:
+		leaf(path, searchable(v))
+	case json.Number:
+		leaf(path, searchable(v.String()))
+	case bool:
+		leaf(path, map[bool]string{true: "true", false: "false"}[v])
+	case nil:
+		leaf(path, opaque)
+	}
+}
+
+func searchable(v string) string {
+	v = strings.ToLower(v)
+	if len(v) > maxSearchable || !storable(v) {
+		return opaque
+	}
+	return v
+}
+
+// storable says that a text can be a key or a value in both engines, and is not opaque.
+func storable(s string) bool { return !strings.ContainsAny(s, "\x00\x01") && utf8.ValidString(s) }
+
+// link is a field of the spec that relates the entity to others.
+type link struct {
+	field, kind       string // kind: what a bare name is
+	forward, backward string
+}
+
+var links = []link{
+	{"owner", "group", "ownedBy", "ownerOf"},
+	{"system", "system", "partOf", "hasPart"},
+	{"domain", "domain", "partOf", "hasPart"},
+	{"subcomponentOf", "component", "partOf", "hasPart"},
+	{"subdomainOf", "domain", "partOf", "hasPart"},
+	{"providesApis", "api", "providesApi", "apiProvidedBy"},
+	{"consumesApis", "api", "consumesApi", "apiConsumedBy"},
+	{"dependsOn", "", "dependsOn", "dependencyOf"},
+	{"dependencyOf", "", "dependencyOf", "dependsOn"},
+	{"memberOf", "group", "memberOf", "hasMember"},
+	{"parent", "group", "childOf", "parentOf"},
+	{"children", "group", "parentOf", "childOf"},
+	{"members", "user", "hasMember", "memberOf"},
+}
+
+// relationNames finds a relation by its name in lower case, as filters write it.
+var relationNames = func() map[string]string {
+	names := map[string]string{}
+	for _, l := range links {
+		names[strings.ToLower(l.forward)], names[strings.ToLower(l.backward)] = l.forward, l.backward
+	}
+	return names
+}()
+
+func relationsOf(e *slipway.Entity, ref slipway.EntityRef) []relation {
+	found := map[relation]bool{}
+	own := ref.String()
+	for _, l := range links {
+		for _, target := range texts(e.Spec[l.field]) {
+			if l.kind == "" && !strings.Contains(target, ":") {
+				continue // these may name any kind, so that the kind must be said
+			}
+			if t := refOf(target, l.kind, ref.Namespace); t != "" {
+				found[relation{own, l.forward, t}] = true
+				found[relation{t, l.backward, own}] = true
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(found), func(a, b relation) int {
+		return cmpStrings(a.source, b.source, a.kind, b.kind, a.target, b.target)
+	})
+}
+
+func texts(v any) []string {
+	switch v := v.(type) {
+	case string:
+		return []string{v}
+	case []string:
+		return v
+	case []any:
+		var list []string
+		for _, item := range v {
+			if s, ok := item.(string); ok {
+				list = append(list, s)
+			}
+		}
+		return list
+	}
+	return nil
+}
+
+// refOf is the canonical form of a ref in a spec, "" when it is none.
+func refOf(s, kind, namespace string) string {
+	if s == "" {
+		return ""
+	}
+	ref, err := slipway.ParseEntityRef(s, slipway.EntityRef{Kind: kind, Namespace: namespace})
+	if err != nil {
+		return ""
+	}
+	return ref.String()
+}
+
+func optional(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// cmpStrings compares pairs, the first that differ decide.
+func cmpStrings(pairs ...string) int {
+	for i := 0; i < len(pairs); i += 2 {
+		if c := cmp.Compare(pairs[i], pairs[i+1]); c != 0 {
+			return c
+		}
+	}
+	return 0
+}

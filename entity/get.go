@@ -1,0 +1,144 @@
+package entity
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// rowColumns read a Row from entity e. The relations come in the same query, as lines of type and target: they are those of a
+// moment, whoever said them, and no document has to be written again when a neighbour changes.
+const rowColumns = `e.id, e.kind, e.namespace, e.name, e.uid, e.etag, COALESCE(e.owner, ''), COALESCE(e.system, ''), e.doc, e.source, e.updated_at,
+	(SELECT STRING_AGG(r.line, '|') FROM (SELECT DISTINCT type || ' ' || target AS line FROM relation WHERE source = e.ref) r)`
+
+func scanRow(scan func(...any) error, more ...any) (Row, error) {
+	var r Row
+	var doc string
+	var relations sql.NullString
+	var updated store.Time
+	dest := []any{&r.ID, &r.Ref.Kind, &r.Ref.Namespace, &r.Ref.Name, &r.UID, &r.ETag, &r.Owner, &r.System, &doc, &r.Source, &updated, &relations}
+	if err := scan(append(dest, more...)...); err != nil {
+		return Row{}, store.Err(err)
+	}
+	r.UpdatedAt = updated.Time
+	r.JSON = withRelations(doc, relations.String)
+	return r, nil
+}
+
+// withRelations puts the relations at the end of a stored document. A ref and the name of a relation hold nothing that JSON
+// would escape.
+func withRelations(doc, lines string) json.RawMessage {
+	var b bytes.Buffer
+	b.Grow(len(doc) + 2*len(lines) + 20)
+	b.WriteString(doc[:len(doc)-1])
+	b.WriteString(`,"relations":[`)
+	if lines != "" {
+		sorted := strings.Split(lines, "|")
+		slices.Sort(sorted)
+		for i, line := range sorted {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			kind, target, _ := strings.Cut(line, " ")
+			b.WriteString(`{"type":"` + kind + `","targetRef":"` + target + `"}`)
+		}
+	}
+	b.WriteString(`]}`)
+	return b.Bytes()
+}
+
+// Get reads one entity. It is NotFound when there is none or the caller may not read it.
+func (s *Store) Get(ctx context.Context, q store.Querier, caller *slipway.Caller, ref slipway.EntityRef) (Row, error) {
+	return one(ctx, q, caller, "ref", ref.String())
+}
+
+// ByUID is Get by uid.
+func (s *Store) ByUID(ctx context.Context, q store.Querier, caller *slipway.Caller, uid string) (Row, error) {
+	return one(ctx, q, caller, "uid", uid)
+}
+
+func one(ctx context.Context, q store.Querier, caller *slipway.Caller, column, value string) (Row, error) {
+	condition, args := Readable(caller, "e", 2)
+	row := q.QueryRowContext(ctx, `SELECT `+rowColumns+` FROM entity e WHERE e.`+column+` = $1 AND `+condition, append([]any{value}, args...)...)
+	r, err := scanRow(row.Scan)
+	if slipway.CodeOf(err) == slipway.NotFound {
+		return Row{}, slipway.Errorf(slipway.NotFound, "there is no entity %s that you may read; GET /api/catalog/entities lists those", value).WithCause(err)
+	}
+	return r, err
+}
+
+// ByRefs reads entities, at most 1,000, by canonical ref. What does not exist or may not be read is not in the map.
+func (s *Store) ByRefs(ctx context.Context, q store.Querier, caller *slipway.Caller, refs []slipway.EntityRef) (map[string]Row, error) {
+	if len(refs) > 1000 {
+		return nil, slipway.Errorf(slipway.Invalid, "at most 1,000 entities at once")
+	}
+	found := make(map[string]Row, len(refs))
+	if len(refs) == 0 {
+		return found, nil
+	}
+	var args []any
+	for _, r := range refs {
+		args = append(args, r.String())
+	}
+	condition, more := Readable(caller, "e", len(args)+1)
+	rows, err := q.QueryContext(ctx, `SELECT `+rowColumns+` FROM entity e WHERE e.ref IN `+list(1, len(args))+` AND `+condition, append(args, more...)...)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		r, err := scanRow(rows.Scan)
+		if err == nil {
+			found[r.Ref.String()] = r
+		}
+		return err
+	})
+	return found, err
+}
+
+// BySource lists the entities that a source brings, in order.
+func (s *Store) BySource(ctx context.Context, source string) ([]slipway.EntityRef, error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT kind, namespace, name FROM entity WHERE source = $1 ORDER BY ref`, source)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	var refs []slipway.EntityRef
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var r slipway.EntityRef
+		err := rows.Scan(&r.Kind, &r.Namespace, &r.Name)
+		refs = append(refs, r)
+		return err
+	})
+	return refs, err
+}
+
+// Ownership gives the refs that stand for a user when ownership is asked: the user, the groups that it is a member of, and
+// the groups above those. The user's entity need not exist: a group may name it.
+func (s *Store) Ownership(ctx context.Context, userRef string) ([]string, error) {
+	ref, err := slipway.ParseEntityRef(userRef, slipway.EntityRef{Kind: "user"})
+	if err != nil {
+		return nil, err
+	}
+	// UNION, not UNION ALL: groups may stand above one another in a circle.
+	rows, err := s.db.QueryContext(ctx, `WITH RECURSIVE owner (ref) AS (
+			SELECT target FROM relation WHERE source = $1 AND type = 'memberOf'
+			UNION
+			SELECT r.target FROM relation r JOIN owner ON r.source = owner.ref WHERE r.type = 'childOf')
+		SELECT ref FROM owner ORDER BY ref`, ref.String())
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	owners := []string{ref.String()}
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var o string
+		err := rows.Scan(&o)
+		owners = append(owners, o)
+		return err
+	})
+	return owners, err
+}

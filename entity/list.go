@@ -1,0 +1,413 @@
+package entity
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// Condition is one condition of a filter: a field has one of the values or, without values, is there. Keys are paths such as
+// spec.type or metadata.annotations.github.com/project-slug, or relations.<type>; keys and values compare in
+// lower case. A field of a list has each of its items. Fields longer than 200 bytes can only be asked for being there.
+type Condition struct {
+	Key    string
+	Values []string
+}
+
+// Order is a field to sort by. Entities without it come last, in both directions.
+type Order struct {
+	Key  string
+	Desc bool
+}
+
+// Query says which entities to list, in which order, and from where.
+type Query struct {
+	Filters [][]Condition // one of these sets must hold, with all of its conditions; none: everything
+	Order   []Order       // then by ref, ascending; none: by ref
+	Limit   int           // 1 to 1,000
+	After   *Mark         // the last row of the page before
+	Offset  int           // how many to leave out; costs as much as reading them, so page with After
+}
+
+// Mark is where a page ended: the values of the order's fields in its last row, null for none, and its ref.
+type Mark struct {
+	Values []*string `json:"v,omitempty"`
+	Ref    string    `json:"r"`
+}
+
+// List gives the entities of a query that the caller may read, and the mark to go on from, nil on the last page. At most two
+// round trips: one asks how long the posting lists of the filter are, one reads the page.
+func (s *Store) List(ctx context.Context, caller *slipway.Caller, q Query) ([]Row, *Mark, error) {
+	if q.Limit < 1 || q.Limit > 1000 || q.Offset < 0 {
+		return nil, nil, slipway.Errorf(slipway.Invalid, "limit must be from 1 to 1000, and offset not negative")
+	}
+	if q.After != nil && len(q.After.Values) != len(q.Order) {
+		return nil, nil, slipway.Errorf(slipway.Invalid, "the cursor belongs to another order; start again without it")
+	}
+	for _, o := range q.Order {
+		if !storable(o.Key) {
+			return nil, nil, slipway.Errorf(slipway.Invalid, "order %q names no field", strings.ToValidUTF8(o.Key, "?"))
+		}
+	}
+	var b builder
+	b.caller(caller)
+	some, err := s.filter(ctx, &b, q.Filters)
+	if err != nil || !some {
+		return nil, nil, err
+	}
+	order, extra := b.order(q)
+	statement := b.with + `SELECT ` + rowColumns + extra + ` FROM ` + b.from + ` WHERE ` + strings.Join(b.where, ` AND `) +
+		` ORDER BY ` + order + fmt.Sprintf(` LIMIT %d`, q.Limit+1)
+	if q.Offset > 0 {
+		statement += fmt.Sprintf(` OFFSET %d`, q.Offset)
+	}
+	rows, err := s.db.QueryContext(ctx, statement, b.args...)
+	if err != nil {
+		return nil, nil, store.Err(err)
+	}
+	var page []Row
+	var marks []*Mark
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		mark := &Mark{Values: make([]*string, len(q.Order))}
+		more := make([]any, len(q.Order))
+		for i := range more {
+			more[i] = &mark.Values[i]
+		}
+		r, err := scanRow(rows.Scan, more...)
+		if err != nil {
+			return err
+		}
+		mark.Ref = r.Ref.String()
+		page, marks = append(page, r), append(marks, mark)
+		return nil
+	})
+	if err != nil || len(page) <= q.Limit {
+		return page, nil, err
+	}
+	return page[:q.Limit], marks[q.Limit-1], nil
+}
+
+// Count says how many entities of the filters the caller may read. It costs as much as reading the keys of all of them.
+func (s *Store) Count(ctx context.Context, caller *slipway.Caller, filters [][]Condition) (int64, error) {
+	var b builder
+	b.caller(caller)
+	some, err := s.filter(ctx, &b, filters)
+	if err != nil || !some {
+		return 0, err
+	}
+	var n int64
+	err = s.db.QueryRowContext(ctx, b.with+`SELECT COUNT(*) FROM `+b.from+` WHERE `+strings.Join(b.where, ` AND `), b.args...).Scan(&n)
+	return n, store.Err(err)
+}
+
+// builder collects a statement.
+type builder struct {
+	with, from string
+	where      []string
+	args       []any
+}
+
+func (b *builder) arg(v any) string {
+	b.args = append(b.args, v)
+	return fmt.Sprintf("$%d", len(b.args))
+}
+
+func (b *builder) in(values []string) string {
+	if len(values) == 1 {
+		return " = " + b.arg(values[0])
+	}
+	holders := make([]string, len(values))
+	for i, v := range values {
+		holders[i] = b.arg(v)
+	}
+	return " IN (" + strings.Join(holders, ", ") + ")"
+}
+
+func (b *builder) caller(caller *slipway.Caller) {
+	condition, args := Readable(caller, "e", len(b.args)+1)
+	b.from, b.where, b.args = "entity e", append(b.where, condition), append(b.args, args...)
+}
+
+// columnOf names the column of the fields that have one.
+var columnOf = map[string]string{
+	"kind":               "e.kind",
+	"metadata.namespace": "e.namespace",
+	"metadata.name":      "e.name",
+	"metadata.uid":       "e.uid",
+	"metadata.title":     "e.title",
+	"spec.type":          "e.type",
+	"spec.lifecycle":     "e.lifecycle",
+}
+
+// driveMost is how many postings a list may have so that reading all of them, and sorting what they name, is cheaper than
+// walking the entities in order and asking each.
+const driveMost = 3000
+
+// part is one condition of one set, planned.
+type part struct {
+	column   string   // a column, or
+	relation string   // a relation, or
+	key      string   // a field with postings
+	values   []string // sorted; none: the field is there
+	terms    []int64  // the postings of the values
+	count    int      // of postings, at most driveMost+1; -1 when it cannot drive
+}
+
+// filter adds the sets of a filter to a statement. False: nothing can match.
+//
+// No single form is right. A short posting list drives: its entities are read and sorted. Else the entities are walked in
+// order, and each is asked for the rest; with long lists the page is soon full.
+func (s *Store) filter(ctx context.Context, b *builder, filters [][]Condition) (bool, error) {
+	var sets [][]*part
+	for _, f := range filters {
+		if set := parts(f); len(set) > 0 {
+			sets = append(sets, set)
+		}
+	}
+	if len(sets) == 0 {
+		return true, nil // an empty set is no condition
+	}
+	if err := s.plan(ctx, sets); err != nil {
+		return false, err
+	}
+	sets = slices.DeleteFunc(sets, func(set []*part) bool {
+		return slices.ContainsFunc(set, func(p *part) bool { return p.count == 0 })
+	})
+	if len(sets) == 0 {
+		return false, nil
+	}
+
+	drivers, total := make([]*part, len(sets)), 0
+	for i, set := range sets {
+		for _, p := range set {
+			if p.count >= 0 && (drivers[i] == nil || p.count < drivers[i].count) {
+				drivers[i] = p
+			}
+		}
+		if drivers[i] == nil {
+			total = driveMost + 1
+			break
+		}
+		total += drivers[i].count
+	}
+	drive := total <= driveMost
+	if drive {
+		var selects []string
+		for i, p := range drivers {
+			selects = append(selects, p.postings(b, kindsOf(sets[i])))
+		}
+		b.with = `WITH d AS MATERIALIZED (` + strings.Join(selects, ` UNION `) + `) `
+		b.from = `d CROSS JOIN entity e`
+		b.where = append(b.where, `e.id = d.entity_id`)
+	}
+	var or []string
+	for i, set := range sets {
+		var and []string
+		ordered := !drive && len(sets) == 1
+		for _, p := range set {
+			if drive && len(sets) == 1 && p == drivers[i] {
+				continue // it holds for all that it drives
+			}
+			and = append(and, p.condition(b, ordered && !slices.ContainsFunc(set, func(p *part) bool { return p.column == "e.type" && p.values != nil })))
+		}
+		if and != nil {
+			or = append(or, `(`+strings.Join(and, ` AND `)+`)`)
+		}
+	}
+	if or != nil {
+		b.where = append(b.where, `(`+strings.Join(or, ` OR `)+`)`)
+	}
+	return true, nil
+}
+
+// parts brings the conditions of a set together by key: several values of one key are alternatives.
+func parts(conditions []Condition) []*part {
+	byKey := map[string]*part{}
+	var set []*part
+	for _, c := range conditions {
+		key := strings.ToLower(c.Key)
+		p := byKey[key]
+		if p == nil {
+			p = &part{key: key, count: -1}
+			p.column = columnOf[key]
+			if name, ok := strings.CutPrefix(key, "relations."); ok {
+				p.relation = relationNames[name]
+				if p.relation == "" {
+					p.count = 0 // no relation has this name
+				}
+			}
+			if !storable(key) {
+				p.count = 0
+			}
+			byKey[key] = p
+			set = append(set, p)
+		}
+		for _, v := range c.Values {
+			if v = strings.ToLower(v); !slices.Contains(p.values, v) && storable(v) {
+				p.values = append(p.values, v)
+			}
+		}
+		if len(c.Values) > 0 && len(p.values) == 0 {
+			p.count = 0 // values that nothing can have
+		}
+	}
+	return set
+}
+
+func kindsOf(set []*part) []string {
+	for _, p := range set {
+		if p.column == "e.kind" {
+			return p.values
+		}
+	}
+	return nil
+}
+
+// plan asks, in one query, for the terms of the conditions and how long their posting lists are.
+func (s *Store) plan(ctx context.Context, sets [][]*part) error {
+	var b builder
+	var selects []string
+	var planned []*part
+	for _, set := range sets {
+		kinds := kindsOf(set)
+		for _, p := range set {
+			if p.count == 0 {
+				continue
+			}
+			n := len(planned)
+			capped := func(from string) string {
+				return fmt.Sprintf(`(SELECT COUNT(*) FROM (SELECT 1 FROM %s LIMIT %d) x)`, from, driveMost+1)
+			}
+			switch {
+			case p.relation != "" && p.values != nil:
+				selects = append(selects, fmt.Sprintf(`SELECT %d, 0, `, n)+capped(`relation WHERE type = `+b.arg(p.relation)+` AND target`+b.in(p.values)))
+			case p.relation != "":
+				continue
+			case p.column == "e.name" && p.values != nil:
+				selects = append(selects, fmt.Sprintf(`SELECT %d, 0, `, n)+capped(`entity e WHERE e.name`+b.in(p.values)))
+			case p.column != "":
+				continue
+			case p.values != nil:
+				selects = append(selects, fmt.Sprintf(`SELECT %d, t.id, `, n)+capped(`entity_term et WHERE et.term_id = t.id`)+
+					` FROM term t WHERE t.key = `+b.arg(p.key)+` AND t.value`+b.in(p.values)+ofKinds(&b, kinds))
+				p.count = 0
+			default:
+				selects = append(selects, fmt.Sprintf(`SELECT %d, 0, `, n)+capped(`term t JOIN entity_term et ON et.term_id = t.id WHERE t.key = `+b.arg(p.key)+ofKinds(&b, kinds)))
+			}
+			planned = append(planned, p)
+		}
+	}
+	if len(selects) == 0 {
+		return nil
+	}
+	rows, err := s.db.QueryContext(ctx, strings.Join(selects, ` UNION ALL `), b.args...)
+	if err != nil {
+		return store.Err(err)
+	}
+	return store.Each(rows, func(rows *sql.Rows) error {
+		var n, count int
+		var term int64
+		if err := rows.Scan(&n, &term, &count); err != nil {
+			return err
+		}
+		p := planned[n]
+		p.count = max(p.count, 0) + count
+		if term != 0 {
+			p.terms = append(p.terms, term)
+		}
+		return nil
+	})
+}
+
+func ofKinds(b *builder, kinds []string) string {
+	if len(kinds) == 0 {
+		return ""
+	}
+	return ` AND t.kind` + b.in(kinds)
+}
+
+func numbers(ids []int64) string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(ids), " ", ", "), "[]")
+}
+
+// postings selects the entities for which a part holds.
+func (p *part) postings(b *builder, kinds []string) string {
+	switch {
+	case p.relation != "":
+		return `SELECT o.id AS entity_id FROM relation r JOIN entity o ON o.ref = r.source WHERE r.type = ` + b.arg(p.relation) + ` AND r.target` + b.in(p.values)
+	case p.column != "":
+		return `SELECT e.id AS entity_id FROM entity e WHERE ` + p.column + b.in(p.values)
+	case p.values != nil:
+		return `SELECT entity_id FROM entity_term WHERE term_id IN (` + numbers(p.terms) + `)`
+	}
+	return `SELECT et.entity_id FROM term t JOIN entity_term et ON et.term_id = t.id WHERE t.key = ` + b.arg(p.key) + ofKinds(b, kinds)
+}
+
+// condition asks entity e. Ordered: the walk goes by ref and should go on doing so.
+func (p *part) condition(b *builder, ordered bool) string {
+	switch {
+	case p.relation != "":
+		target := ""
+		if p.values != nil {
+			target = ` AND r.target` + b.in(p.values)
+		}
+		return `EXISTS (SELECT 1 FROM relation r WHERE r.source = e.ref AND r.type = ` + b.arg(p.relation) + target + `)`
+	case p.column != "" && p.values == nil:
+		return p.column + ` IS NOT NULL`
+	case p.column == "e.kind" && ordered && len(p.values) == 1:
+		// A ref begins with the kind: said so, one index gives both the kind and the order.
+		return `e.ref >= ` + b.arg(p.values[0]+":") + ` AND e.ref < ` + b.arg(p.values[0]+";")
+	case p.column == "e.kind" && ordered:
+		return `(e.kind || '')` + b.in(p.values) // no index on the kind: it would bring entities out of order
+	case p.column != "":
+		return p.column + b.in(p.values)
+	case p.values != nil:
+		return `EXISTS (SELECT 1 FROM entity_term et WHERE et.entity_id = e.id AND et.term_id IN (` + numbers(p.terms) + `))`
+	}
+	return `EXISTS (SELECT 1 FROM entity_term et JOIN term t ON t.id = et.term_id WHERE et.entity_id = e.id AND t.key = ` + b.arg(p.key) + `)`
+}
+
+// order adds the keyset condition of the page; it gives the ORDER BY and the columns that a mark needs.
+func (b *builder) order(q Query) (order, extra string) {
+	var terms, expressions []string
+	for _, o := range q.Order {
+		key := strings.ToLower(o.Key)
+		x := columnOf[key]
+		if x == "" {
+			// The least value, when a list has several.
+			x = `(SELECT MIN(t.value) FROM entity_term et JOIN term t ON t.id = et.term_id WHERE et.entity_id = e.id AND t.key = ` + b.arg(key) + `)`
+		}
+		direction := ""
+		if o.Desc {
+			direction = " DESC"
+		}
+		expressions = append(expressions, x)
+		terms = append(terms, x+direction+` NULLS LAST`)
+		extra += `, ` + x
+	}
+	if m := q.After; m != nil {
+		var or []string
+		same := ""
+		for i, x := range expressions {
+			v := m.Values[i]
+			if v == nil { // without a value: the rest, by ref
+				same += x + ` IS NULL AND `
+				continue
+			}
+			than := ` > `
+			if q.Order[i].Desc {
+				than = ` < `
+			}
+			a := b.arg(*v)
+			or = append(or, `(`+same+`(`+x+than+a+` OR `+x+` IS NULL))`)
+			same += x + ` = ` + a + ` AND `
+		}
+		b.where = append(b.where, `(`+strings.Join(append(or, `(`+same+`e.ref > `+b.arg(m.Ref)+`)`), ` OR `)+`)`)
+	}
+	return strings.Join(append(terms, `e.ref`), `, `), extra
+}

@@ -1,0 +1,492 @@
+package event_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/store/storetest"
+)
+
+var schema = []store.Migrations{store.RevisionMigrations, entity.Migrations, event.Migrations}
+
+var done = event.Type{Name: "test.thing.done.v1", Text: "A thing is done"}
+
+func newBus(db *store.DB) *event.Bus {
+	b := event.New(db, slog.New(slog.DiscardHandler))
+	b.Declare(done, event.Type{Name: "test.thing.begun.v1", Text: "A thing has begun"})
+	return b
+}
+
+func publish(t testing.TB, b *event.Bus, db *store.DB, events ...event.Event) {
+	t.Helper()
+	err := db.Write(t.Context(), func(tx *store.Tx) error { return b.PublishAll(t.Context(), tx, events) })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func thing(subject string) event.Event {
+	return event.Event{Source: "/test", Type: done.Name, Subject: subject}
+}
+
+// run starts a bus; stop ends it and waits.
+func run(t testing.TB, b *event.Bus) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := b.Run(ctx); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}()
+	stop = sync.OnceFunc(func() { cancel(); <-ended })
+	t.Cleanup(stop)
+	return stop
+}
+
+func within(t testing.TB, d time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(d); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("after %v still not: %s", d, what)
+		}
+	}
+}
+
+// seen collects subjects that a handler got.
+type seen struct {
+	mu       sync.Mutex
+	subjects []string
+}
+
+func (s *seen) add(subject string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.subjects = append(s.subjects, subject)
+}
+
+func (s *seen) list() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.subjects...)
+}
+
+var system = &slipway.Caller{Kind: slipway.CallerSystem, Subject: "system"}
+
+func TestConcurrentPublishersLoseNothingAndKeepTheirOrder(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		const publishers, each = 8, 60
+		b := newBus(db)
+		got := make(chan event.Event, publishers*each)
+		b.Subscribe(event.Subscription{Name: "test.reader", Types: []string{"test.*"}, Handle: func(ctx context.Context, tx *store.Tx, e event.Event) error {
+			tx.AfterCommit(func() { got <- e })
+			return nil
+		}})
+		run(t, b)
+		registered(t, b, "test.reader")
+
+		var wg sync.WaitGroup
+		for p := range publishers {
+			wg.Go(func() {
+				for i := range each {
+					publish(t, b, db, thing(fmt.Sprintf("%d/%03d", p, i)))
+				}
+			})
+		}
+		wg.Wait()
+
+		last := map[byte]string{}
+		for i := range int64(publishers * each) {
+			select {
+			case e := <-got:
+				if e.Position != i+1 {
+					t.Fatalf("event %d has position %d; want no holes", i+1, e.Position)
+				}
+				if p := e.Subject[0]; e.Subject <= last[p] {
+					t.Fatalf("%s came after %s", e.Subject, last[p])
+				} else {
+					last[p] = e.Subject
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatalf("%d of %d events came", i, publishers*each)
+			}
+		}
+	})
+}
+
+func registered(t testing.TB, b *event.Bus, name string) {
+	t.Helper()
+	within(t, 5*time.Second, name+" is registered", func() bool {
+		states, err := b.Subscriptions(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range states {
+			if s.Name == name {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func TestEventsThatCommitOutOfOrderAreNotLost(t *testing.T) {
+	t.Parallel()
+	db := storetest.Open(t, store.Postgres, schema...) // SQLite has one writer: there it cannot happen
+	b := newBus(db)
+	var s seen
+	b.Subscribe(event.Subscription{Name: "test.reader", Handle: func(_ context.Context, _ *store.Tx, e event.Event) error {
+		s.add(e.Subject)
+		return nil
+	}})
+	run(t, b)
+	registered(t, b, "test.reader")
+
+	began, finish, finished := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		finished <- db.Write(t.Context(), func(tx *store.Tx) error {
+			if err := b.Publish(t.Context(), tx, thing("slow")); err != nil {
+				return err
+			}
+			close(began)
+			<-finish
+			return nil
+		})
+	}()
+	<-began
+	publish(t, b, db, thing("fast"))
+	within(t, 5*time.Second, "the fast event came", func() bool { return len(s.list()) == 1 })
+	close(finish)
+	if err := <-finished; err != nil {
+		t.Fatal(err)
+	}
+	within(t, 5*time.Second, "the slow event came", func() bool { return len(s.list()) == 2 })
+	if diff := cmp.Diff([]string{"fast", "slow"}, s.list()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTwoReplicasHandleEachEventOnce(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		const n = 200
+		var s seen
+		var stops []func()
+		buses := []*event.Bus{newBus(db), newBus(db)}
+		for _, b := range buses {
+			b.Subscribe(event.Subscription{Name: "test.reader", Handle: func(_ context.Context, tx *store.Tx, e event.Event) error {
+				tx.AfterCommit(func() { s.add(e.Subject) })
+				return nil
+			}})
+			stops = append(stops, run(t, b))
+		}
+		registered(t, buses[0], "test.reader")
+		var want []string
+		for i := range n {
+			subject := fmt.Sprintf("%03d", i)
+			want = append(want, subject)
+			publish(t, buses[i%2], db, thing(subject))
+			if i == n/2 {
+				stops[0]() // a replica goes; the other takes over
+			}
+		}
+		within(t, 15*time.Second, "all events came", func() bool { return len(s.list()) >= n })
+		got := s.list()
+		seen := map[string]bool{}
+		for _, g := range got { // AfterCommit of two replicas may swap neighbours; nothing may come twice
+			if seen[g] {
+				t.Errorf("%s was handled twice", g)
+			}
+			seen[g] = true
+		}
+		if len(got) != n {
+			t.Errorf("%d events were handled; want %d", len(got), n)
+		}
+	})
+}
+
+func TestWhatAnotherProcessPublishesArrivesWithoutPolling(t *testing.T) {
+	t.Parallel()
+	db := storetest.Open(t, store.Postgres, schema...)
+	b, other := newBus(db), newBus(db)
+	got := make(chan time.Time, 1)
+	b.Subscribe(event.Subscription{Name: "test.reader", Handle: func(_ context.Context, tx *store.Tx, e event.Event) error {
+		tx.AfterCommit(func() { got <- time.Now() })
+		return nil
+	}})
+	run(t, b)
+	registered(t, b, "test.reader")
+	// The fastest of some tries tells: a poll would take a second on average each time.
+	best := time.Hour
+	for range 5 {
+		start := time.Now()
+		publish(t, other, db, thing("x"))
+		best = min(best, (<-got).Sub(start))
+	}
+	if best > 500*time.Millisecond {
+		t.Errorf("the fastest of 5 events took %v; want it to come by notification", best)
+	}
+}
+
+func TestAFailingHandlerLeavesNothingBehindAndBlocksOnlyItself(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		b := newBus(db)
+		var bad, good seen
+		b.Subscribe(event.Subscription{Name: "test.bad", Handle: func(ctx context.Context, tx *store.Tx, e event.Event) error {
+			if err := b.Publish(ctx, tx, event.Event{Source: "/test", Type: "test.thing.begun.v1", Subject: "from the handler"}); err != nil {
+				return err
+			}
+			if e.Subject == "poison" {
+				return errors.New("cannot digest this")
+			}
+			bad.add(e.Subject)
+			return nil
+		}, Types: []string{done.Name}})
+		b.Subscribe(event.Subscription{Name: "test.good", Types: []string{done.Name}, Handle: func(_ context.Context, _ *store.Tx, e event.Event) error {
+			good.add(e.Subject)
+			return nil
+		}})
+		run(t, b)
+		registered(t, b, "test.bad")
+		publish(t, b, db, thing("poison"), thing("meal"))
+		within(t, 5*time.Second, "the other subscription goes on", func() bool { return len(good.list()) == 2 })
+		state := func() event.State {
+			states, err := b.Subscriptions(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return states[0]
+		}
+		within(t, 5*time.Second, "the failure is visible", func() bool { return state().Failures > 0 })
+		if s := state(); s.Blocked != 1 || s.Error != "cannot digest this" || s.RetryAt == nil || s.Position != 0 {
+			t.Errorf("state is %+v; want it blocked at 1 with the reason and the next try", s)
+		}
+		if got := bad.list(); len(got) > 0 {
+			t.Errorf("%v overtook the blocked event", got)
+		}
+		events, err := b.List(t.Context(), system, 0, []string{"test.thing.begun.v1"}, 10)
+		if err != nil || len(events) > 0 {
+			t.Errorf("the failed handler left %v, %v", events, err)
+		}
+
+		if err := b.Skip(t.Context(), "test.bad"); err != nil {
+			t.Fatal(err)
+		}
+		within(t, 8*time.Second, "the subscription goes on after Skip", func() bool { return len(bad.list()) == 1 })
+		if s := state(); s.Failures != 0 || s.Error != "" || s.Blocked != 0 {
+			t.Errorf("state is %+v; want the fault gone", s)
+		}
+		if err := b.Skip(t.Context(), "test.bad"); !errors.Is(err, slipway.Conflict) {
+			t.Errorf("Skip of what is not blocked: got %v, want a conflict", err)
+		}
+		if err := b.Skip(t.Context(), "nobody"); !errors.Is(err, slipway.NotFound) {
+			t.Errorf("Skip of what is not there: got %v, want not found", err)
+		}
+	})
+}
+
+func TestAFailedEventIsTriedAgainAlsoAfterAPanic(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		b := newBus(db)
+		var s seen
+		tries := 0
+		b.Subscribe(event.Subscription{Name: "test.reader", Handle: func(_ context.Context, _ *store.Tx, e event.Event) error {
+			if tries++; tries == 1 {
+				panic("once")
+			}
+			s.add(e.Subject)
+			return nil
+		}})
+		run(t, b)
+		registered(t, b, "test.reader")
+		publish(t, b, db, thing("a"))
+		within(t, 10*time.Second, "the second try succeeds", func() bool { return len(s.list()) == 1 })
+	})
+}
+
+func TestASubscriptionStartsNowOrWithTheBacklog(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		first := newBus(db)
+		stop := run(t, first)
+		publish(t, first, db, thing("old"))
+		within(t, 5*time.Second, "the old event has its place", func() bool {
+			events, err := first.List(t.Context(), system, 0, nil, 10)
+			return err == nil && len(events) == 1
+		})
+		stop()
+
+		b := newBus(db)
+		var all, fresh seen
+		collect := func(s *seen) event.Handler {
+			return func(_ context.Context, _ *store.Tx, e event.Event) error { s.add(e.Subject); return nil }
+		}
+		b.Subscribe(
+			event.Subscription{Name: "test.all", Backlog: true, Handle: collect(&all)},
+			event.Subscription{Name: "test.fresh", Handle: collect(&fresh)})
+		run(t, b)
+		registered(t, b, "test.fresh")
+		publish(t, b, db, thing("new"))
+		within(t, 5*time.Second, "both have read", func() bool { return len(all.list()) == 2 && len(fresh.list()) == 1 })
+		if diff := cmp.Diff([]string{"old", "new"}, all.list()); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff([]string{"new"}, fresh.list()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestWhatIsRolledBackIsNoEvent(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		b := newBus(db)
+		run(t, b)
+		boom := errors.New("boom")
+		err := db.Write(t.Context(), func(tx *store.Tx) error {
+			if err := b.Publish(t.Context(), tx, thing("never")); err != nil {
+				return err
+			}
+			return boom
+		})
+		if !errors.Is(err, boom) {
+			t.Fatal(err)
+		}
+		publish(t, b, db, event.Event{Source: "/test", Type: done.Name, Data: json.RawMessage(`{"a": 1}`)})
+		var events []event.Event
+		within(t, 5*time.Second, "the event has its place", func() bool {
+			events, err = b.List(t.Context(), system, 0, nil, 10)
+			return err == nil && len(events) == 1
+		})
+		if e := events[0]; e.Position != 1 || e.ID == "" || e.Time.IsZero() || string(e.Data) != `{"a": 1}` {
+			t.Errorf("got %+v; want position 1, an id, a time and the data as written", e)
+		}
+	})
+}
+
+func TestPublishRefusesWhatNobodyDeclared(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		b := newBus(db)
+		for name, e := range map[string]event.Event{
+			"unknown type": {Source: "/test", Type: "test.unknown.v1"},
+			"no source":    {Type: done.Name},
+			"bad data":     {Source: "/test", Type: done.Name, Data: json.RawMessage(`{`)},
+		} {
+			err := db.Write(t.Context(), func(tx *store.Tx) error { return b.Publish(t.Context(), tx, e) })
+			if !errors.Is(err, slipway.Internal) {
+				t.Errorf("%s: got %v, want an error", name, err)
+			}
+		}
+	})
+}
+
+func TestListShowsEventsOfReadableEntitiesOnly(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		b := newBus(db)
+		entities := entity.New(db, time.Now)
+		entities.Announce = b.Announce
+		err := db.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := entities.Put(t.Context(), tx, "test", []*slipway.Entity{
+				{APIVersion: "backstage.io/v1alpha1", Kind: "Component", Metadata: slipway.EntityMetadata{Name: "mine"}, Spec: map[string]any{"owner": "team-a"}},
+				{APIVersion: "backstage.io/v1alpha1", Kind: "Component", Metadata: slipway.EntityMetadata{Name: "theirs"}, Spec: map[string]any{"owner": "team-b"}},
+			})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish(t, b, db, thing("of no entity"))
+		run(t, b)
+		subjects := func(c *slipway.Caller) []string {
+			events, err := b.List(t.Context(), c, 0, nil, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var list []string
+			for _, e := range events {
+				list = append(list, e.Subject)
+			}
+			return list
+		}
+		within(t, 5*time.Second, "three events", func() bool { return len(subjects(system)) == 3 })
+		for name, tt := range map[string]struct {
+			caller *slipway.Caller
+			want   []string
+		}{
+			"all events":      {&slipway.Caller{Grants: []slipway.Grant{{Permission: "event.*"}}}, []string{"component:default/mine", "component:default/theirs", "of no entity"}},
+			"all entities":    {&slipway.Caller{Grants: []slipway.Grant{{Permission: "catalog.entity.read"}}}, []string{"component:default/mine", "component:default/theirs"}},
+			"owned entities":  {&slipway.Caller{Owns: []string{"group:default/team-a"}, Grants: []slipway.Grant{{Permission: "catalog.entity.read", Object: ":owned"}}}, []string{"component:default/mine"}},
+			"nothing granted": {&slipway.Caller{}, nil},
+		} {
+			if diff := cmp.Diff(tt.want, subjects(tt.caller)); diff != "" {
+				t.Errorf("%s: %s", name, diff)
+			}
+		}
+		byType, err := b.List(t.Context(), system, 0, []string{entity.EventChanged, "nothing.*"}, 1)
+		if err != nil || len(byType) != 1 || string(byType[0].Data) != `{"action":"created"}` {
+			t.Errorf("by type: got %v, %v; want one creation", byType, err)
+		}
+		if _, err := b.List(t.Context(), system, 0, nil, 0); !errors.Is(err, slipway.Invalid) {
+			t.Errorf("limit 0: got %v, want invalid", err)
+		}
+	})
+}
+
+func TestPruneKeepsWhatIsYoungOrNotHandledYet(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		b := newBus(db)
+		b.Subscribe(event.Subscription{Name: "test.stuck", Types: []string{done.Name}, Backlog: true, Handle: func(_ context.Context, _ *store.Tx, e event.Event) error {
+			if e.Subject == "poison" {
+				return errors.New("no")
+			}
+			return nil
+		}})
+		run(t, b)
+		registered(t, b, "test.stuck")
+		old := time.Now().Add(-time.Hour)
+		var events []event.Event
+		for range 450 {
+			e := thing("old")
+			e.Time = old
+			events = append(events, e)
+		}
+		poison := thing("poison")
+		poison.Time = old
+		publish(t, b, db, append(events, poison, thing("young"))...)
+		within(t, 10*time.Second, "it is stuck", func() bool {
+			s, err := b.Subscriptions(t.Context())
+			return err == nil && len(s) == 1 && s[0].Blocked == 451
+		})
+		n, err := b.Prune(t.Context(), time.Now().Add(-time.Minute))
+		if err != nil || n != 450 {
+			t.Errorf("pruned %d, %v; want 450", n, err)
+		}
+		left, err := b.List(t.Context(), system, 0, nil, 10)
+		if err != nil || len(left) != 2 || left[0].Subject != "poison" {
+			t.Errorf("left %v, %v; want the blocked event and the young one", left, err)
+		}
+	})
+}
+
+func TestSchemaGoesDownAndUp(t *testing.T) {
+	t.Parallel()
+	storetest.UpDownUp(t, event.Migrations)
+}
