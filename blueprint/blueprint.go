@@ -1,0 +1,253 @@
+// Package blueprint is the contract between Slipway and its pluggable parts. A Blueprint is one exported value that declares,
+// as data, everything a part brings: operations, permissions, config, tables, jobs, schedules, events, commands. From the one declaration
+// come routing, validation, the API description, permission checks, the command line, metrics labels, and the conflicts found at
+// start. What is not declared does not exist.
+//
+// Handlers, jobs and subscriptions are method expressions ((*service).search), so that the declaration is complete before any
+// service exists: `slipway describe` prints it without opening a database. Open makes the service, once, at start.
+// (contract ready)
+package blueprint
+
+import (
+	"context"
+	"encoding/json"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/fetch"
+	"github.com/slipway-platform/slipway/job"
+	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/secret"
+	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/task"
+)
+
+// Stability is what a user may rely on.
+type Stability string
+
+// The stabilities. What is stable changes only compatibly; a test compares the API description with the committed one.
+const (
+	Stable       Stability = "stable"
+	Experimental Stability = "experimental"
+	Deprecated   Stability = "deprecated"
+)
+
+// Blueprint declares one part of Slipway. Empty fields mean "none".
+type Blueprint struct {
+	Name      string // one lower-case word: names the queue, the permissions' and job kinds' first part, the tables' prefix
+	Version   string // semantic version of this part
+	Summary   string // one sentence
+	Stability Stability
+
+	ConfigKey string     // top-level key in the configuration; "" is Name
+	Config    func() any // a pointer to a fresh config struct with its defaults set; nil: no section. Fields carry yaml and doc tags; it may have Validate() error
+
+	Mounts        []Mount // path prefixes that this blueprint owns
+	Operations    []Operation
+	Permissions   []auth.Permission
+	Databases     []Database
+	Jobs          []Job
+	Schedules     []job.Schedule
+	Events        []event.Type
+	Subscriptions []Subscription
+	Tasks         []TaskInfo // platform tasks that it serves
+	Providers     []Provider // kinds of providers that need this blueprint's service
+	Commands      []func(*Client) *cobra.Command
+	Health        []Health
+	Proxies       []Proxy
+	Pages         []Page
+	Kinds         []ResourceKind
+
+	// Open makes the service that the method expressions of this declaration are called on. It may read the database, start nothing, and must not
+	// talk to the network; loops go to Host.Go.
+	Open func(ctx context.Context, h *Host) (any, error)
+}
+
+// Mount is a path prefix that a blueprint owns and the wire style under it.
+type Mount struct {
+	Prefix  string  // "/api/catalog"
+	Dialect Dialect // how answers and errors are written below it
+	Lenient bool    // unknown query parameters and body fields are ignored, for foreign senders
+}
+
+// Dialect is a wire style: how a value or an error becomes bytes. Its writing stands in package server.
+type Dialect string
+
+// The dialects.
+const (
+	API       Dialect = "api"       // the value itself; {"error":"text","code":…,"requestId":…,"details":[…]}
+	Data      Dialect = "data"      // {"version":1,"data":…}; {"version":1,"error":{…}}
+	Tool      Dialect = "tool"      // {"data":…,"messages":{…}}; {"messages":{…}}
+	Backstage Dialect = "backstage" // the value itself; {"error":{"name","message"},"request":{…},"response":{"statusCode"}}
+	Plain     Dialect = "plain"     // text, for operations and webhooks; errors as API
+)
+
+// Database is a named database that a blueprint needs, with its schema there.
+type Database struct {
+	Name       string   // "main"
+	Migrations fs.FS    // files at the root, see store.Migrations; the owner is the blueprint
+	Tables     []string // every table it makes; "<blueprint>_<noun>"
+}
+
+// Job declares a worker by a method of the service. Make it with Work.
+type Job struct {
+	Kind   string
+	Text   string
+	Worker job.Worker                   // the limits; its work is bound by Bind
+	Bind   func(service any) job.Worker // used by the server
+}
+
+// Work declares the jobs of one kind: Work((*service).refresh, job.Worker{Text: "…", Timeout: time.Minute}).
+func Work[S any, A job.Args](method func(S, context.Context, A) error, limits job.Worker) Job {
+	var zero A
+	return Job{Kind: zero.Kind(), Text: limits.Text, Worker: limits, Bind: func(service any) job.Worker {
+		s := service.(S)
+		w := job.Work(func(ctx context.Context, a A) error { return method(s, ctx, a) })
+		w.Queue, w.Timeout, w.MaxAttempts, w.Text, w.Parallel = limits.Queue, limits.Timeout, limits.MaxAttempts, limits.Text, limits.Parallel
+		return w
+	}}
+}
+
+// Subscription declares a durable reader of events. Make it with Subscribe.
+type Subscription struct {
+	Name  string
+	Types []string
+	Bind  func(service any) event.Subscription
+}
+
+// Subscribe declares that a method of the service is called for each event of these types, in order, at least once.
+func Subscribe[S any](name string, types []string, method func(S, context.Context, *store.Tx, event.Event) error) Subscription {
+	return Subscription{Name: name, Types: types, Bind: func(service any) event.Subscription {
+		s := service.(S)
+		return event.Subscription{Name: name, Types: types, Handle: func(ctx context.Context, tx *store.Tx, e event.Event) error { return method(s, ctx, tx, e) }}
+	}}
+}
+
+// TaskInfo is what people and programs are told of a platform task. task.Task gives it.
+type TaskInfo = task.Info
+
+// Provider declares a kind of provider that is opened by this blueprint's service. Make it with Provide.
+type Provider struct {
+	Kind provider.Kind // its Open is nil until bound
+	Bind func(service func() any) provider.Kind
+}
+
+// Provide declares a kind whose Open is a method of the service.
+func Provide[S any](kind provider.Kind, method func(S, context.Context, json.RawMessage, provider.Env) (*provider.Provider, error)) Provider {
+	return Provider{Kind: kind, Bind: func(service func() any) provider.Kind {
+		k := kind
+		k.Open = func(ctx context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
+			return method(service().(S), ctx, raw, env)
+		}
+		return k
+	}}
+}
+
+// Health is a dependency that /readyz asks, by name. Make it with Check.
+type Health struct {
+	Name string
+	Text string
+	Bind func(service any) func(context.Context) error
+}
+
+// Check declares a health check by a method of the service. It must answer within 2 s.
+func Check[S any](name, text string, method func(S, context.Context) error) Health {
+	return Health{Name: name, Text: text, Bind: func(service any) func(context.Context) error {
+		s := service.(S)
+		return func(ctx context.Context) error { return method(s, ctx) }
+	}}
+}
+
+// Proxy declares a reverse proxy under /api/proxy/{name}/. Only the declaration exists yet.
+type Proxy struct {
+	Name       string `json:"name"`
+	Target     string `json:"target"`
+	Permission string `json:"permission"`
+}
+
+// Page is a page of documentation, in Markdown, served under /docs/{blueprint}/{slug}.
+type Page struct {
+	Slug  string
+	Title string
+	Text  string
+}
+
+// ResourceKind declares a kind of the Data API. Only the declaration exists yet.
+type ResourceKind struct {
+	Name string `json:"name"`
+	Text string `json:"text"`
+}
+
+// Host is what a blueprint gets of the installation. All of it is safe for concurrent use.
+type Host struct {
+	Blueprint string       // the blueprint's name
+	Log       *slog.Logger // marked with the blueprint's name
+	Now       func() time.Time
+	Config    any           // what Blueprint.Config made, filled in and validated
+	DataDir   string        // folder for files of this installation; not shared between replicas
+	URL       func() string // external address of the server, without a slash at the end
+
+	DB        func(name string) *store.DB // databases that the blueprint declared; others panic
+	Revisions *store.Revisions
+	Jobs      *job.Queue
+	Events    *event.Bus
+	Entities  *entity.Store
+	Auth      *auth.Service
+	Tasks     *task.Engine
+	Fetch     *fetch.Fetcher
+	Keys      *secret.Keyring
+	Redact    *secret.Redactor
+
+	// Go runs a loop for as long as the server works jobs (roles worker and all). It ends when its context does; an error before that is logged and it is
+	// started again with back-off.
+	Go func(name string, run func(ctx context.Context) error)
+	// Infos lists the platform tasks of all enabled blueprints and Kinds the kinds of providers; complete once the server runs.
+	Infos func() []TaskInfo
+	Kinds func() []provider.Kind
+	// Permissions lists what all enabled blueprints declare.
+	Permissions func() []auth.Permission
+}
+
+// Client is what a blueprint's commands talk through: set up from flags and environment before a command runs.
+type Client struct {
+	// Do calls the API of the server: method and path below its address, body and out as JSON; nil for none. Errors carry the code and the sentence of the server.
+	Do func(ctx context.Context, method, path string, body, out any) error
+	// Stream reads a streamed answer.
+	Stream func(ctx context.Context, path string) (Stream, error)
+	// Print writes v as the user asked (-o json|yaml), or the table otherwise.
+	Print func(cmd *cobra.Command, v any, table Table) error
+}
+
+// Stream is a streamed answer; close it.
+type Stream interface {
+	Read(p []byte) (int, error)
+	Close() error
+}
+
+// Table is how a value looks on a terminal.
+type Table struct {
+	Header []string
+	Rows   [][]string
+	Footer string // a line below, such as how to read on
+}
+
+// Warn adds a sentence for the caller: in `messages.warning` of the tool dialect, in a Warning header elsewhere.
+func Warn(ctx context.Context, text string) {
+	if w, ok := ctx.Value(warningsKey{}).(*[]string); ok {
+		*w = append(*w, text)
+	}
+}
+
+// WithWarnings returns a context that collects what Warn says, and where.
+func WithWarnings(ctx context.Context) (context.Context, *[]string) {
+	w := new([]string)
+	return context.WithValue(ctx, warningsKey{}, w), w
+}
+
+type warningsKey struct{}

@@ -1,0 +1,113 @@
+package blueprint
+
+import (
+	"context"
+	"io"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
+)
+
+// Public is the permission of an operation that anybody may call. It has to be said aloud.
+const Public = "public"
+
+// Operation declares one HTTP operation. Make it with Handle.
+//
+// The input is a struct: fields tagged path, query or header are parameters (with doc, required, default, minimum, maximum, enum, example tags),
+// a field Body is the JSON body, a field RawBody []byte the raw one. The output is a struct: a field Body is the answer, fields tagged header are
+// headers, an int field Status overrides the status. Body may be Raw or Streamed.
+type Operation struct {
+	ID          string // unique, "<blueprint>.<verb>": names the operation in the API description, metrics and traces
+	Method      string
+	Path        string // pattern with {name} segments
+	Wide        string // the path parameter that may hold slashes (an entity ref)
+	Summary     string
+	Description string // Markdown
+	Tag         string // group in the reference; "" is the blueprint's name
+
+	Permission string // a declared permission, or Public
+	OnObject   bool   // the permission is narrowed to an object: the handler must call auth.Require, or the request fails
+	Lenient    bool   // unknown query parameters and body fields are ignored
+
+	Status     int            // of success; default 200, 204 without a Body
+	Errors     []slipway.Code // what may go wrong beyond invalid, unauthenticated, forbidden, rate_limited, internal, unavailable
+	MaxBody    int64          // bytes; default 1 MiB
+	Timeout    time.Duration  // of the handler; default 30 s; negative: none (streams)
+	Idempotent bool           // accepts Idempotency-Key (create calls)
+	Secret     bool           // the answer holds a secret: never stored for replay, never cached
+
+	Stability  Stability // "" is the blueprint's
+	Deprecated time.Time // since when
+	Sunset     time.Time // when it goes away
+
+	RequestExample  any // of the body
+	ResponseExample any // of the body
+
+	register func(api huma.API, op huma.Operation, service func() any)
+	input    reflect.Type
+	output   reflect.Type
+}
+
+// Handle ties an operation to a method of the service.
+func Handle[S, I, O any](method func(S, context.Context, *I) (*O, error), op Operation) Operation {
+	op.input, op.output = reflect.TypeFor[I](), reflect.TypeFor[O]()
+	op.register = func(api huma.API, hop huma.Operation, service func() any) {
+		huma.Register(api, hop, func(ctx context.Context, in *I) (*O, error) {
+			if !op.OnObject {
+				return method(service().(S), ctx, in)
+			}
+			ctx, checked := auth.Track(ctx)
+			out, err := method(service().(S), ctx, in)
+			if err == nil && !checked() {
+				return nil, slipway.Errorf(slipway.Internal, "operation %s answered without checking its permission %s on an object", op.ID, op.Permission)
+			}
+			return out, err
+		})
+	}
+	return op
+}
+
+// Register mounts the operation on the server's API. It is for package server; service is asked at each request.
+func (op Operation) Register(api huma.API, hop huma.Operation, service func() any) {
+	op.register(api, hop, service)
+}
+
+// Bound says whether the operation was made with Handle.
+func (op Operation) Bound() bool { return op.register != nil }
+
+// Raw is an answer whose JSON exists already: it is written as it is, and described as a T.
+type Raw[T any] struct {
+	JSON []byte
+}
+
+// Schema describes Raw as its T. It is called by the API description.
+func (Raw[T]) Schema(r huma.Registry) *huma.Schema {
+	t := reflect.TypeFor[T]()
+	return r.Schema(t, true, t.Name())
+}
+
+// WriteJSON writes the bytes.
+func (b Raw[T]) WriteJSON(w io.Writer) error {
+	_, err := w.Write(b.JSON)
+	return err
+}
+
+// Streamed is an answer written as it comes: a log that is followed, an export. Write is called once, after the headers are sent; flush sends what was
+// written so far to the caller. An error after the first byte breaks the connection, so that the caller sees that the answer is not whole.
+type Streamed struct {
+	ContentType string
+	Write       func(ctx context.Context, w io.Writer, flush func()) error
+}
+
+// Schema describes a stream as text.
+func (Streamed) Schema(huma.Registry) *huma.Schema { return &huma.Schema{Type: huma.TypeString} }
+
+// List is a page of things, as every list of the API answers it.
+type List[T any] struct {
+	Items    []T              `json:"items" doc:"The things, in the order asked for"`
+	PageInfo slipway.PageInfo `json:"pageInfo" doc:"Where this page stands"`
+}

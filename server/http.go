@@ -1,0 +1,538 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// exchange is what the server notes of one request while it is under way.
+type exchange struct {
+	server    *Server
+	id        string
+	start     time.Time
+	mount     blueprint.Mount
+	path      string // as the caller wrote it
+	operation string // id, for logs, metrics and traces
+	caller    string
+	cause     error // of a failure, for the log
+	warnings  *[]string
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	if x == nil {
+		x = &exchange{}
+	}
+	return x
+}
+
+// ServeHTTP is the way of every request: id and limits, dialect by prefix, then the operation (caller, rate limit, permission, decoding, handler), then
+// the answer. No step looks sideways.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{server: s, id: requestID(r), start: s.now(), path: r.URL.Path, mount: s.mounts.of(r.URL.Path)}
+	ctx := context.WithValue(r.Context(), exchangeKey{}, x)
+	ctx, x.warnings = blueprint.WithWarnings(ctx)
+	r = r.WithContext(ctx)
+	rw := newResponse(w, r)
+	h := rw.Header()
+	h.Set("X-Request-Id", x.id)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	s.active.Add(1)
+	defer func() {
+		if v := recover(); v != nil {
+			if v == http.ErrAbortHandler {
+				s.finish(x, r, rw)
+				panic(v)
+			}
+			x.cause = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+			if !rw.discard() {
+				s.finish(x, r, rw)
+				panic(http.ErrAbortHandler) // half an answer is out: the caller must see that it is not whole
+			}
+			s.fail(rw, r, slipway.Errorf(slipway.Internal, "panic"))
+		}
+		rw.finish()
+		s.finish(x, r, rw)
+	}()
+	if !s.cors(rw, r) {
+		return
+	}
+	if len(r.Header["Authorization"]) > 1 {
+		s.fail(rw, r, slipway.Errorf(slipway.Unauthenticated, "the Authorization header was sent twice; send one"))
+		return
+	}
+	s.widen(r)
+	s.mux.ServeHTTP(rw, r)
+}
+
+// finish logs and counts the request.
+func (s *Server) finish(x *exchange, r *http.Request, rw *response) {
+	s.active.Add(-1)
+	took := s.now().Sub(x.start)
+	s.metrics.request(x.operation, r.Method, rw.status, took)
+	level := slog.LevelInfo
+	switch {
+	case rw.status >= 500:
+		level = slog.LevelError
+	case x.operation == "slipway.health" || x.operation == "slipway.ready" || x.operation == "slipway.metrics":
+		level = slog.LevelDebug
+	}
+	if s.log.Enabled(r.Context(), level) {
+		attrs := []slog.Attr{
+			slog.String("requestId", x.id), slog.String("method", r.Method), slog.String("path", x.path), slog.String("operation", x.operation),
+			slog.Int("status", rw.status), slog.Float64("ms", math.Round(took.Seconds()*1e6)/1e3), slog.Int64("bytes", rw.sent),
+		}
+		if x.caller != "" {
+			attrs = append(attrs, slog.String("caller", x.caller))
+		}
+		if x.cause != nil {
+			attrs = append(attrs, slog.String("error", x.cause.Error()))
+		}
+		s.log.LogAttrs(r.Context(), level, "request", attrs...)
+	}
+	rw.release()
+}
+
+// requestID takes the caller's id when it is well-formed, else makes one.
+func requestID(r *http.Request) string {
+	id := r.Header.Get("X-Request-Id")
+	ok := len(id) >= 8 && len(id) <= 64
+	for i := 0; ok && i < len(id); i++ {
+		c := id[i]
+		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.'
+	}
+	if ok {
+		return id
+	}
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // never fails, see its documentation
+	return hex.EncodeToString(b[:])
+}
+
+// cors answers pre-flight requests and marks answers for the configured origins. It says whether to go on.
+func (s *Server) cors(w http.ResponseWriter, r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || len(s.config.Server.CORS.Origins) == 0 {
+		return true
+	}
+	w.Header().Add("Vary", "Origin")
+	if !slices.Contains(s.config.Server.CORS.Origins, origin) {
+		return true
+	}
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", origin)
+	h.Set("Access-Control-Expose-Headers", "ETag, Link, Location, Retry-After, X-Request-Id, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset")
+	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
+		return true
+	}
+	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, X-Request-Id")
+	h.Set("Access-Control-Max-Age", "600")
+	w.WriteHeader(http.StatusNoContent)
+	return false
+}
+
+// wide is a path with one parameter that may hold slashes: what lies between prefix and suffix is that parameter.
+type wide struct {
+	prefix string   // "/api/build/by-entity/"
+	suffix []string // {"builds", "{id}", "logs"}
+	max    int      // how many segments the parameter may span
+}
+
+// widen encodes a parameter that holds slashes into one segment, read from the right, because a ServeMux pattern cannot say it:
+// /api/build/by-entity/component:default/web/search becomes …/component%3Adefault%2Fweb/search.
+func (s *Server) widen(r *http.Request) {
+	path := r.URL.EscapedPath()
+	for _, w := range s.wides {
+		rest, ok := strings.CutPrefix(path, w.prefix)
+		if !ok {
+			continue
+		}
+		parts := strings.Split(rest, "/")
+		n := len(parts) - len(w.suffix)
+		if n < 2 || n > w.max || !suffixFits(parts[n:], w.suffix) {
+			continue
+		}
+		// %2F in the escaped path is what the mux decodes into a slash within one segment.
+		joined := strings.Join(parts[:n], "%2F")
+		raw := w.prefix + strings.Join(append([]string{joined}, parts[n:]...), "/")
+		if decoded, err := url.PathUnescape(raw); err == nil {
+			r.URL.Path, r.URL.RawPath = decoded, raw
+		}
+		return
+	}
+}
+
+func suffixFits(parts, suffix []string) bool {
+	for i, want := range suffix {
+		if parts[i] == "" || !strings.HasPrefix(want, "{") && parts[i] != want {
+			return false
+		}
+	}
+	return true
+}
+
+// unknown answers what no operation serves: 405 when another method would do, else 404.
+func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
+		probe := r.Clone(r.Context())
+		probe.Method = method
+		if _, pattern := s.mux.Handler(probe); pattern != "" && pattern != "/" {
+			allowed = append(allowed, method)
+		}
+	}
+	if len(allowed) > 0 {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		s.fail(w, r, slipway.Errorf(slipway.MethodNotAllowed, "%s is not offered here; use %s", r.Method, strings.Join(allowed, " or ")))
+		return
+	}
+	s.fail(w, r, slipway.Errorf(slipway.NotFound, "there is nothing at %s; /docs lists all operations", clip(r.URL.Path)))
+}
+
+func clip(s string) string {
+	if len(s) > 200 {
+		s = s[:200] + "…"
+	}
+	return strings.ToValidUTF8(s, "�")
+}
+
+// fail writes an error in the dialect of the path.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	status, headers, body := s.failure(r.Context(), r.Method, err, 0)
+	for k, v := range headers {
+		w.Header().Set(k, v)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = writeJSON(w, body)
+}
+
+// failure turns an error into status, headers and body of the dialect, and notes the cause for the log.
+func (s *Server) failure(ctx context.Context, method string, err error, status int) (int, map[string]string, any) {
+	x := exchangeOf(ctx)
+	coded, ok := errors.AsType[*slipway.Error](store.Err(err))
+	switch {
+	case ok:
+	case errors.Is(err, context.DeadlineExceeded):
+		coded = slipway.Errorf(slipway.Unavailable, "it took too long; try again").WithCause(err)
+	case errors.Is(err, context.Canceled):
+		coded = slipway.Errorf(slipway.Unavailable, "the request was given up").WithCause(err)
+	default:
+		if code, isCode := errors.AsType[slipway.Code](err); isCode {
+			coded = slipway.Errorf(code, "%s", err.Error())
+		} else {
+			coded = slipway.Errorf(slipway.Internal, "%s", err.Error()).WithCause(err)
+		}
+	}
+	if status == 0 {
+		status = statuses[coded.Code]
+		if status == 0 {
+			status = http.StatusInternalServerError
+		}
+	}
+	if x.cause == nil && status >= 500 {
+		x.cause = err
+	}
+	headers := map[string]string{}
+	switch coded.Code {
+	case slipway.Unauthenticated:
+		headers["WWW-Authenticate"] = `Bearer realm="slipway"`
+	case slipway.RateLimited, slipway.Unavailable:
+		after := coded.RetryAfter
+		if after <= 0 {
+			after = 5 * time.Second
+		}
+		headers["Retry-After"] = strconv.Itoa(int(math.Ceil(after.Seconds())))
+	}
+	d := dialects[x.mount.Dialect]
+	if d.fail == nil {
+		d = dialects[blueprint.API]
+	}
+	return status, headers, d.fail(failure{
+		status: status, err: publicMessage(coded, x.id), requestID: x.id, method: method, path: x.path, prefix: x.mount.Prefix,
+	})
+}
+
+// written is an error as huma wants it: with its status, written as the dialect's body.
+type written struct {
+	status int
+	body   any
+	text   string
+}
+
+func (e *written) Error() string                { return e.text }
+func (e *written) GetStatus() int               { return e.status }
+func (e *written) ContentType(string) string    { return "application/json" }
+func (e *written) WriteJSON(w io.Writer) error  { return writeJSON(w, e.body) }
+func (e *written) MarshalJSON() ([]byte, error) { return json.Marshal(e.body) }
+
+// huma has one hook for all errors of a process; each request knows its server.
+var errNeedsGzip = slipway.Errorf(slipway.Invalid, "this file is sent compressed; send Accept-Encoding: gzip")
+
+func init() {
+	huma.NewErrorWithContext = func(ctx huma.Context, status int, message string, errs ...error) huma.StatusError {
+		if s := exchangeOf(ctx.Context()).server; s != nil {
+			return s.humaError(ctx, status, message, errs...)
+		}
+		return &written{status: status, body: apiError{Error: message, Code: slipway.Internal}, text: message}
+	}
+}
+
+// humaError turns what huma reports (faults of the input, errors of handlers) into a coded error of the dialect.
+func (s *Server) humaError(ctx huma.Context, status int, message string, errs ...error) huma.StatusError {
+	var err error
+	out := 0
+	switch {
+	case status == http.StatusInternalServerError && len(errs) > 0:
+		err = errs[0]
+	case status == http.StatusRequestEntityTooLarge:
+		err = slipway.Errorf(slipway.TooLarge, "the body is larger than this operation takes (%d bytes)", ctx.Operation().MaxBodyBytes)
+	case status == http.StatusUnsupportedMediaType:
+		err = slipway.Errorf(slipway.UnsupportedMedia, "send the body as application/json")
+	case status == http.StatusRequestTimeout:
+		err = slipway.Errorf(slipway.Invalid, "the body did not arrive in time")
+	default:
+		fault := slipway.Errorf(slipway.Invalid, "%s", message)
+		inBody := false
+		for _, e := range errs {
+			d := slipway.Detail{Code: slipway.Invalid, Message: e.Error()}
+			if h, ok := e.(*huma.ErrorDetail); ok {
+				d.Message = h.Message
+				d.Field, inBody = fieldName(h.Location, inBody)
+			} else if strings.Contains(d.Message, "character") || strings.Contains(d.Message, "JSON") || strings.Contains(d.Message, "UTF-8") {
+				d.Field, d.Message = "body", "the body is not JSON: "+d.Message
+			}
+			fault.Details = append(fault.Details, d)
+		}
+		if len(fault.Details) == 1 {
+			fault.Message = strings.TrimPrefix(fault.Details[0].Field+": "+fault.Details[0].Message, ": ")
+		} else if message == "validation failed" {
+			fault.Message = "the request does not fit; see details"
+		}
+		if inBody {
+			out = dialects[exchangeOf(ctx.Context()).mount.Dialect].invalidBody
+		}
+		err = fault
+	}
+	code, headers, body := s.failure(ctx.Context(), ctx.Method(), err, out)
+	for k, v := range headers {
+		ctx.SetHeader(k, v)
+	}
+	return &written{status: code, body: body, text: message}
+}
+
+// fieldName turns huma's location ("body.spec.owner", "query.limit") into the name that the caller wrote.
+func fieldName(location string, inBody bool) (string, bool) {
+	where, name, _ := strings.Cut(location, ".")
+	switch where {
+	case "body":
+		if name == "" {
+			name = "body"
+		}
+		return name, true
+	case "query", "path", "header":
+		return name, inBody
+	}
+	return location, inBody
+}
+
+// jsonFormat is how JSON is read and written: answers that exist as bytes go out as they are, bodies must be UTF-8.
+var jsonFormat = huma.Format{
+	Marshal: func(w io.Writer, v any) error { return writeJSON(w, v) },
+	Unmarshal: func(data []byte, v any) error {
+		if !utf8.Valid(data) {
+			return errors.New("it is not valid UTF-8")
+		}
+		return json.Unmarshal(data, v)
+	},
+}
+
+func writeJSON(w io.Writer, v any) error {
+	switch v := v.(type) {
+	case interface{ WriteJSON(io.Writer) error }:
+		return v.WriteJSON(w)
+	case blueprint.Streamed:
+		return writeStream(w, v)
+	}
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// writeStream lets a handler write as things come.
+func writeStream(w io.Writer, v blueprint.Streamed) error {
+	rw, ok := w.(*response)
+	if !ok {
+		return v.Write(context.Background(), w, func() {})
+	}
+	rw.private = true
+	rw.Header().Set("X-Accel-Buffering", "no") // nginx would hold a stream back
+	if err := v.Write(rw.ctx, rw, rw.Flush); err != nil {
+		if rw.discard() {
+			exchangeOf(rw.ctx).cause = err
+			return err
+		}
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+// guard is what stands before every operation: caller, rate limit, permission, time limit, idempotency.
+func (s *Server) guard(op blueprint.Operation) func(huma.Context, func(huma.Context)) {
+	return func(hc huma.Context, next func(huma.Context)) {
+		r, w := humago.Unwrap(hc)
+		ctx := r.Context()
+		x := exchangeOf(ctx)
+		x.operation = op.ID
+		caller, err := s.admit(ctx, w, r, op)
+		if caller != nil {
+			x.caller = caller.Subject
+		}
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		if !op.Deprecated.IsZero() {
+			w.Header().Set("Deprecation", "@"+strconv.FormatInt(op.Deprecated.Unix(), 10))
+			if !op.Sunset.IsZero() {
+				w.Header().Set("Sunset", op.Sunset.UTC().Format(http.TimeFormat))
+			}
+			blueprint.Warn(ctx, "this operation is deprecated; see /docs")
+		}
+		ctx = auth.WithCaller(ctx, caller)
+		if op.Timeout >= 0 {
+			limit := op.Timeout
+			if limit == 0 {
+				limit = 30 * time.Second
+			}
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, limit)
+			defer cancel()
+		} else {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithCancel(ctx)
+			defer cancel()
+			stop := context.AfterFunc(s.draining, cancel) // streams end when the server does
+			defer stop()
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+		}
+		if rw, ok := w.(*response); ok {
+			rw.ctx = ctx
+			rw.private = op.Secret
+		}
+		hc = huma.WithContext(hc, ctx)
+		if key := r.Header.Get("Idempotency-Key"); key != "" && op.Idempotent {
+			s.once(hc, op, caller, key, next)
+			return
+		}
+		next(hc)
+	}
+}
+
+// admit says who calls and whether they may go on. The rate limit comes before the permission, so that a 403 has the headers too.
+func (s *Server) admit(ctx context.Context, w http.ResponseWriter, r *http.Request, op blueprint.Operation) (*slipway.Caller, error) {
+	caller, err := s.auth.Authenticate(ctx, r)
+	if op.Permission == blueprint.Public {
+		if err != nil {
+			caller = auth.CallerFrom(context.Background()) // a webhook may bring an Authorization of its own
+		}
+		return caller, nil
+	}
+	if err != nil || caller.Kind == slipway.CallerAnonymous {
+		if err == nil {
+			err = slipway.Errorf(slipway.Unauthenticated, "say who you are: send Authorization: Bearer <token>; slipway token create makes one")
+		}
+		if slipway.CodeOf(err) == slipway.Unauthenticated {
+			limit, tooMany := s.auth.CountFailure(ctx, s.address(r))
+			if tooMany != nil {
+				setLimit(w, limit)
+				err = tooMany
+			}
+		}
+		return nil, err
+	}
+	limit, err := s.auth.Count(ctx, caller, "")
+	setLimit(w, limit)
+	if err != nil {
+		return caller, err
+	}
+	ctx = auth.WithCaller(ctx, caller)
+	if s.permissions[op.Permission].Object != "" {
+		return caller, auth.RequireAny(ctx, op.Permission)
+	}
+	return caller, auth.Require(ctx, op.Permission, auth.Object{})
+}
+
+func setLimit(w http.ResponseWriter, l auth.Limit) {
+	if l.Limit == 0 {
+		return
+	}
+	h := w.Header()
+	h.Set("X-RateLimit-Limit", strconv.FormatInt(l.Limit, 10))
+	h.Set("X-RateLimit-Remaining", strconv.FormatInt(max(0, l.Remaining), 10))
+	h.Set("X-RateLimit-Reset", strconv.FormatInt(l.Reset.Unix(), 10))
+}
+
+// address is the caller's address: the connection's, or what a trusted proxy says.
+func (s *Server) address(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	if len(s.trusted) == 0 {
+		return host
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0; i-- {
+		if !s.trusts(host) {
+			return host
+		}
+		if hop := strings.TrimSpace(hops[i]); hop != "" {
+			host = hop
+		}
+	}
+	return host
+}
+
+func (s *Server) trusts(host string) bool {
+	p, err := parsePrefix(host)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(s.trusted, func(n prefix) bool { return n.Contains(p.Addr().Unmap()) })
+}
+
+// basePatterns are the paths that the server itself serves.
+var basePatterns = slices.Sorted(maps.Keys(map[string]bool{
+	"GET /{$}": true, "GET /docs": true, "GET /docs/{page...}": true, "GET /openapi.json": true, "GET /openapi.yaml": true,
+	"GET /version": true, "GET /healthz": true, "GET /readyz": true, "GET /metrics": true,
+}))

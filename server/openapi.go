@@ -1,0 +1,215 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/blueprint"
+)
+
+// newAPI makes the huma API on an adapter, with its documentation routes off: the server brings its own.
+func newAPI(adapter huma.Adapter, version string) huma.API {
+	huma.DefaultArrayNullable = false
+	registry := huma.NewMapRegistry("#/components/schemas/", schemaName)
+	config := huma.DefaultConfig("Slipway", version)
+	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
+	config.CreateHooks = nil
+	config.Components = &huma.Components{
+		Schemas: registry,
+		SecuritySchemes: map[string]*huma.SecurityScheme{
+			"bearer": {Type: "http", Scheme: "bearer", Description: "A Slipway token: `slipway token create`, or the admin token of the first start."},
+		},
+	}
+	config.Info.Description = "One API for a developer platform, keyed by what you own. Every operation names the permission that it needs; " +
+		"`GET /api/auth/me` says who you are, `GET /api/auth/permissions` what exists. Lists are paged; errors carry a code, a sentence and the id of the request."
+	config.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
+	config.Servers = []*huma.Server{{URL: "/"}}
+	config.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
+	config.Transformers = []huma.Transformer{transform}
+	return huma.NewAPI(config, adapter)
+}
+
+// transform puts the envelope of the dialect around a success.
+func transform(ctx huma.Context, status string, v any) (any, error) {
+	if status[0] != '2' {
+		return v, nil
+	}
+	x := exchangeOf(ctx.Context())
+	d := dialects[x.mount.Dialect]
+	if _, stream := v.(blueprint.Streamed); d.wrap == nil || stream {
+		if x.warnings != nil {
+			for _, text := range *x.warnings {
+				ctx.AppendHeader("Warning", `299 - `+strconv.Quote(text))
+			}
+		}
+		return v, nil
+	}
+	return d.wrap(v, *x.warnings), nil
+}
+
+// schemaName prefixes a type's name with its package, so that two blueprints may each have a Request.
+func schemaName(t reflect.Type, hint string) string {
+	name := huma.DefaultSchemaNamer(t, hint)
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	pkg := t.PkgPath()
+	pkg = pkg[strings.LastIndexByte(pkg, '/')+1:]
+	if t.Name() == "" || pkg == "slipway" || pkg == "blueprint" || pkg == "" || pkg == "server" {
+		return name
+	}
+	prefix := strings.ToUpper(pkg[:1]) + pkg[1:]
+	if strings.HasPrefix(name, prefix) {
+		return name
+	}
+	return prefix + name
+}
+
+// register mounts one operation and completes its description: permission, stability, errors in the dialect, examples.
+func (s *Server) register(api huma.API, b blueprint.Blueprint, op blueprint.Operation, service func() any) {
+	m := s.mounts.of(op.Path)
+	stability := op.Stability
+	if stability == "" {
+		stability = b.Stability
+	}
+	maxBody := op.MaxBody
+	if maxBody == 0 {
+		maxBody = 1 << 20
+	}
+	tag := op.Tag
+	if tag == "" {
+		tag = b.Name
+	}
+	lenient := op.Lenient || m.Lenient
+	hop := huma.Operation{
+		OperationID: strings.ReplaceAll(op.ID, ".", "-"), Method: op.Method, Path: op.Path, Summary: op.Summary, Tags: []string{tag},
+		Description: op.Description, DefaultStatus: op.Status, MaxBodyBytes: maxBody, BodyReadTimeout: 20 * time.Second,
+		RejectUnknownQueryParameters: !lenient, Deprecated: !op.Deprecated.IsZero(),
+		Errors:     s.errorsOf(op, m),
+		Extensions: map[string]any{"x-stability": string(stability), "x-blueprint": b.Name},
+	}
+	if op.Permission != blueprint.Public {
+		hop.Security = []map[string][]string{{"bearer": {}}}
+		hop.Extensions["x-permission"] = op.Permission
+		hop.Description = strings.TrimSpace(hop.Description + "\n\nNeeds the permission `" + op.Permission + "`" + map[bool]string{true: " on the entity", false: ""}[op.OnObject] + ".")
+	} else {
+		hop.Security = []map[string][]string{{}}
+		hop.Extensions["x-permission"] = blueprint.Public
+	}
+	if op.Idempotent {
+		hop.Parameters = append(hop.Parameters, &huma.Param{Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+			Description: "A name of your own for this call. Sent again within 24 hours with the same body, it gives the first answer again instead of doing it twice."})
+	}
+	hop.Middlewares = huma.Middlewares{s.guard(op)}
+	op.Register(api, hop, service)
+	s.describe(api, op, m)
+}
+
+// errorsOf lists the statuses that an operation documents.
+func (s *Server) errorsOf(op blueprint.Operation, m blueprint.Mount) []int {
+	codes := append([]slipway.Code{slipway.Invalid, slipway.Internal, slipway.Unavailable, slipway.TooLarge, slipway.UnsupportedMedia}, op.Errors...)
+	if op.Method == http.MethodGet || op.Method == http.MethodDelete {
+		codes = slices.DeleteFunc(codes, func(c slipway.Code) bool { return c == slipway.TooLarge || c == slipway.UnsupportedMedia })
+	}
+	if op.Permission != blueprint.Public {
+		codes = append(codes, slipway.Unauthenticated, slipway.Forbidden, slipway.RateLimited)
+	}
+	var out []int
+	for _, c := range codes {
+		out = append(out, statuses[c])
+	}
+	if op.Method != http.MethodGet && dialects[m.Dialect].invalidBody == http.StatusUnprocessableEntity {
+		out = append(out, http.StatusUnprocessableEntity)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// describe completes what huma noted: error bodies and envelopes of the dialect, headers, examples.
+func (s *Server) describe(api huma.API, op blueprint.Operation, m blueprint.Mount) {
+	doc := api.OpenAPI()
+	item := doc.Paths[op.Path]
+	var h *huma.Operation
+	switch op.Method {
+	case http.MethodGet:
+		h = item.Get
+	case http.MethodPost:
+		h = item.Post
+	case http.MethodPut:
+		h = item.Put
+	case http.MethodPatch:
+		h = item.Patch
+	case http.MethodDelete:
+		h = item.Delete
+	}
+	if h == nil {
+		panic(fmt.Sprintf("operation %s %s was not described", op.Method, op.Path))
+	}
+	d := dialects[m.Dialect]
+	failSchema := doc.Components.Schemas.Schema(reflect.TypeOf(d.failExample), true, "")
+	delete(h.Responses, "default")
+	if h.Responses["422"] != nil && d.invalidBody != http.StatusUnprocessableEntity {
+		delete(h.Responses, "422")
+	}
+	for status, r := range h.Responses {
+		r.Headers = orEmpty(r.Headers)
+		r.Headers["X-Request-Id"] = &huma.Param{Description: "Id of this request in the server's log", Schema: &huma.Schema{Type: huma.TypeString}}
+		if status[0] >= '4' {
+			r.Content = map[string]*huma.MediaType{"application/json": {Schema: failSchema}}
+			if status == "429" || status == "503" {
+				r.Headers["Retry-After"] = &huma.Param{Description: "Seconds to wait", Schema: &huma.Schema{Type: huma.TypeInteger}}
+			}
+			continue
+		}
+		if op.Permission != blueprint.Public {
+			for name, text := range map[string]string{"X-RateLimit-Limit": "Requests per minute", "X-RateLimit-Remaining": "Requests left in this minute", "X-RateLimit-Reset": "When the minute ends, in Unix seconds"} {
+				r.Headers[name] = &huma.Param{Description: text, Schema: &huma.Schema{Type: huma.TypeInteger}}
+			}
+		}
+		media := r.Content["application/json"]
+		if media == nil {
+			continue
+		}
+		if op.ResponseExample != nil {
+			media.Example = op.ResponseExample
+		}
+		if d.wrap != nil && media.Schema != nil {
+			media.Schema = wrapped(m.Dialect, media.Schema, doc.Components.Schemas)
+			if media.Example != nil {
+				media.Example = d.wrap(media.Example, nil)
+			}
+		}
+	}
+	if h.RequestBody != nil && op.RequestExample != nil {
+		if media := h.RequestBody.Content["application/json"]; media != nil {
+			media.Example = op.RequestExample
+		}
+	}
+}
+
+func orEmpty(m map[string]*huma.Param) map[string]*huma.Param {
+	if m == nil {
+		return map[string]*huma.Param{}
+	}
+	return m
+}
+
+// wrapped describes the envelope of a dialect around a schema.
+func wrapped(d blueprint.Dialect, inner *huma.Schema, r huma.Registry) *huma.Schema {
+	if d == blueprint.Data {
+		return &huma.Schema{Type: huma.TypeObject, Required: []string{"version", "data"}, Properties: map[string]*huma.Schema{
+			"version": {Type: huma.TypeInteger, Enum: []any{1}, Description: "Version of the envelope"}, "data": inner,
+		}}
+	}
+	return &huma.Schema{Type: huma.TypeObject, Required: []string{"data", "messages"}, Properties: map[string]*huma.Schema{
+		"data": inner, "messages": r.Schema(reflect.TypeFor[toolMessages](), true, ""),
+	}}
+}

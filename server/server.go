@@ -1,0 +1,693 @@
+// Package server puts an installation together: it checks the declarations of the blueprints, opens databases and services, and
+// serves the API with its dialects, description and operations pages, while jobs, schedules, events and loops run beside it. It is stateless: any
+// number of servers may share one PostgreSQL.
+package server
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/fetch"
+	"github.com/slipway-platform/slipway/job"
+	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/secret"
+	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/task"
+)
+
+// Grace is how long a server that stops waits for requests and jobs under way.
+const Grace = 20 * time.Second
+
+type prefix = netip.Prefix
+
+// Options is what a server is made of.
+type Options struct {
+	Config     *Config               // resolved by New; sections of the enabled blueprints filled in by Sections
+	Blueprints []blueprint.Blueprint // all of this build; Config.Blueprints chooses
+	Kinds      []provider.Kind
+	Version    string
+	Log        *slog.Logger
+	Now        func() time.Time            // default time.Now
+	Getenv     func(string) (string, bool) // for ${env:NAME} in providers; default os.LookupEnv
+	Redact     *secret.Redactor            // shared with the log handler; default a new one
+}
+
+// Server is one running replica. It is an http.Handler.
+type Server struct {
+	config      *Config
+	version     string
+	log         *slog.Logger
+	now         func() time.Time
+	getenv      func(string) (string, bool)
+	blueprints  []blueprint.Blueprint
+	kinds       []provider.Kind
+	services    map[string]any
+	permissions map[string]auth.Permission
+	infos       []blueprint.TaskInfo
+	mounts      mounts
+	wides       []wide
+	trusted     []prefix
+
+	databases map[string]*store.DB
+	main      *store.DB
+	keys      *secret.Keyring
+	redact    *secret.Redactor
+	revisions *store.Revisions
+	jobs      *job.Queue
+	events    *event.Bus
+	entities  *entity.Store
+	auth      *auth.Service
+	tasks     *task.Engine
+	fetch     *fetch.Fetcher
+
+	mux     *http.ServeMux
+	api     huma.API
+	metrics *metrics
+	loops   []loop
+	health  []check
+	active  atomic.Int64 // requests under way
+	ready   atomic.Bool
+	bound   atomic.Pointer[string]
+
+	draining context.Context // ends when the server begins to stop
+	drain    context.CancelFunc
+	closers  []func() error
+
+	// AdminToken is the secret of the admin token when this start made one, for the program to show or store; "" otherwise.
+	AdminToken secret.Text
+}
+
+type loop struct {
+	name string
+	run  func(ctx context.Context) error
+	web  bool // runs in the role web too
+}
+
+type check struct {
+	name string
+	run  func(ctx context.Context) error
+}
+
+//go:embed migrations
+var migrationFiles embed.FS
+
+func sub(files fs.FS, dir string) fs.FS {
+	s, err := fs.Sub(files, dir)
+	if err != nil {
+		panic(err) // the folder is embedded
+	}
+	return s
+}
+
+// Enabled gives the blueprints that a configuration chooses, in the order of the build; an unknown name is a fault.
+func Enabled(all []blueprint.Blueprint, names []string) ([]blueprint.Blueprint, error) {
+	if len(names) == 0 {
+		return all, nil
+	}
+	var out []blueprint.Blueprint
+	for _, b := range all {
+		if slices.Contains(names, b.Name) {
+			out = append(out, b)
+		}
+	}
+	var known []string
+	for _, b := range all {
+		known = append(known, b.Name)
+	}
+	for _, n := range names {
+		if !slices.Contains(known, n) {
+			return nil, fmt.Errorf("blueprints: there is no %q in this build; known: %s", n, strings.Join(known, ", "))
+		}
+	}
+	return out, nil
+}
+
+// Sections makes each blueprint's config section with its defaults, by key.
+func Sections(blueprints []blueprint.Blueprint) map[string]any {
+	out := map[string]any{}
+	for _, b := range blueprints {
+		if b.Config != nil {
+			out[sectionKey(b)] = b.Config()
+		}
+	}
+	return out
+}
+
+func sectionKey(b blueprint.Blueprint) string {
+	if b.ConfigKey != "" {
+		return b.ConfigKey
+	}
+	return b.Name
+}
+
+// New opens everything: declarations are checked first, all faults together, then the databases are opened and brought up to date, then the services.
+// Nothing listens and nothing works until Run. Close what New gave when Run is not called.
+func New(ctx context.Context, o Options) (_ *Server, err error) {
+	s := &Server{
+		config: o.Config, version: o.Version, log: o.Log, now: o.Now, getenv: o.Getenv, redact: o.Redact,
+		services: map[string]any{}, databases: map[string]*store.DB{}, permissions: map[string]auth.Permission{},
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.getenv == nil {
+		s.getenv = os.LookupEnv
+	}
+	if s.redact == nil {
+		s.redact = &secret.Redactor{}
+	}
+	s.draining, s.drain = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := s.declare(o); err != nil {
+		return nil, err
+	}
+	if err := s.config.Resolve(); err != nil {
+		return nil, fmt.Errorf("the configuration has faults:\n%w", err)
+	}
+	for _, p := range s.config.Server.TrustedProxies {
+		n, _ := parsePrefix(p) // checked by Resolve
+		s.trusted = append(s.trusted, n)
+	}
+	if err := s.openStores(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openServices(ctx); err != nil {
+		return nil, err
+	}
+	s.metrics = newMetrics(s)
+	s.buildMux()
+	return s, s.openProviders(ctx)
+}
+
+// declare chooses the blueprints and checks them.
+func (s *Server) declare(o Options) error {
+	enabled, err := Enabled(o.Blueprints, s.config.Blueprints)
+	if err != nil {
+		return err
+	}
+	s.blueprints, s.kinds = append([]blueprint.Blueprint{Base}, enabled...), o.Kinds
+	if err := Check(s.blueprints, s.kinds); err != nil {
+		return fmt.Errorf("the blueprints of this build do not fit together:\n%w", err)
+	}
+	if s.config.Sections == nil {
+		s.config.Sections = Sections(enabled)
+	}
+	for _, b := range s.blueprints {
+		for _, p := range b.Permissions {
+			s.permissions[p.Name] = p
+		}
+		for _, m := range b.Mounts {
+			s.mounts = append(s.mounts, mount{m, b.Name})
+		}
+		s.infos = append(s.infos, b.Tasks...)
+		for _, p := range b.Providers {
+			s.kinds = append(slices.Clip(s.kinds), p.Bind(s.service(b.Name)))
+		}
+		for _, op := range b.Operations {
+			if op.Wide != "" {
+				before, after, _ := strings.Cut(op.Path, "{"+op.Wide+"}")
+				w := wide{prefix: before, max: 2}
+				if after = strings.Trim(after, "/"); after != "" {
+					w.suffix = strings.Split(after, "/")
+				}
+				s.wides = append(s.wides, w)
+			}
+		}
+	}
+	s.mounts = s.mounts.sorted()
+	// The longest suffix first: builds/{id}/logs before a shorter one that would also fit.
+	slices.SortStableFunc(s.wides, func(a, b wide) int { return len(b.suffix) - len(a.suffix) })
+	return nil
+}
+
+func (s *Server) service(name string) func() any {
+	return func() any { return s.services[name] }
+}
+
+// Owners lists who has tables in which database, in the order in which they are made.
+func Owners(blueprints []blueprint.Blueprint) map[string][]store.Migrations {
+	var tasks []string
+	for _, b := range blueprints {
+		for _, t := range b.Tasks {
+			tasks = append(tasks, t.Name)
+		}
+	}
+	out := map[string][]store.Migrations{"main": {
+		store.RevisionMigrations, {Owner: "server", FS: sub(migrationFiles, "migrations")}, job.Migrations, entity.Migrations, event.Migrations, auth.Migrations,
+	}}
+	out["main"] = append(out["main"], task.Migrations(tasks...)...)
+	for _, b := range blueprints {
+		for _, d := range b.Databases {
+			if d.Migrations != nil {
+				out[d.Name] = append(out[d.Name], store.Migrations{Owner: b.Name, FS: d.Migrations})
+			}
+		}
+	}
+	return out
+}
+
+// openStores opens the databases and the key file and brings the schemas up to date.
+func (s *Server) openStores(ctx context.Context) error {
+	owners := Owners(s.blueprints)
+	for _, name := range slices.Sorted(maps.Keys(owners)) {
+		if s.config.Databases[name] == "" {
+			return fmt.Errorf("databases.%s is missing, and an enabled blueprint needs it", name)
+		}
+	}
+	for name, url := range s.config.Databases {
+		db, err := store.Open(name, url)
+		if err != nil {
+			return err
+		}
+		s.databases[name] = db
+		s.closers = append(s.closers, db.Close)
+		s.health = append(s.health, check{"database " + name, db.Ping})
+	}
+	s.main = s.databases["main"]
+	if err := s.waitForDatabases(ctx); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(owners)) {
+		if err := s.databases[name].MigrateUp(ctx, owners[name]...); err != nil {
+			return fmt.Errorf("database %q: %w", name, err)
+		}
+	}
+	keys, err := secret.OpenKeyring(s.config.Secrets.KeyFile, s.main.Engine() == store.SQLite)
+	if err != nil {
+		return err
+	}
+	s.keys = keys
+	return nil
+}
+
+// waitForDatabases gives databases half a minute to come up: in a cluster everything starts at once.
+func (s *Server) waitForDatabases(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for name, db := range s.databases {
+		for {
+			err := db.Ping(ctx)
+			if err == nil {
+				break
+			}
+			if slipway.CodeOf(err) != slipway.Unavailable || ctx.Err() != nil {
+				return fmt.Errorf("database %q: %w", name, err)
+			}
+			s.log.WarnContext(ctx, "waiting for a database", "database", name, "error", err)
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("database %q: %w", name, err)
+			case <-time.After(time.Second):
+			}
+		}
+	}
+	return nil
+}
+
+// openServices makes the common services, then each blueprint's.
+func (s *Server) openServices(ctx context.Context) error {
+	var err error
+	s.revisions = store.NewRevisions(s.main, s.log)
+	s.jobs = job.New(s.main, s.log)
+	s.jobs.Now = s.now
+	s.events = event.New(s.main, s.log)
+	s.events.Now = s.now
+	s.entities = entity.New(s.main, s.now)
+	if s.fetch, err = fetch.New(s.config.Fetch); err != nil {
+		return fmt.Errorf("fetch: %w", err)
+	}
+	var permissions []auth.Permission
+	for _, p := range slices.Sorted(maps.Keys(s.permissions)) {
+		permissions = append(permissions, s.permissions[p])
+	}
+	s.config.Auth.Retention = s.config.Retention.Audit.Std()
+	if s.auth, err = auth.New(s.main, s.revisions, s.config.Auth, permissions, s.now, s.log); err != nil {
+		return err
+	}
+	s.auth.Ownership = s.entities.Ownership
+	s.tasks = task.NewEngine(task.Options{
+		DB: s.main, Jobs: s.jobs, Events: s.events, Entities: s.entities, Revisions: s.revisions, Keys: s.keys, Now: s.now, Log: s.log,
+	})
+	for _, b := range s.blueprints {
+		s.events.Declare(b.Events...)
+	}
+	s.loops = append(s.loops,
+		loop{"revisions", s.revisions.Run, true}, loop{"auth", s.auth.Run, true},
+		loop{"jobs", s.jobs.Run, false}, loop{"events", s.events.Run, false}, loop{"housekeeping", s.housekeeping, false})
+	for _, b := range s.blueprints {
+		if err := s.openBlueprint(ctx, b); err != nil {
+			return fmt.Errorf("blueprint %s: %w", b.Name, err)
+		}
+	}
+	if s.main.Engine() == store.SQLite {
+		token, created, err := s.auth.EnsureAdmin(ctx)
+		if err != nil {
+			return err
+		}
+		if created {
+			s.AdminToken = secret.NewText(token)
+		}
+	}
+	return nil
+}
+
+func (s *Server) openBlueprint(ctx context.Context, b blueprint.Blueprint) error {
+	log := s.log.With("blueprint", b.Name)
+	h := &blueprint.Host{
+		Blueprint: b.Name, Log: log, Now: s.now, DataDir: s.config.DataDir, Config: s.config.Sections[sectionKey(b)],
+		URL: s.externalURL, Revisions: s.revisions, Jobs: s.jobs, Events: s.events, Entities: s.entities, Auth: s.auth, Tasks: s.tasks,
+		Fetch: s.fetch, Keys: s.keys, Redact: s.redact,
+		DB: func(name string) *store.DB {
+			if !slices.ContainsFunc(b.Databases, func(d blueprint.Database) bool { return d.Name == name }) {
+				panic(fmt.Sprintf("blueprint %s did not declare the database %q", b.Name, name))
+			}
+			return s.databases[name]
+		},
+		Go: func(name string, run func(context.Context) error) {
+			s.loops = append(s.loops, loop{b.Name + " " + name, run, false})
+		},
+		Infos:       func() []blueprint.TaskInfo { return s.infos },
+		Kinds:       func() []provider.Kind { return s.kinds },
+		Permissions: func() []auth.Permission { return slices.Collect(maps.Values(s.permissions)) },
+	}
+	service := any(s)
+	if b.Name != Base.Name {
+		var err error
+		if service, err = b.Open(ctx, h); err != nil {
+			return err
+		}
+	}
+	s.services[b.Name] = service
+	if c, ok := service.(interface{ Close() error }); ok && b.Name != Base.Name {
+		s.closers = append(s.closers, c.Close)
+	}
+	for _, j := range b.Jobs {
+		w := j.Bind(service)
+		w.Queue = b.Name
+		s.jobs.Add(w)
+	}
+	s.jobs.AddSchedule(b.Schedules...)
+	for _, sub := range b.Subscriptions {
+		s.events.Subscribe(sub.Bind(service))
+	}
+	for _, c := range b.Health {
+		s.health = append(s.health, check{c.Name, c.Bind(service)})
+	}
+	return nil
+}
+
+// externalURL is how users reach the server.
+func (s *Server) externalURL() string {
+	if u := s.config.Server.ExternalURL; u != "" {
+		return strings.TrimSuffix(u, "/")
+	}
+	if a := s.bound.Load(); a != nil {
+		return "http://" + *a
+	}
+	return "http://" + s.config.Server.Listen
+}
+
+// buildMux registers every operation and the server's own pages.
+func (s *Server) buildMux() {
+	s.mux = http.NewServeMux()
+	s.api = newAPI(humago.NewAdapter(s.mux, ""), s.version)
+	for _, b := range s.blueprints {
+		for _, op := range b.Operations {
+			s.register(s.api, b, op, s.service(b.Name))
+		}
+	}
+	s.pages()
+	s.mux.HandleFunc("/", s.unknown)
+}
+
+// openProviders opens the configured providers. A faulty one is marked failed, with the reason, and stops nothing else.
+func (s *Server) openProviders(ctx context.Context) error {
+	var opened []task.Provider
+	for _, p := range s.config.Providers {
+		o := task.Provider{Name: p.Name, Type: p.Type, Origin: "config"}
+		o.Provider, o.Err = s.openProvider(ctx, p)
+		if o.Err != nil {
+			s.log.ErrorContext(ctx, "a provider does not work", "provider", p.Name, "error", o.Err)
+		} else if o.Provider.Close != nil {
+			s.closers = append(s.closers, o.Provider.Close)
+		}
+		opened = append(opened, o)
+	}
+	return s.tasks.SetProviders(ctx, opened)
+}
+
+func (s *Server) openProvider(ctx context.Context, p ProviderConfig) (*provider.Provider, error) {
+	i := slices.IndexFunc(s.kinds, func(k provider.Kind) bool { return k.Name == p.Type })
+	if i < 0 {
+		var known []string
+		for _, k := range s.kinds {
+			known = append(known, k.Name)
+		}
+		return nil, slipway.Errorf(slipway.Invalid, "provider %s: there is no type %q; known: %s", p.Name, p.Type, strings.Join(known, ", "))
+	}
+	rest, err := s.expand(p.Rest)
+	if err != nil {
+		return nil, fmt.Errorf("provider %s: %w", p.Name, err)
+	}
+	raw, err := json.Marshal(rest)
+	if err != nil {
+		return nil, fmt.Errorf("provider %s: %w", p.Name, err)
+	}
+	return s.kinds[i].Open(ctx, raw, provider.Env{Name: p.Name, HTTP: s.fetch.Client(0), Now: s.now, Log: s.log.With("provider", p.Name)})
+}
+
+// expand replaces ${env:NAME} and ${file:PATH} in all strings, and has what came from there kept out of logs.
+func (s *Server) expand(v any) (any, error) {
+	switch v := v.(type) {
+	case string:
+		out, err := secret.Expand(v, s.getenv)
+		if err == nil && out != v {
+			s.redact.Add(out)
+		}
+		return out, err
+	case map[string]any:
+		out := map[string]any{}
+		for k, e := range v {
+			x, err := s.expand(e)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", k, err)
+			}
+			out[k] = x
+		}
+		return out, nil
+	case []any:
+		out := make([]any, len(v))
+		for i, e := range v {
+			x, err := s.expand(e)
+			if err != nil {
+				return nil, err
+			}
+			out[i] = x
+		}
+		return out, nil
+	}
+	return v, nil
+}
+
+// Listen opens the address of the configuration. With fallback, a free port is taken when the configured one is in use.
+func (s *Server) Listen(fallback bool) (net.Listener, error) {
+	addr := s.config.Server.Listen
+	l, err := net.Listen("tcp", addr)
+	if err != nil && fallback {
+		host, _, _ := net.SplitHostPort(addr)
+		l, err = net.Listen("tcp", net.JoinHostPort(host, "0"))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w; choose another with --listen", addr, err)
+	}
+	a := l.Addr().String()
+	s.bound.Store(&a)
+	return l, nil
+}
+
+// Run serves on the listener (nil in the role worker) and works until ctx ends, then stops in order: no new requests, those under way are finished, streams end,
+// jobs get their grace, databases close.
+func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	var wg sync.WaitGroup
+	for _, p := range s.loops {
+		if p.web || s.config.Role != "web" {
+			wg.Go(func() { s.keepRunning(work, p) })
+		}
+	}
+	fatal := make(chan error, 2)
+	var servers []*http.Server
+	serve := func(l net.Listener, h http.Handler) {
+		hs := &http.Server{
+			Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute, WriteTimeout: 2 * time.Minute,
+			MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		}
+		servers = append(servers, hs)
+		go func() {
+			if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				fatal <- err
+			}
+		}()
+	}
+	if l != nil && s.config.Role != "worker" {
+		serve(l, s.Traced())
+	}
+	if addr := s.config.Server.MetricsListen; addr != "" {
+		ml, err := net.Listen("tcp", addr)
+		if err != nil {
+			return errors.Join(fmt.Errorf("server.metricsListen: %w", err), s.stop(servers, stopWork, &wg))
+		}
+		serve(ml, s.metrics.handler())
+	}
+	s.ready.Store(true)
+	var failed error
+	select {
+	case <-ctx.Done():
+	case failed = <-fatal:
+	}
+	return errors.Join(failed, s.stop(servers, stopWork, &wg))
+}
+
+func (s *Server) stop(servers []*http.Server, stopWork context.CancelFunc, wg *sync.WaitGroup) error {
+	s.log.Info("stopping", "active", s.active.Load())
+	s.ready.Store(false)
+	s.drain()
+	ctx, cancel := context.WithTimeout(context.Background(), Grace)
+	defer cancel()
+	for _, hs := range servers {
+		if err := hs.Shutdown(ctx); err != nil {
+			_ = hs.Close()
+		}
+	}
+	stopWork()
+	wg.Wait()
+	return s.Close()
+}
+
+// keepRunning runs a loop again, with back-off, when it fails.
+func (s *Server) keepRunning(ctx context.Context, p loop) {
+	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
+		start := time.Now()
+		err := runSafely(ctx, p.run)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(start) > time.Minute {
+			wait = time.Second
+		}
+		s.log.ErrorContext(ctx, "a loop ended and is started again", "loop", p.name, "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+func runSafely(ctx context.Context, run func(context.Context) error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return run(ctx)
+}
+
+// housekeeping deletes once an hour what is older than its retention, in small steps. Any number of replicas may do it.
+func (s *Server) housekeeping(ctx context.Context) error {
+	t := time.NewTicker(time.Hour)
+	defer t.Stop()
+	for {
+		r := s.config.Retention
+		steps := map[string]func() error{
+			"jobs":                     func() error { _, err := s.jobs.Prune(ctx, r.Jobs.Std()); return err },
+			"events":                   func() error { _, err := s.events.Prune(ctx, s.now().Add(-r.Events.Std())); return err },
+			"keys of idempotent calls": func() error { return s.pruneOnce(ctx) },
+		}
+		for _, info := range s.infos {
+			steps[info.Name] = func() error { _, err := s.tasks.Prune(ctx, info.Name, r.Builds.Std()); return err }
+		}
+		for what, step := range steps {
+			if err := step(); err != nil && ctx.Err() == nil {
+				s.log.WarnContext(ctx, "housekeeping failed; it is tried again in an hour", "what", what, "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+// Close closes databases and services, the last opened first. Run does it by itself.
+func (s *Server) Close() error {
+	var errs []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		errs = append(errs, s.closers[i]())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}
+
+// WriteAdminToken stores a new admin token in <data-dir>/admin-token, for its owner only, and gives the path.
+func (s *Server) WriteAdminToken() (string, error) {
+	path := filepath.Join(s.config.DataDir, "admin-token")
+	if s.AdminToken.IsZero() {
+		return path, nil
+	}
+	if err := os.MkdirAll(s.config.DataDir, 0o700); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(path, []byte(s.AdminToken.Reveal()+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("the admin token cannot be stored: %w", err)
+	}
+	return path, nil
+}
+
+// NewToken makes a token with nothing but access to the database, as `slipway token create --admin` does.
+func (s *Server) NewToken(ctx context.Context, in auth.NewToken) (string, error) {
+	_, text, err := s.auth.CreateToken(ctx, auth.System(), in)
+	return text, err
+}
+
+// Poll reads at once what other replicas changed, instead of within a second. For tests.
+func (s *Server) Poll(ctx context.Context) error { return s.revisions.Poll(ctx) }
+
+// MakeKey makes a key file, as an operator does once for all replicas on PostgreSQL: `slipway db create` and the first start on SQLite do it too.
+func MakeKey(path string) error {
+	_, err := secret.OpenKeyring(path, true)
+	return err
+}
