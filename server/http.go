@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -531,8 +530,5 @@ func (s *Server) trusts(host string) bool {
 	return slices.ContainsFunc(s.trusted, func(n prefix) bool { return n.Contains(p.Addr().Unmap()) })
 }
 
-// basePatterns are the paths that the server itself serves.
-var basePatterns = slices.Sorted(maps.Keys(map[string]bool{
-	"GET /{$}": true, "GET /docs": true, "GET /docs/{page...}": true, "GET /openapi.json": true, "GET /openapi.yaml": true,
-	"GET /version": true, "GET /healthz": true, "GET /readyz": true, "GET /metrics": true,
-}))
+// basePatterns are the paths that the server serves beside the operations.
+var basePatterns = []string{"GET /{$}", "GET /docs", "GET /docs/scalar.js", "GET /docs/{page...}", "GET /openapi.json", "GET /openapi.yaml"}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -121,7 +123,7 @@ func Start(t testing.TB, engine store.Engine, o Options) *Server {
 		}
 	})
 	ts.Client = &Client{t: t, URL: "http://" + l.Addr().String()}
-	ts.Token = ts.NewToken(auth.NewToken{Name: "test-admin-" + filepath.Base(l.Addr().String()), Admin: true})
+	ts.Token = ts.NewToken(auth.NewToken{Name: tokenName(), Admin: true})
 	return ts
 }
 
@@ -135,6 +137,11 @@ func makeKey(t testing.TB, path string) {
 		t.Fatal(err)
 	}
 }
+
+var tokens atomic.Int64
+
+// tokenName is one that no other token of this process has, nor of another process on the same database.
+func tokenName() string { return fmt.Sprintf("test-%d-%d", os.Getpid(), tokens.Add(1)) }
 
 // Stop stops the server before the test ends, gracefully.
 func (s *Server) Stop() { s.stop() }
@@ -155,16 +162,7 @@ func (s *Server) NewToken(in auth.NewToken) string {
 // With is a client with a new token that holds these permissions ("build.run.read", "build.run.retrigger:component:default/web").
 func (s *Server) With(permissions ...string) *Client {
 	s.T.Helper()
-	name := "test-" + strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
-			return r
-		}
-		return '-'
-	}, strings.ToLower(s.T.Name()+time.Now().Format("150405.000000000")))
-	if len(name) > 60 {
-		name = name[len(name)-60:]
-	}
-	return s.As(s.NewToken(auth.NewToken{Name: "t" + strings.Trim(name, "-"), Permissions: permissions}))
+	return s.As(s.NewToken(auth.NewToken{Name: tokenName(), Permissions: permissions}))
 }
 
 // As is a client with another token; "" sends none.
