@@ -36,7 +36,15 @@ type relation struct{ source, kind, target string }
 // PostgreSQL does not store. No filter can ask for it.
 const opaque = "\x01"
 
+// present is one more value of every label and annotation: being there is the commonest question about them, and their own
+// values are too many to ask through.
+const present = "\x02"
+
 const maxSearchable = 200
+
+func hasPresence(key string) bool {
+	return strings.HasPrefix(key, "metadata.annotations.") || strings.HasPrefix(key, "metadata.labels.")
+}
 
 func describe(e *slipway.Entity) (*description, error) {
 	d := &description{entity: *e, ref: e.Ref().Lower()}
@@ -86,6 +94,12 @@ func (d *description) describeFields(tree map[string]any) {
 		case "metadata.title":
 			d.title = &value
 		default:
+			if hasPresence(key) {
+				fields[term{key: key, value: present}] = true
+				if value == opaque {
+					return
+				}
+			}
 			fields[term{key: key, value: value}] = true
 		}
 	})
@@ -135,8 +149,8 @@ func searchable(v string) string {
 	return v
 }
 
-// storable says that a text can be a key or a value in both engines, and is not opaque.
-func storable(s string) bool { return !strings.ContainsAny(s, "\x00\x01") && utf8.ValidString(s) }
+// storable says that a text can be a key or a value in both engines, and is none of ours.
+func storable(s string) bool { return !strings.ContainsAny(s, "\x00\x01\x02") && utf8.ValidString(s) }
 
 // link is a field of the spec that relates the entity to others.
 type link struct {

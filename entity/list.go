@@ -55,6 +55,9 @@ func (s *Store) List(ctx context.Context, caller *slipway.Caller, q Query) ([]Ro
 		}
 	}
 	var b builder
+	if q.After != nil && len(q.Order) == 0 {
+		b.floor = q.After.Ref
+	}
 	b.caller(caller)
 	some, err := s.filter(ctx, &b, q.Filters)
 	if err != nil || !some {
@@ -110,6 +113,7 @@ type builder struct {
 	with, from string
 	where      []string
 	args       []any
+	floor      string // the ref after which the page begins, when that is the order
 }
 
 func (b *builder) arg(v any) string {
@@ -256,6 +260,11 @@ func parts(conditions []Condition) []*part {
 			p.count = 0 // values that nothing can have
 		}
 	}
+	for _, p := range set {
+		if len(p.values) == 0 && hasPresence(p.key) {
+			p.values = []string{present}
+		}
+	}
 	return set
 }
 
@@ -335,17 +344,17 @@ func numbers(ids []int64) string {
 	return strings.Trim(strings.ReplaceAll(fmt.Sprint(ids), " ", ", "), "[]")
 }
 
-// postings selects the entities for which a part holds.
+// postings selects the entities for which a part holds, each once.
 func (p *part) postings(b *builder, kinds []string) string {
 	switch {
 	case p.relation != "":
-		return `SELECT o.id AS entity_id FROM relation r JOIN entity o ON o.ref = r.source WHERE r.type = ` + b.arg(p.relation) + ` AND r.target` + b.in(p.values)
+		return `SELECT DISTINCT o.id AS entity_id FROM relation r JOIN entity o ON o.ref = r.source WHERE r.type = ` + b.arg(p.relation) + ` AND r.target` + b.in(p.values)
 	case p.column != "":
 		return `SELECT e.id AS entity_id FROM entity e WHERE ` + p.column + b.in(p.values)
 	case p.values != nil:
-		return `SELECT entity_id FROM entity_term WHERE term_id IN (` + numbers(p.terms) + `)`
+		return `SELECT DISTINCT entity_id FROM entity_term WHERE term_id IN (` + numbers(p.terms) + `)`
 	}
-	return `SELECT et.entity_id FROM term t JOIN entity_term et ON et.term_id = t.id WHERE t.key = ` + b.arg(p.key) + ofKinds(b, kinds)
+	return `SELECT DISTINCT et.entity_id FROM term t JOIN entity_term et ON et.term_id = t.id WHERE t.key = ` + b.arg(p.key) + ofKinds(b, kinds)
 }
 
 // condition asks entity e. Ordered: the walk goes by ref and should go on doing so.
@@ -361,7 +370,8 @@ func (p *part) condition(b *builder, ordered bool) string {
 		return p.column + ` IS NOT NULL`
 	case p.column == "e.kind" && ordered && len(p.values) == 1:
 		// A ref begins with the kind: said so, one index gives both the kind and the order.
-		return `e.ref >= ` + b.arg(p.values[0]+":") + ` AND e.ref < ` + b.arg(p.values[0]+";")
+		// The page before is the lower bound, when it is higher: SQLite takes one bound to the index, not the best one.
+		return `e.ref >= ` + b.arg(max(p.values[0]+":", b.floor)) + ` AND e.ref < ` + b.arg(p.values[0]+";")
 	case p.column == "e.kind" && ordered:
 		return `(e.kind || '')` + b.in(p.values) // no index on the kind: it would bring entities out of order
 	case p.column != "":

@@ -1,0 +1,96 @@
+package entity_test
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/store/storetest"
+)
+
+// BenchmarkList measures the commonest filters on a catalog of BENCH_ENTITIES (default 10,000) with 20 searchable fields each.
+func BenchmarkList(b *testing.B) {
+	n, err := strconv.Atoi(os.Getenv("BENCH_ENTITIES"))
+	if err != nil {
+		n = 10_000
+	}
+	for _, engine := range []store.Engine{store.SQLite, store.Postgres} {
+		b.Run(string(engine), func(b *testing.B) {
+			db := storetest.Open(b, engine, schema...)
+			s := entity.New(db, time.Now)
+			start := time.Now()
+			fill(b, s, n)
+			if engine == store.Postgres {
+				if _, err := db.Writer().Exec(`ANALYZE`); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.Logf("put %d entities, %d/s", n, int(float64(n)/time.Since(start).Seconds()))
+			c := func(key string, values ...string) entity.Condition {
+				return entity.Condition{Key: key, Values: values}
+			}
+			owned := &slipway.Caller{Owns: []string{"group:default/team-7"}, Grants: []slipway.Grant{{Permission: "catalog.*", Object: ":owned"}}}
+			half := fmt.Sprintf("component:default/c-%06d", n/2)
+			for _, q := range []struct {
+				name   string
+				caller *slipway.Caller
+				query  entity.Query
+			}{
+				{"name", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("metadata.name", "c-000777")}}}},
+				{"kind", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}}},
+				{"kind+type", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("spec.type", "service")}}}},
+				{"kind+label 1 of 200", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("metadata.labels.team", "team-7")}}}},
+				{"kind+type+lifecycle+label 1 of 3", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("spec.type", "service"), c("spec.lifecycle", "production"), c("metadata.labels.env", "prod")}}}},
+				{"two rare labels", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("metadata.labels.team", "team-7"), c("metadata.labels.cost-center", "cc-7")}}}},
+				{"annotation is there", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("metadata.annotations.github.com/project-slug")}}}},
+				{"relation", system, entity.Query{Filters: [][]entity.Condition{{c("relations.ownedBy", "group:default/team-7")}}}},
+				{"one of two labels", system, entity.Query{Filters: [][]entity.Condition{{c("metadata.labels.team", "team-7")}, {c("metadata.labels.cost-center", "cc-7")}}}},
+				{"from the middle", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}, After: &entity.Mark{Ref: half}}},
+				{"owned", owned, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}}},
+				{"missing", system, entity.Query{Filters: [][]entity.Condition{{c("metadata.labels.team", "nobody")}}}},
+			} {
+				q.query.Limit = 20
+				b.Run(q.name, func(b *testing.B) {
+					for b.Loop() {
+						if _, _, err := s.List(b.Context(), q.caller, q.query); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			}
+			b.Run("get", func(b *testing.B) {
+				ref := slipway.EntityRef{Kind: "component", Namespace: "default", Name: "c-000777"}
+				for b.Loop() {
+					if _, err := s.Get(b.Context(), db, system, ref); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+func fill(b *testing.B, s *entity.Store, n int) {
+	var batch []*slipway.Entity
+	for i := range n {
+		e := newEntity("Component", fmt.Sprintf("c-%06d", i), spec{"type": []string{"service", "website", "library"}[i%3], "lifecycle": []string{"production", "experimental"}[i%2],
+			"owner": fmt.Sprintf("team-%d", i%200), "system": fmt.Sprintf("system-%d", i%1000)})
+		e.Metadata.Title = fmt.Sprintf("Component %d", i)
+		e.Metadata.Description = "What it does, in a sentence or two that nobody searches for."
+		e.Metadata.Labels = map[string]string{"team": fmt.Sprintf("team-%d", i%200), "env": []string{"prod", "test", "dev"}[i%3], "cost-center": fmt.Sprintf("cc-%d", i%997)}
+		e.Metadata.Annotations = map[string]string{"github.com/project-slug": fmt.Sprintf("octo/c-%d", i), "backstage.io/techdocs-ref": "dir:.",
+			"sonarqube.org/project-key": fmt.Sprintf("key-%d", i), "slipway.dev/local-repository": fmt.Sprintf("https://git.example.com/c-%d.git", i)}
+		e.Metadata.Tags = []string{"java", fmt.Sprint("t", i%50)}
+		if batch = append(batch, e); len(batch) == 1000 || i == n-1 {
+			if _, err := s.PutAll(b.Context(), "bench", batch); err != nil {
+				b.Fatal(err)
+			}
+			batch = batch[:0]
+		}
+	}
+}

@@ -1,0 +1,244 @@
+package entity_test
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/store/storetest"
+)
+
+// naive is the plain meaning of filters, against which the planner is tested.
+type naive struct {
+	ref    string
+	owner  string
+	fields map[string][]string
+}
+
+func newNaive(e *slipway.Entity) naive {
+	n := naive{ref: e.Ref().String(), owner: e.Owner(), fields: map[string][]string{
+		"kind": {strings.ToLower(e.Kind)}, "metadata.name": {strings.ToLower(e.Metadata.Name)}, "metadata.namespace": {e.Ref().Namespace},
+	}}
+	b, _ := json.Marshal(e)
+	var tree map[string]any
+	_ = json.Unmarshal(b, &tree)
+	var walk func(path string, v any)
+	walk = func(path string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for k, x := range v {
+				walk(path+"."+k, x)
+			}
+		case []any:
+			for _, x := range v {
+				walk(path, x)
+				if s, ok := x.(string); ok {
+					walk(path+"."+s, true)
+				}
+			}
+		default:
+			key := strings.ToLower(strings.TrimPrefix(path, "."))
+			n.fields[key] = append(n.fields[key], strings.ToLower(fmt.Sprint(v)))
+		}
+	}
+	walk("", tree)
+	return n
+}
+
+func (n naive) matches(filters [][]entity.Condition) bool {
+	if len(filters) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(filters, func(set []entity.Condition) bool {
+		wanted := map[string][]string{}
+		for _, c := range set {
+			key := strings.ToLower(c.Key)
+			wanted[key] = append(wanted[key], c.Values...)
+		}
+		for key, values := range wanted {
+			have, there := n.fields[key]
+			if !there || len(values) > 0 && !slices.ContainsFunc(values, func(v string) bool { return slices.Contains(have, strings.ToLower(v)) }) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func (n naive) value(key string) (string, bool) {
+	v := n.fields[strings.ToLower(key)]
+	if len(v) == 0 {
+		return "", false
+	}
+	return slices.Min(v), true
+}
+
+func TestFiltersMeanWhatTheyMeanOnBothEngines(t *testing.T) {
+	t.Parallel()
+	lite, pg := storetest.Open(t, store.SQLite, schema...), storetest.Open(t, store.Postgres, schema...)
+	stores := map[string]*entity.Store{"sqlite": entity.New(lite, time.Now), "postgres": entity.New(pg, time.Now)}
+
+	// One catalog, small alphabets: so that conditions meet.
+	var all []naive
+	var entities []*slipway.Entity
+	for i := range 240 {
+		e := newEntity([]string{"Component", "API", "Group"}[i%3], fmt.Sprintf("Name-%d", i/2), nil)
+		e.Metadata.Namespace = []string{"", "other"}[i/2%2]
+		e.Spec = spec{"owner": []string{"team-a", "Team-B", "user:jane"}[i/5%3], "port": i % 4, "flag": i%5 == 0}
+		if i%4 > 0 {
+			e.Spec["type"] = []string{"", "Service", "library", "service"}[i%4]
+		}
+		if i%3 > 0 {
+			e.Spec["lifecycle"] = []string{"production", "experimental"}[i%2]
+			e.Metadata.Tags = []string{"java", fmt.Sprint("t", i%6)}
+		}
+		if i%6 > 0 {
+			e.Metadata.Labels = map[string]string{"team": fmt.Sprint("t", i%6), "Env": []string{"Prod", "", "dev"}[i%3]}
+		}
+		e.Spec["nested"] = spec{"a": spec{"b": i % 7}, "list": []any{"x", i % 2, spec{"c": fmt.Sprint(i % 3)}}}
+		entities = append(entities, e)
+	}
+	seen := map[string]bool{}
+	entities = slices.DeleteFunc(entities, func(e *slipway.Entity) bool {
+		twice := seen[e.Ref().String()]
+		seen[e.Ref().String()] = true
+		return twice
+	})
+	for _, e := range entities {
+		all = append(all, newNaive(e))
+	}
+	for name, s := range stores {
+		if r := putAll(t, s, "one", entities...); len(r.Created) != len(entities) {
+			t.Fatalf("%s: %+v", name, r)
+		}
+	}
+
+	keys := []string{"kind", "KIND", "metadata.name", "metadata.namespace", "spec.type", "spec.lifecycle", "spec.owner", "spec.port", "spec.flag",
+		"metadata.tags", "metadata.tags.java", "metadata.labels.team", "metadata.labels.Env", "spec.nested.a.b", "spec.nested.list", "spec.nested.list.x", "spec.nested.list.c", "spec", "missing"}
+	values := []string{"component", "Component", "api", "group", "name-3", "NAME-7", "default", "other", "service", "Library", "production", "team-a", "team-b",
+		"0", "1", "2", "true", "false", "java", "t1", "t5", "prod", "", "x", "no such"}
+	condition := rapid.Custom(func(t *rapid.T) entity.Condition {
+		return entity.Condition{Key: rapid.SampledFrom(keys).Draw(t, "key"), Values: rapid.SliceOfN(rapid.SampledFrom(values), 0, 3).Draw(t, "values")}
+	})
+	orders := rapid.Custom(func(t *rapid.T) entity.Order {
+		return entity.Order{Key: rapid.SampledFrom([]string{"metadata.name", "spec.type", "spec.lifecycle", "metadata.labels.team", "spec.port", "missing", "metadata.tags"}).Draw(t, "order"), Desc: rapid.Bool().Draw(t, "desc")}
+	})
+	callers := rapid.SampledFrom([]*slipway.Caller{system, system,
+		{Owns: []string{"group:default/team-a", "user:default/jane"}, Grants: []slipway.Grant{{Permission: "catalog.*", Object: ":owned"}}},
+		{Grants: []slipway.Grant{{Permission: "*", Object: "component:*"}, {Permission: "*", Object: "api:default/name-3"}}}})
+
+	rapid.Check(t, func(t *rapid.T) {
+		q := entity.Query{
+			Filters: rapid.SliceOfN(rapid.SliceOfN(condition, 1, 4), 0, 3).Draw(t, "filters"),
+			Order:   rapid.SliceOfN(orders, 0, 2).Draw(t, "order"),
+			Limit:   rapid.SampledFrom([]int{1, 7, 100, 1000}).Draw(t, "limit"),
+		}
+		caller := callers.Draw(t, "caller")
+
+		var want []naive
+		for _, n := range all {
+			visible := caller == system || slices.Contains(caller.Owns, n.owner) && len(caller.Owns) > 0 ||
+				len(caller.Owns) == 0 && (strings.HasPrefix(n.ref, "component:") || n.ref == "api:default/name-3")
+			if visible && n.matches(q.Filters) {
+				want = append(want, n)
+			}
+		}
+		slices.SortFunc(want, func(a, b naive) int {
+			for _, o := range q.Order {
+				x, isX := a.value(o.Key)
+				y, isY := b.value(o.Key)
+				switch {
+				case isX != isY && isX:
+					return -1
+				case isX != isY:
+					return 1
+				case x != y && o.Desc:
+					return cmp.Compare(y, x)
+				case x != y:
+					return cmp.Compare(x, y)
+				}
+			}
+			return cmp.Compare(a.ref, b.ref)
+		})
+		var wantRefs []string
+		for _, n := range want {
+			wantRefs = append(wantRefs, n.ref)
+		}
+		for name, s := range stores {
+			var got []string
+			page := q
+			for {
+				rows, next, err := s.List(t.Context(), caller, page)
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				for _, r := range rows {
+					got = append(got, r.Ref.String())
+				}
+				if next == nil {
+					break
+				}
+				page.After = next
+			}
+			if diff := gocmp.Diff(wantRefs, got); diff != "" {
+				t.Fatalf("%s: %s", name, diff)
+			}
+			if n, err := s.Count(t.Context(), caller, q.Filters); err != nil || n != int64(len(want)) {
+				t.Fatalf("%s: count %d, %v; want %d", name, n, err, len(want))
+			}
+		}
+	})
+}
+
+func TestPagingIsStableWhileTheCatalogGrows(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		s := entity.New(db, time.Now)
+		for i := range 20 {
+			putAll(t, s, "one", newEntity("Component", fmt.Sprintf("m%02d", i), nil))
+		}
+		q := entity.Query{Limit: 6}
+		var got []string
+		for i := 0; ; i++ {
+			rows, next, err := s.List(t.Context(), system, q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range rows {
+				got = append(got, r.Ref.Name)
+			}
+			putAll(t, s, "one", newEntity("Component", fmt.Sprintf("a%02d", i), nil)) // before the page
+			if next == nil {
+				break
+			}
+			b, _ := json.Marshal(next) // what a cursor carries
+			q.After = new(entity.Mark)
+			if err := json.Unmarshal(b, q.After); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(got) != 20 || got[0] != "m00" || got[19] != "m19" {
+			t.Errorf("got %v; want each of the 20 once", got)
+		}
+		rows, _, err := s.List(t.Context(), system, entity.Query{Limit: 2, Offset: 22})
+		if err != nil || len(rows) != 2 || rows[1].Ref.Name != "m19" {
+			t.Errorf("offset: %v, %v", rows, err)
+		}
+		for _, q := range []entity.Query{{Limit: 0}, {Limit: 1001}, {Limit: 1, Offset: -1}, {Limit: 1, After: &entity.Mark{Values: []*string{nil}}}, {Limit: 1, Order: []entity.Order{{Key: "\x00"}}}} {
+			if _, _, err := s.List(t.Context(), system, q); !errors.Is(err, slipway.Invalid) {
+				t.Errorf("%+v: got %v, want invalid", q, err)
+			}
+		}
+	})
+}
