@@ -390,7 +390,8 @@ func (b *builder) order(q Query) (order, extra string) {
 		x := columnOf[key]
 		if x == "" {
 			// The least value, when a list has several.
-			x = `(SELECT MIN(t.value) FROM entity_term et JOIN term t ON t.id = et.term_id WHERE et.entity_id = e.id AND t.key = ` + b.arg(key) + `)`
+			x = `(SELECT MIN(t.value) FROM entity_term et JOIN term t ON t.id = et.term_id WHERE et.entity_id = e.id AND t.key = ` + b.arg(key) +
+				` AND t.value NOT IN (` + b.arg(opaque) + `, ` + b.arg(present) + `))`
 		}
 		direction := ""
 		if o.Desc {
