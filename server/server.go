@@ -321,6 +321,9 @@ func (s *Server) waitForDatabases(ctx context.Context) error {
 			if err == nil {
 				break
 			}
+			if store.Lasting(err) {
+				return fmt.Errorf("database %q refuses us; check user and password, and make the database with slipway db create: %w", name, err)
+			}
 			if slipway.CodeOf(err) != slipway.Unavailable || ctx.Err() != nil {
 				return fmt.Errorf("database %q: %w", name, err)
 			}

@@ -81,3 +81,9 @@ func isRetryable(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pg.Code == "40001" || pg.Code == "40P01")
 }
+
+// Lasting says that waiting will not help: the server answers, but refuses the user, or has no such database.
+func Lasting(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pg.Code[:2] == "28" || pg.Code[:2] == "3D")
+}
