@@ -1,0 +1,37 @@
+# make help lists what there is.
+
+GO       ?= go
+FUZZTIME ?= 30s
+
+.DEFAULT_GOAL := help
+.PHONY: help test lint bench fuzz e2e build generate cover clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+test: ## vet, lint, and every test on both engines; what a change must pass
+	@sh tools/test.sh
+
+lint: ## golangci-lint, built once from tools/go.mod
+	@sh tools/lint.sh
+
+build: ## one static binary: ./slipway
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o slipway ./cmd/slipway
+
+generate: ## write the generated files anew: docs/openapi.json, docs/config.md
+	$(GO) test ./docs/ -run 'TestGenerated' -update
+
+e2e: build ## the quick start with the built binary: a real build that succeeds, one that fails, a retrigger
+	./slipway quickstart --once
+
+bench: ## the numbers of docs/performance.md
+	$(GO) test ./... -run '^$$' -bench . -benchmem -timeout 2h
+
+fuzz: ## every fuzz target, FUZZTIME each
+	@sh tools/fuzz.sh $(FUZZTIME)
+
+cover: ## coverage by package, and coverage.out for go tool cover
+	$(GO) test -coverprofile=coverage.out -coverpkg=./... ./... && $(GO) tool cover -func=coverage.out | tail -1
+
+clean: ## remove what was built here
+	rm -rf slipway dist .cache coverage.out
