@@ -257,16 +257,10 @@ func (s *Server) service(name string) func() any {
 
 // Owners lists who has tables in which database, in the order in which they are made.
 func Owners(blueprints []blueprint.Blueprint) map[string][]store.Migrations {
-	var tasks []string
-	for _, b := range blueprints {
-		for _, t := range b.Tasks {
-			tasks = append(tasks, t.Name)
-		}
-	}
 	out := map[string][]store.Migrations{"main": {
 		store.RevisionMigrations, {Owner: "server", FS: sub(migrationFiles, "migrations")}, job.Migrations, entity.Migrations, event.Migrations, auth.Migrations,
 	}}
-	out["main"] = append(out["main"], task.Migrations(tasks...)...)
+	out["main"] = append(out["main"], task.Migrations()...)
 	for _, b := range blueprints {
 		for _, d := range b.Databases {
 			if d.Migrations != nil {
