@@ -27,6 +27,8 @@ type Permission struct {
 	Name   string `json:"name" doc:"Permission" example:"build.run.retrigger"`
 	Text   string `json:"text" doc:"What it allows"`
 	Object string `json:"object,omitempty" doc:"What it can be narrowed to: entity, or empty"`
+
+	Everyone bool `json:"everyone,omitempty" doc:"Held by every caller with a credential, without a grant"`
 }
 
 type callerKey struct{}

@@ -57,6 +57,7 @@ type Service struct {
 	cfg         Config
 	permissions []Permission
 	rules       []rule
+	everyone    []slipway.Grant // what every caller with a credential holds
 	now         func() time.Time
 	log         *slog.Logger
 	cache       cache
@@ -86,6 +87,11 @@ func New(db *store.DB, rev *store.Revisions, cfg Config, permissions []Permissio
 	s := &Service{
 		db: db, rev: rev, cfg: cfg, permissions: permissions, rules: rules, now: now, log: log,
 		id: random(16), used: map[string]time.Time{},
+	}
+	for _, p := range permissions {
+		if p.Everyone {
+			s.everyone = append(s.everyone, slipway.Grant{Permission: p.Name})
+		}
 	}
 	s.limits = &limiter{db: db, log: log, now: now, replicas: s.countReplicas}
 	rev.Watch(revision, s.cache.clear)
@@ -208,6 +214,11 @@ func (s *Service) load(ctx context.Context, id string, now time.Time) (*entry, e
 	}
 	if t.LastUsedAt != nil {
 		e.used.Store(t.LastUsedAt.UnixMicro())
+	}
+	for _, g := range s.everyone {
+		if !covers(rights.grants, g) {
+			rights.grants = append(rights.grants, g)
+		}
 	}
 	e.caller = &slipway.Caller{Kind: slipway.CallerService, Subject: "token:" + t.Name, TokenID: t.ID, Owns: rights.owns, Grants: rights.grants}
 	if t.User != "" {

@@ -332,6 +332,26 @@ func TestWhoMayIssueWhat(t *testing.T) {
 	})
 }
 
+func TestWhatEveryoneHoldsNeedsNoGrant(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		permissions := append(slices.Clone(declared), Permission{Name: "platform.self.read", Text: "See who one is", Everyone: true})
+		s, err := New(db, store.NewRevisions(db, nil), DefaultConfig(), permissions, newClock().Now, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := replica{Service: s}
+		parent, secret := r.create(t, System(), NewToken{Name: "ci", Permissions: []string{"build.*"}})
+		wantRights(t, r.as(t, secret), "build.*", "platform.self.read")
+		_, child := r.create(t, r.as(t, secret), NewToken{Name: "child", Permissions: []string{"build.*"}})
+		r.revoke(t, parent.ID)
+		wantRights(t, r.as(t, child), "platform.self.read")
+		if _, _, err := r.CreateToken(t.Context(), System(), NewToken{Name: "nothing"}); !errors.Is(err, slipway.Invalid) {
+			t.Errorf("a service that may do nothing else: got %v, want Invalid", err)
+		}
+	})
+}
+
 func TestTokensAreIssuedOnlySoDeep(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
