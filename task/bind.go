@@ -1,0 +1,291 @@
+package task
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// bindArgs is the job that binds all entities anew.
+type bindArgs struct{ kind string }
+
+func (a bindArgs) Kind() string { return a.kind }
+
+// bindChunk is how many entities are bound in one transaction at most.
+const bindChunk = 100
+
+// bindAll goes through the catalog, chunk by chunk. Where nothing has changed nothing is written.
+func (x *Index[T]) bindAll(ctx context.Context, _ bindArgs) error {
+	for after := int64(0); ; {
+		entities, err := readEntities(ctx, x.engine.DB, `id > $1 ORDER BY id LIMIT 100`, after)
+		if err != nil {
+			return err
+		}
+		if len(entities) == 0 {
+			return x.unbindMissing(ctx)
+		}
+		after = entities[len(entities)-1].id
+		if err := x.bindChanged(ctx, entities); err != nil {
+			return err
+		}
+	}
+}
+
+// bindChanged compares without a transaction first, and writes only what differs, in small transactions.
+func (x *Index[T]) bindChanged(ctx context.Context, entities []bound) error {
+	changed := entities[:0]
+	have, err := x.bindings(ctx, x.engine.DB, entities)
+	if err != nil {
+		return err
+	}
+	for _, en := range entities {
+		if !maps.Equal(have[en.id], x.wanted(en, have[en.id])) || en.isUser() {
+			changed = append(changed, en)
+		}
+	}
+	for chunk := range slices.Chunk(changed, 20) {
+		err := x.engine.DB.Write(ctx, func(tx *store.Tx) error {
+			for _, en := range chunk {
+				// What was read before the transaction may be old by now.
+				now, err := readEntities(ctx, tx, `id = $1`, en.id)
+				if err != nil || len(now) == 0 {
+					return err
+				}
+				if err := x.bind(ctx, tx, now[0]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unbindMissing drops bindings of entities that are gone, should an event about one never have come.
+func (x *Index[T]) unbindMissing(ctx context.Context) error {
+	for {
+		var n int64
+		err := x.engine.DB.Write(ctx, func(tx *store.Tx) (err error) {
+			n, err = tx.Exec(ctx, `DELETE FROM task_binding WHERE (entity_id, source_id) IN (
+				SELECT b.entity_id, b.source_id FROM task_binding b LEFT JOIN entity e ON e.id = b.entity_id WHERE e.id IS NULL LIMIT 400)`)
+			return err
+		})
+		if err != nil || n == 0 {
+			return err
+		}
+	}
+}
+
+// follow binds one entity when the catalog says that it has changed.
+func (x *Index[T]) follow(ctx context.Context, tx *store.Tx, ev event.Event) error {
+	if ev.Type == entity.EventRemoved {
+		if _, err := tx.Exec(ctx, `DELETE FROM task_binding WHERE entity_id = $1`, ev.EntityID); err != nil {
+			return err
+		}
+		// An entity of that name may have come since.
+		_, err := tx.Exec(ctx, `DELETE FROM task_account WHERE entity_ref = $1 AND NOT EXISTS (SELECT 1 FROM entity WHERE ref = $1)`, ev.Subject)
+		return err
+	}
+	entities, err := readEntities(ctx, tx, `id = $1`, ev.EntityID)
+	if err != nil || len(entities) == 0 {
+		return err // gone again: its removal follows
+	}
+	return x.bind(ctx, tx, entities[0])
+}
+
+// bound is an entity to be bound.
+type bound struct {
+	id  int64
+	ref string
+	slipway.Entity
+}
+
+func (b bound) isUser() bool { return strings.EqualFold(b.Kind, "user") }
+
+func readEntities(ctx context.Context, q store.Querier, where string, args ...any) ([]bound, error) {
+	rows, err := q.QueryContext(ctx, `SELECT id, ref, doc FROM entity WHERE `+where, args...)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	var list []bound
+	return list, store.Each(rows, func(rows *sql.Rows) error {
+		var en bound
+		var doc []byte
+		if err := rows.Scan(&en.id, &en.ref, &doc); err != nil {
+			return err
+		}
+		if err := json.Unmarshal(doc, &en.Entity); err != nil {
+			return err
+		}
+		list = append(list, en)
+		return nil
+	})
+}
+
+// place is one project at one provider.
+type place struct{ provider, project string }
+
+// bindings reads which places of this task the entities are bound to.
+func (x *Index[T]) bindings(ctx context.Context, q store.Querier, entities []bound) (map[int64]map[place]bool, error) {
+	have := make(map[int64]map[place]bool, len(entities))
+	args := []any{x.task.Name}
+	for _, en := range entities {
+		have[en.id] = map[place]bool{}
+		args = append(args, en.id)
+	}
+	rows, err := q.QueryContext(ctx, `SELECT b.entity_id, s.provider, s.project FROM task_binding b JOIN task_source s ON s.id = b.source_id
+		WHERE s.task = $1 AND b.entity_id IN (`+numbers(2, len(entities))+`)`, args...)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	return have, store.Each(rows, func(rows *sql.Rows) error {
+		var id int64
+		var p place
+		if err := rows.Scan(&id, &p.provider, &p.project); err != nil {
+			return err
+		}
+		have[id][p] = true
+		return nil
+	})
+}
+
+// maxProjects is how many projects an entity has at one provider at most; what is beyond is left out.
+const maxProjects = 50
+
+// wanted says which places belong to an entity by its annotations. What a provider cannot say now, because it is gone or did not open, stays as it is.
+func (x *Index[T]) wanted(en bound, have map[place]bool) map[place]bool {
+	want := map[place]bool{}
+	for p := range have {
+		if o, ok := x.engine.opened(p.provider); !ok || o.Provider == nil {
+			want[p] = true
+		}
+	}
+	for _, o := range x.engine.Providers() {
+		if o.Provider == nil || !x.serves(o.Provider) || o.Provider.Projects == nil {
+			continue
+		}
+		for i, project := range o.Provider.Projects(&en.Entity) {
+			if project != "" && len(project) <= maxID && i < maxProjects {
+				want[place{o.Name, project}] = true
+			}
+		}
+	}
+	return want
+}
+
+// bind makes an entity's bindings, and a user's accounts, what the entity says.
+func (x *Index[T]) bind(ctx context.Context, tx *store.Tx, en bound) error {
+	if en.isUser() {
+		if err := x.bindAccounts(ctx, tx, en); err != nil {
+			return err
+		}
+	}
+	all, err := x.bindings(ctx, tx, []bound{en})
+	if err != nil {
+		return err
+	}
+	have := all[en.id]
+	want := x.wanted(en, have)
+	for p := range have {
+		if want[p] {
+			continue
+		}
+		_, err := tx.Exec(ctx, `DELETE FROM task_binding WHERE entity_id = $1 AND source_id =
+			(SELECT id FROM task_source WHERE task = $2 AND provider = $3 AND project = $4)`, en.id, x.task.Name, p.provider, p.project)
+		if err != nil {
+			return err
+		}
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(want), func(a, b place) int { return strings.Compare(a.provider+"\x00"+a.project, b.provider+"\x00"+b.project) }) {
+		if have[p] {
+			continue
+		}
+		o, _ := x.engine.opened(p.provider)
+		source, err := x.ensureSource(ctx, tx, o, p.project)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `INSERT INTO task_binding (entity_id, source_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`, en.id, source); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ensureSource gives the id of a source. A new one is asked for at once.
+func (x *Index[T]) ensureSource(ctx context.Context, tx *store.Tx, o Provider, project string) (id int64, err error) {
+	now := x.engine.Now()
+	err = store.Err(tx.QueryRowContext(ctx, `INSERT INTO task_source (task, provider, type, project, next_refresh) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (task, provider, project) DO NOTHING RETURNING id`, x.task.Name, o.Name, o.Type, project, store.At(now.Add(o.interval()))).Scan(&id))
+	if err == nil {
+		_, err = x.engine.insertRefresh(ctx, tx, x.task.Name, id, 1)
+		return id, err
+	}
+	if !errors.Is(err, slipway.NotFound) {
+		return 0, err
+	}
+	err = store.Err(tx.QueryRowContext(ctx, `UPDATE task_source SET type = $4 WHERE task = $1 AND provider = $2 AND project = $3 RETURNING id`,
+		x.task.Name, o.Name, project, o.Type).Scan(&id))
+	return id, err
+}
+
+// bindAccounts notes which accounts are a user's: by annotation for each provider, by e-mail address for all.
+func (x *Index[T]) bindAccounts(ctx context.Context, tx *store.Tx, user bound) error {
+	type account struct{ provider, name string }
+	want := map[account]bool{}
+	if profile, ok := user.Spec["profile"].(map[string]any); ok {
+		if email, ok := profile["email"].(string); ok && email != "" {
+			want[account{"", strings.ToLower(email)}] = true
+		}
+	}
+	for _, o := range x.engine.Providers() {
+		if o.Provider != nil && o.Provider.Accounts != nil {
+			for _, name := range o.Provider.Accounts(&user.Entity) {
+				want[account{o.Name, strings.ToLower(name)}] = true
+			}
+		}
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT provider, account FROM task_account WHERE entity_ref = $1`, user.ref)
+	if err != nil {
+		return store.Err(err)
+	}
+	var drop []account
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var a account
+		if err := rows.Scan(&a.provider, &a.name); err != nil {
+			return err
+		}
+		o, ok := x.engine.opened(a.provider)
+		if !want[a] && (a.provider == "" || ok && o.Provider != nil) {
+			drop = append(drop, a)
+		}
+		delete(want, a)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, a := range drop {
+		if _, err := tx.Exec(ctx, `DELETE FROM task_account WHERE entity_ref = $1 AND provider = $2 AND account = $3`, user.ref, a.provider, a.name); err != nil {
+			return err
+		}
+	}
+	for a := range want {
+		if _, err := tx.Exec(ctx, `INSERT INTO task_account (entity_ref, provider, account) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, user.ref, a.provider, a.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}

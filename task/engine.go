@@ -1,0 +1,298 @@
+package task
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/job"
+	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/store"
+)
+
+//go:embed migrations
+var files embed.FS
+
+// Migrations are the tables that all tasks share. The table of a task's items is its blueprint's own (Task.Table), whatever tasks there
+// are. They need those of packages entity, job and event.
+func Migrations(...string) []store.Migrations {
+	sub, err := fs.Sub(files, "migrations")
+	if err != nil {
+		panic(err)
+	}
+	return []store.Migrations{{Owner: "task", FS: sub}}
+}
+
+// Engine is what the tasks of an installation share: providers, bindings, sources. Safe for concurrent use.
+//
+// Use: NewEngine; New for each task, before the queue and the bus run; then SetProviders, at start and whenever providers change.
+type Engine struct {
+	// FreshWait is how long a search with Fresh waits for its sources at most.
+	FreshWait time.Duration
+
+	Options
+	read store.Querier // DB; tests count with it
+
+	providers atomic.Pointer[snapshot]
+
+	mu         sync.Mutex
+	tasks      map[string]task
+	asked      map[int64]time.Time // when this replica last asked for a source behind an answer
+	refreshed  chan struct{}       // closed and replaced when a source was read on this replica
+	background sync.WaitGroup
+}
+
+// task is an Index without its type.
+type task interface {
+	info() Info
+	serves(*provider.Provider) bool
+	can(*provider.Provider) []string
+	prune(ctx context.Context, before time.Time) (int64, error)
+	deliver(ctx context.Context, o Provider, deliveries []provider.Delivery) (int, error)
+}
+
+// Options is what an Engine works with. All of it belongs to one database.
+type Options struct {
+	DB        *store.DB
+	Jobs      *job.Queue
+	Events    *event.Bus
+	Entities  *entity.Store
+	Revisions *store.Revisions
+	Keys      Signer           // signs cursors; a secret.Keyring
+	Now       func() time.Time // default time.Now
+	Log       *slog.Logger
+}
+
+// NewEngine makes an Engine; no I/O.
+func NewEngine(o Options) *Engine {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	e := &Engine{
+		FreshWait: 5 * time.Second, Options: o, read: o.DB,
+		tasks: map[string]task{}, asked: map[int64]time.Time{}, refreshed: make(chan struct{}),
+	}
+	e.providers.Store(&snapshot{byName: map[string]Provider{}})
+	return e
+}
+
+// Provider is a configured provider as far as it got.
+type Provider struct {
+	Name     string
+	Type     string
+	Origin   string             // where it is configured: "config", "data"
+	Provider *provider.Provider // nil when Err is set
+	Err      error              // why it could not be opened: its sources are shown as failed, nothing else is touched
+}
+
+// interval is how often the provider's sources are read.
+func (o Provider) interval() time.Duration {
+	if o.Provider == nil || o.Provider.Interval <= 0 {
+		return provider.DefaultInterval
+	}
+	return o.Provider.Interval
+}
+
+func (o Provider) ref() slipway.ProviderRef { return slipway.ProviderRef{Name: o.Name, Type: o.Type} }
+
+// snapshot is the providers of one moment. It is never changed, only replaced.
+type snapshot struct {
+	names  []string // in order
+	byName map[string]Provider
+}
+
+// SetProviders replaces the providers, all at once, and has entities bound to them anew: by one unique job per task, whichever replica asks. Sources of providers that
+// are no longer there keep their items and are shown as detached; when a provider of that name comes back they are read on.
+func (e *Engine) SetProviders(ctx context.Context, list []Provider) error {
+	s := &snapshot{byName: make(map[string]Provider, len(list))}
+	for _, o := range list {
+		if _, twice := s.byName[o.Name]; twice || o.Name == "" {
+			return slipway.Errorf(slipway.Conflict, "two providers are called %q; give each a name of its own", o.Name)
+		}
+		if o.Provider == nil && o.Err == nil {
+			o.Err = errors.New("it was not opened")
+		}
+		s.byName[o.Name] = o
+		s.names = append(s.names, o.Name)
+	}
+	slices.Sort(s.names)
+	e.providers.Store(s)
+	return e.DB.Write(ctx, func(tx *store.Tx) error {
+		for _, t := range e.registered() {
+			args := bindArgs{kind: t.info().Name + ".bind"}
+			if _, _, err := e.Jobs.Insert(ctx, tx, args, job.Insert{Unique: "all"}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Providers lists the providers, by name.
+func (e *Engine) Providers() []Provider {
+	s := e.providers.Load()
+	list := make([]Provider, len(s.names))
+	for i, name := range s.names {
+		list[i] = s.byName[name]
+	}
+	return list
+}
+
+func (e *Engine) opened(name string) (Provider, bool) {
+	o, ok := e.providers.Load().byName[name]
+	return o, ok
+}
+
+// Serving is a provider that serves a task.
+type Serving struct {
+	Name    string   `json:"name" doc:"Name of the provider"`
+	Type    string   `json:"type" doc:"Type of the provider"`
+	Actions []string `json:"actions" doc:"Actions of the task that it offers"`
+}
+
+// Serving lists the providers that serve a task, by name.
+func (e *Engine) Serving(taskName string) []Serving {
+	list := []Serving{}
+	e.mu.Lock()
+	t := e.tasks[taskName]
+	e.mu.Unlock()
+	if t == nil {
+		return list
+	}
+	for _, o := range e.Providers() {
+		if o.Provider != nil && t.serves(o.Provider) {
+			list = append(list, Serving{o.Name, o.Type, t.can(o.Provider)})
+		}
+	}
+	return list
+}
+
+func (e *Engine) registered() []task {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var list []task
+	for _, t := range e.tasks {
+		list = append(list, t)
+	}
+	slices.SortFunc(list, func(a, b task) int { return strings.Compare(a.info().Name, b.info().Name) })
+	return list
+}
+
+// Prune deletes a task's finished items that are older than a length of time, in small transactions, and returns how many. A task that is not there has none.
+func (e *Engine) Prune(ctx context.Context, taskName string, olderThan time.Duration) (int64, error) {
+	e.mu.Lock()
+	t := e.tasks[taskName]
+	e.mu.Unlock()
+	if t == nil {
+		return 0, nil
+	}
+	return t.prune(ctx, e.Now().Add(-olderThan))
+}
+
+// Deliver takes a webhook for a provider: its signature is verified, then it is read, then what it tells is written, each project's part
+// in transactions of its own. It returns how many items are new or changed. A project that no entity is bound to is not kept: the first look at it after it
+// is bound will find the same. Errors: NotFound for an unknown provider, Unsupported for one without webhooks, Unavailable for one that did not
+// open, and what Verify and Parse say.
+func (e *Engine) Deliver(ctx context.Context, providerName string, h http.Header, body []byte) (int, error) {
+	o, ok := e.opened(providerName)
+	switch {
+	case !ok:
+		return 0, slipway.Errorf(slipway.NotFound, "no provider is called %q", clip(providerName))
+	case o.Err != nil:
+		return 0, slipway.Errorf(slipway.Unavailable, "provider %q is not at work; see its configuration", providerName).WithCause(o.Err)
+	case o.Provider.Webhook == nil:
+		return 0, slipway.Errorf(slipway.Unsupported, "provider %q takes no webhooks", providerName)
+	}
+	if err := o.Provider.Webhook.Verify(h, body); err != nil {
+		return 0, err
+	}
+	deliveries, err := o.Provider.Webhook.Parse(h, body)
+	if err != nil || len(deliveries) == 0 {
+		return 0, err
+	}
+	n := 0
+	for _, t := range e.registered() {
+		if !t.serves(o.Provider) {
+			continue
+		}
+		written, err := t.deliver(ctx, o, deliveries)
+		if n += written; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// ask has a source read soon, behind an answer: at most once an interval on this replica, and not before a source that fails is due.
+func (e *Engine) ask(ctx context.Context, taskName string, source int64, interval time.Duration) {
+	now := e.Now()
+	e.mu.Lock()
+	if last, ok := e.asked[source]; ok && now.Sub(last) < interval {
+		e.mu.Unlock()
+		return
+	}
+	if len(e.asked) >= 10_000 {
+		clear(e.asked)
+	}
+	e.asked[source] = now
+	e.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	e.background.Go(func() {
+		defer cancel()
+		err := e.DB.Write(ctx, func(tx *store.Tx) error {
+			// The time of the next reading is moved here, so that nobody else asks too.
+			n, err := tx.Exec(ctx, `UPDATE task_source SET next_refresh = $1 WHERE id = $2 AND next_refresh <= $3`,
+				store.At(now.Add(interval)), source, store.At(now))
+			if err != nil || n == 0 {
+				return err
+			}
+			_, err = e.insertRefresh(ctx, tx, taskName, source, 0)
+			return err
+		})
+		if err != nil {
+			e.Log.WarnContext(ctx, "a stale source was not asked for", "source", source, "error", err)
+		}
+	})
+}
+
+func (e *Engine) insertRefresh(ctx context.Context, tx *store.Tx, taskName string, source int64, priority int) (inserted bool, err error) {
+	_, inserted, err = e.Jobs.Insert(ctx, tx, refreshArgs{kind: taskName + ".refresh", Source: source},
+		job.Insert{Unique: fmt.Sprint(source), Priority: priority})
+	return inserted, err
+}
+
+// Wait returns when nothing that the engine began behind answers is under way any more.
+func (e *Engine) Wait() { e.background.Wait() }
+
+func (e *Engine) tellRefreshed() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	close(e.refreshed)
+	e.refreshed = make(chan struct{})
+}
+
+func (e *Engine) whenRefreshed() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.refreshed
+}
+
+func clip(s string) string {
+	if len(s) > 200 {
+		return s[:200] + "…"
+	}
+	return s
+}

@@ -1,0 +1,123 @@
+package task
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// Place is one project at one provider that serves an entity.
+type Place struct {
+	Provider Provider // as it is now; Provider.Provider is nil when it was removed or did not open
+	Project  string
+}
+
+// Item is one item with where it comes from.
+type Item[T any] struct {
+	Place
+	Object Object
+	Value  T      // as it was indexed, without the entity
+	JSON   []byte // as it is answered
+}
+
+// Get gives one item of an entity by its id, "<provider>:<native id>". It is NotFound when the caller may not read the entity, or the index does not have the item. allow is
+// that of Search.
+func (x *Index[T]) Get(ctx context.Context, caller *slipway.Caller, ref slipway.EntityRef, id string, allow func(Object) error) (Item[T], error) {
+	providerName, native, _ := strings.Cut(id, ":")
+	var item Item[T]
+	var doc []byte
+	object, err := x.placesOf(ctx, caller, ref, allow, `LEFT JOIN `+x.table+` i ON i.source_id = s.id AND i.id = $3`, `i.doc`, []any{native},
+		func(p Place, found []byte) {
+			if p.Provider.Name == providerName && found != nil && doc == nil {
+				item.Place, doc = p, found
+			}
+		})
+	if err != nil {
+		return item, err
+	}
+	if doc == nil {
+		return item, slipway.Errorf(slipway.NotFound, "%s has no %s %q; search lists those there are", object.Ref, x.task.Name, clip(id))
+	}
+	item.Object = object
+	item.JSON = splice(nil, doc, object.Ref)
+	return item, json.Unmarshal(doc, &item.Value)
+}
+
+// Places lists where an entity's items of this task come from. allow is that of Search.
+func (x *Index[T]) Places(ctx context.Context, caller *slipway.Caller, ref slipway.EntityRef, allow func(Object) error) (o Object, list []Place, err error) {
+	o, err = x.placesOf(ctx, caller, ref, allow, ``, `NULL`, nil, func(p Place, _ []byte) { list = append(list, p) })
+	return o, list, err
+}
+
+func (x *Index[T]) placesOf(ctx context.Context, caller *slipway.Caller, ref slipway.EntityRef, allow func(Object) error,
+	join, column string, args []any, each func(Place, []byte)) (o Object, err error) {
+	args = append([]any{x.task.Name, ref.String()}, args...)
+	readable, more := entity.Readable(caller, "e", len(args)+1)
+	rows, err := x.engine.read.QueryContext(ctx, fmt.Sprintf(`SELECT e.id, e.ref, COALESCE(e.owner, ''), s.provider, s.type, s.project, %s
+		FROM entity e LEFT JOIN task_binding b ON b.entity_id = e.id LEFT JOIN task_source s ON s.id = b.source_id AND s.task = $1 %s
+		WHERE e.ref = $2 AND %s ORDER BY s.provider, s.project`, column, join, readable), append(args, more...)...)
+	if err != nil {
+		return o, store.Err(err)
+	}
+	type found struct {
+		Place
+		value []byte
+	}
+	var all []found
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var name, kind, project sql.NullString
+		var f found
+		if err := rows.Scan(&o.ID, &o.Ref, &o.Owner, &name, &kind, &project, &f.value); err != nil {
+			return err
+		}
+		if !name.Valid {
+			return nil
+		}
+		f.Project = project.String
+		var ok bool
+		if f.Provider, ok = x.engine.opened(name.String); !ok {
+			f.Provider = Provider{Name: name.String, Type: kind.String}
+		}
+		all = append(all, f)
+		return nil
+	})
+	if err != nil {
+		return o, err
+	}
+	if o.ID == 0 {
+		return o, slipway.Errorf(slipway.NotFound, "there is no entity %s, or none that you may read", ref)
+	}
+	if allow != nil {
+		if err := allow(o); err != nil {
+			return o, err
+		}
+	}
+	for _, f := range all {
+		each(f.Place, f.value)
+	}
+	return o, nil
+}
+
+// Acted notes that something was done at a provider on behalf of a caller: the resulting item, where the provider has named it, is in the index at once,
+// and the project is read again.
+func (x *Index[T]) Acted(ctx context.Context, p Place, result *T) error {
+	return x.engine.DB.Write(ctx, func(tx *store.Tx) error {
+		s, err := x.lockSource(ctx, tx, p.Provider.Name, p.Project)
+		if err != nil || s.id == 0 {
+			return err
+		}
+		if result != nil {
+			if _, err := x.write(ctx, tx, s, p.Provider, []T{*result}, true); err != nil {
+				return err
+			}
+		}
+		_, err = x.engine.insertRefresh(ctx, tx, x.task.Name, s.id, 1)
+		return err
+	})
+}

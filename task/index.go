@@ -1,0 +1,621 @@
+package task
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/job"
+	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// Index is one task's items: written by looks at vendors, by webhooks and by Observe, read by Search, SearchAll and Get. Safe for concurrent use.
+type Index[T any] struct {
+	engine *Engine
+	task   Task[T]
+	table  string
+	fields []string // their names
+}
+
+// New makes the index of a task, which from then on takes part in what the engine does. A task that is declared wrongly, or twice, is a
+// fault of the program: New panics.
+func New[T any](e *Engine, t Task[T]) *Index[T] {
+	if t.Name == "" || t.Row == nil || t.Adorn == nil || t.List == nil {
+		panic(fmt.Sprintf("task %q: Name, Row, Adorn and List are required", t.Name))
+	}
+	x := &Index[T]{engine: e, task: t, table: t.Name + "_item"}
+	for _, f := range t.Fields {
+		x.fields = append(x.fields, f.Name)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, twice := e.tasks[t.Name]; twice {
+		panic(fmt.Sprintf("task %q is there already", t.Name))
+	}
+	e.tasks[t.Name] = x
+	x.join()
+	return x
+}
+
+// Observe writes items that are known from elsewhere than a look at the vendor, in the caller's transaction: a provider that is part of Slipway shows its own
+// items so, at once. Items of a project that no entity is bound to are not kept, nor is anything when no task with items of type T is enabled. At most 100 items.
+func Observe[T any](ctx context.Context, e *Engine, tx *store.Tx, providerName, project string, items ...T) error {
+	for _, t := range e.registered() {
+		if x, ok := t.(*Index[T]); ok {
+			o, ok := e.opened(providerName)
+			if !ok {
+				continue
+			}
+			if _, err := x.observe(ctx, tx, o, project, items); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (x *Index[T]) info() Info                       { return x.task.Info() }
+func (x *Index[T]) serves(p *provider.Provider) bool { return x.task.List(p) != nil }
+
+func (x *Index[T]) can(p *provider.Provider) []string {
+	actions := []string{}
+	if x.task.Can != nil {
+		actions = append(actions, x.task.Can(p)...)
+	}
+	return actions
+}
+
+// join adds the task's jobs, its schedule and its subscription to what the engine works with.
+func (x *Index[T]) join() {
+	name := x.task.Name
+	refresh := job.Work(x.refresh)
+	refresh.Kind, refresh.Text, refresh.Timeout = name+".refresh", "Reads what is new in one project at one provider.", refreshTimeout
+	due := job.Work(x.refreshDue)
+	due.Kind, due.Text = name+".refresh_due", "Asks for the projects whose time to be read has come."
+	bind := job.Work(x.bindAll)
+	bind.Kind, bind.Text, bind.Timeout = name+".bind", "Finds out anew which projects belong to which entities.", 10*time.Minute
+	x.engine.Jobs.Add(refresh, due, bind)
+	x.engine.Jobs.AddSchedule(job.Schedule{
+		Name: name + ".refresh", Text: "Keeps the index of the task " + name + " fresh.", Every: dueEvery, Args: dueArgs{kind: due.Kind},
+	})
+	x.engine.Events.Subscribe(event.Subscription{Name: name + ".bind", Types: []string{entity.EventChanged, entity.EventRemoved}, Handle: x.follow})
+}
+
+func (x *Index[T]) deliver(ctx context.Context, o Provider, deliveries []provider.Delivery) (int, error) {
+	if x.task.Of == nil {
+		return 0, nil
+	}
+	items := map[string][]T{}
+	again := map[string]bool{} // projects to be read again
+	for _, d := range deliveries {
+		if item := x.task.Of(d); item != nil {
+			items[d.Project] = append(items[d.Project], *item)
+		} else {
+			again[d.Project] = true
+		}
+	}
+	n := 0
+	for project, all := range items {
+		for chunk := range slices.Chunk(all, 4) { // each may be told to maxTold entities
+			err := x.engine.DB.Write(ctx, func(tx *store.Tx) error {
+				written, err := x.observe(ctx, tx, o, project, chunk)
+				n += written
+				return err
+			})
+			if err != nil {
+				return n, err
+			}
+		}
+	}
+	for project := range again {
+		err := x.engine.DB.Write(ctx, func(tx *store.Tx) error {
+			s, err := x.lockSource(ctx, tx, o.Name, project)
+			if err != nil || s.id == 0 {
+				return err
+			}
+			_, err = x.engine.insertRefresh(ctx, tx, x.task.Name, s.id, 1)
+			return err
+		})
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// Observe is the function Observe for an index at hand. It returns how many items were new or changed.
+func (x *Index[T]) Observe(ctx context.Context, tx *store.Tx, providerName, project string, items ...T) (int, error) {
+	o, ok := x.engine.opened(providerName)
+	if !ok {
+		return 0, nil
+	}
+	return x.observe(ctx, tx, o, project, items)
+}
+
+func (x *Index[T]) observe(ctx context.Context, tx *store.Tx, o Provider, project string, items []T) (int, error) {
+	s, err := x.lockSource(ctx, tx, o.Name, project)
+	if err != nil || s.id == 0 {
+		return 0, err
+	}
+	return x.write(ctx, tx, s, o, items, true)
+}
+
+// lockedSource is a source whose items nobody else can write until the transaction ends.
+type lockedSource struct {
+	id    int64
+	known bool // it was read before
+}
+
+// lockSource finds a source, and by an update keeps other writers of its items waiting on PostgreSQL, so that what is compared is what is
+// replaced. The id is 0 when there is no such source or no entity is bound to it.
+func (x *Index[T]) lockSource(ctx context.Context, tx *store.Tx, providerName, project string) (s lockedSource, err error) {
+	err = store.Err(tx.QueryRowContext(ctx, `UPDATE task_source SET writes = writes + 1 WHERE task = $1 AND provider = $2 AND project = $3
+		AND EXISTS (SELECT 1 FROM task_binding b WHERE b.source_id = task_source.id) RETURNING id, as_of IS NOT NULL`,
+		x.task.Name, providerName, project).Scan(&s.id, &s.known))
+	if slipway.CodeOf(err) == slipway.NotFound {
+		err = nil
+	}
+	return s, err
+}
+
+const (
+	observeChunk = 100 // items in one transaction
+	maxID        = 512 // bytes of a vendor's id or project; what has a longer one is left out
+	maxAliases   = 8   // ways to write one value
+	maxTold      = 100 // entities that are told of one item by an event each
+)
+
+// stored is an item as the index has it.
+type stored struct {
+	created  int64
+	version  int64
+	finished bool
+	doc      []byte
+}
+
+// written is an item on its way into the index.
+type written[T any] struct {
+	Row
+	item   T
+	doc    []byte
+	terms  []*int64
+	before *stored
+}
+
+// write puts items into the index where they are new or newer than what is there, and sends the events. The source is locked.
+// tell: changes send events.
+func (x *Index[T]) write(ctx context.Context, tx *store.Tx, s lockedSource, o Provider, items []T, tell bool) (int, error) {
+	if len(items) > observeChunk {
+		return 0, fmt.Errorf("task %s: %d items in one transaction, at most %d", x.task.Name, len(items), observeChunk)
+	}
+	latest := map[string]*written[T]{}
+	var order []*written[T]
+	for _, item := range items {
+		w := &written[T]{Row: x.task.Row(&item), item: item}
+		if w.ID == "" || len(w.ID) > maxID || w.Created.IsZero() {
+			x.engine.Log.WarnContext(ctx, "an item without a proper id or creation was left out", "task", x.task.Name, "provider", o.Name, "id", clip(w.ID))
+			continue
+		}
+		if other := latest[w.ID]; other != nil {
+			if w.Version >= other.Version {
+				*other = *w
+			}
+			continue
+		}
+		latest[w.ID] = w
+		order = append(order, w)
+	}
+	if len(order) == 0 {
+		return 0, nil
+	}
+	before, err := x.storedItems(ctx, tx, s.id, order)
+	if err != nil {
+		return 0, err
+	}
+	person, err := x.people(ctx, tx, o.Name, order)
+	if err != nil {
+		return 0, err
+	}
+	var changed []*written[T]
+	for _, w := range order {
+		w.before = before[w.ID]
+		if w.before != nil && w.Version < w.before.version {
+			continue
+		}
+		adorned := w.item
+		x.task.Adorn(&adorned, o.ref(), person)
+		if w.doc, err = document(adorned); err != nil {
+			return 0, err
+		}
+		if w.before != nil && w.Version == w.before.version && bytes.Equal(w.doc, w.before.doc) {
+			continue
+		}
+		w.item = adorned
+		changed = append(changed, w)
+	}
+	if len(changed) == 0 {
+		return 0, nil
+	}
+	if err := x.intern(ctx, tx, s.id, changed); err != nil {
+		return 0, err
+	}
+	if err := x.put(ctx, tx, s.id, changed); err != nil {
+		return 0, err
+	}
+	if tell && x.task.Event != nil {
+		return len(changed), x.tell(ctx, tx, s.id, changed)
+	}
+	return len(changed), nil
+}
+
+func (x *Index[T]) storedItems(ctx context.Context, q store.Querier, source int64, items []*written[T]) (map[string]*stored, error) {
+	args := []any{source}
+	for _, w := range items {
+		args = append(args, w.ID)
+	}
+	rows, err := q.QueryContext(ctx, `SELECT id, created, version, finished, doc FROM `+x.table+`
+		WHERE source_id = $1 AND id IN (`+numbers(2, len(items))+`)`, args...)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	found := map[string]*stored{}
+	return found, store.Each(rows, func(rows *sql.Rows) error {
+		var id string
+		var s stored
+		if err := rows.Scan(&id, &s.created, &s.version, &s.finished, &s.doc); err != nil {
+			return err
+		}
+		found[id] = &s
+		return nil
+	})
+}
+
+// people gives the function that fills in which user of the catalog a person is.
+func (x *Index[T]) people(ctx context.Context, q store.Querier, providerName string, items []*written[T]) (func(*slipway.Person), error) {
+	var names []string
+	for _, w := range items {
+		for _, f := range x.task.Fields {
+			if f.Person {
+				for _, v := range f.Of(&w.item) {
+					names = append(names, strings.ToLower(v))
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	names = slices.DeleteFunc(slices.Compact(names), func(s string) bool { return s == "" })
+	refs := map[string]string{}
+	for chunk := range slices.Chunk(names, 200) {
+		args := []any{providerName}
+		for _, n := range chunk {
+			args = append(args, n)
+		}
+		rows, err := q.QueryContext(ctx, `SELECT account, entity_ref FROM task_account
+			WHERE account IN (`+numbers(2, len(chunk))+`) AND provider IN ('', $1) ORDER BY provider, entity_ref`, args...)
+		if err != nil {
+			return nil, store.Err(err)
+		}
+		err = store.Each(rows, func(rows *sql.Rows) error {
+			var account, ref string
+			if err := rows.Scan(&account, &ref); err != nil {
+				return err
+			}
+			refs[account] = ref // a login at this provider comes after, and beats, an address
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return func(p *slipway.Person) {
+		if p == nil || p.EntityRef != "" {
+			return
+		}
+		for _, name := range []string{p.ID, p.Email} {
+			if ref := refs[strings.ToLower(name)]; name != "" && ref != "" {
+				p.EntityRef = ref
+				return
+			}
+		}
+	}, nil
+}
+
+// document is an item as it is stored: its JSON without the entity, which differs by who asks.
+func document(item any) ([]byte, error) {
+	raw, err := json.Marshal(item)
+	if err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if _, err := d.Token(); err != nil {
+		return nil, err
+	}
+	out := []byte{'{'}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, err
+		}
+		if key == entityField {
+			continue
+		}
+		if len(out) > 1 {
+			out = append(out, ',')
+		}
+		out = strconv.AppendQuote(out, key.(string))
+		out = append(append(out, ':'), value...)
+	}
+	return append(out, '}'), nil
+}
+
+const entityField = "entityRef"
+
+// splice puts the entity in front of a stored document, as bytes.
+func splice(out, doc []byte, ref string) []byte {
+	out = append(out, `{"`+entityField+`":"`...)
+	out = append(append(out, ref...), '"') // a canonical ref needs no escapes
+	if len(doc) > 2 {
+		out = append(out, ',')
+	}
+	return append(out, doc[1:]...)
+}
+
+// term is a value of a field.
+type term struct{ field, value string }
+
+// ways are the spellings of a field's value in an item, the stored one first.
+func (f Field[T]) ways(item *T) []string {
+	var list []string
+	for _, v := range f.Of(item) {
+		if f.Person {
+			v = strings.ToLower(v)
+		}
+		if v != "" && len(v) <= maxID && len(list) < maxAliases && !slices.Contains(list, v) {
+			list = append(list, v)
+		}
+	}
+	return list
+}
+
+// intern turns the values of items into numbers, and makes numbers for new ones.
+func (x *Index[T]) intern(ctx context.Context, tx *store.Tx, source int64, items []*written[T]) error {
+	if len(x.task.Fields) == 0 {
+		return nil
+	}
+	ids := map[term]int64{}
+	aliases := map[term]map[term]bool{} // a term and how else it is written
+	var values []string
+	for _, w := range items {
+		for _, f := range x.task.Fields {
+			ways := f.ways(&w.item)
+			if len(ways) == 0 {
+				continue
+			}
+			t := term{f.Name, ways[0]}
+			if aliases[t] == nil {
+				aliases[t] = map[term]bool{}
+				ids[t] = 0
+			}
+			for _, way := range ways {
+				aliases[t][term{f.Name, way}] = true
+				values = append(values, way)
+			}
+		}
+	}
+	slices.Sort(values)
+	values = slices.Compact(values)
+	known := map[term]map[int64]bool{} // alias → terms
+	for chunk := range slices.Chunk(values, 200) {
+		if err := x.lookUp(ctx, tx, source, chunk, ids, known); err != nil {
+			return err
+		}
+	}
+	for t := range ids {
+		if ids[t] != 0 {
+			continue
+		}
+		var id int64
+		err := tx.QueryRowContext(ctx, `INSERT INTO task_term (source_id, field, value) VALUES ($1, $2, $3) RETURNING id`, source, t.field, t.value).Scan(&id)
+		if err != nil {
+			return store.Err(err)
+		}
+		ids[t] = id
+	}
+	for t, all := range aliases {
+		for a := range all {
+			if known[a][ids[t]] {
+				continue
+			}
+			if _, err := tx.Exec(ctx, `INSERT INTO task_alias (source_id, value, field, term_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`, source, a.value, a.field, ids[t]); err != nil {
+				return err
+			}
+		}
+	}
+	for _, w := range items {
+		w.terms = make([]*int64, len(x.task.Fields))
+		for i, f := range x.task.Fields {
+			if ways := f.ways(&w.item); len(ways) > 0 {
+				id := ids[term{f.Name, ways[0]}]
+				w.terms[i] = &id
+			}
+		}
+	}
+	return nil
+}
+
+func (x *Index[T]) lookUp(ctx context.Context, q store.Querier, source int64, values []string, ids map[term]int64, known map[term]map[int64]bool) error {
+	args := []any{source}
+	for _, v := range values {
+		args = append(args, v)
+	}
+	in := numbers(2, len(values))
+	rows, err := q.QueryContext(ctx, `SELECT 1, field, value, id FROM task_term WHERE source_id = $1 AND value IN (`+in+`)
+		UNION ALL SELECT 2, field, value, term_id FROM task_alias WHERE source_id = $1 AND value IN (`+in+`)`, args...)
+	if err != nil {
+		return store.Err(err)
+	}
+	return store.Each(rows, func(rows *sql.Rows) error {
+		var from int
+		var t term
+		var id int64
+		if err := rows.Scan(&from, &t.field, &t.value, &id); err != nil {
+			return err
+		}
+		if from == 2 {
+			if known[t] == nil {
+				known[t] = map[int64]bool{}
+			}
+			known[t][id] = true
+		} else if _, wanted := ids[t]; wanted {
+			ids[t] = id
+		}
+		return nil
+	})
+}
+
+// put writes the rows. created keeps the value of the first sight, so that an item never changes its place between two pages.
+func (x *Index[T]) put(ctx context.Context, tx *store.Tx, source int64, items []*written[T]) error {
+	columns := []string{"version", "status", "finished"}
+	for _, f := range x.task.Fields {
+		columns = append(columns, f.Column())
+	}
+	columns = append(columns, "doc")
+	var fresh []*written[T]
+	for _, w := range items {
+		if w.before == nil {
+			fresh = append(fresh, w)
+			continue
+		}
+		var set strings.Builder
+		args := []any{source, w.before.created, w.ID}
+		for i, c := range columns {
+			if i > 0 {
+				set.WriteString(", ")
+			}
+			fmt.Fprintf(&set, "%s = $%d", c, i+4)
+		}
+		_, err := tx.Exec(ctx, `UPDATE `+x.table+` SET `+set.String()+` WHERE source_id = $1 AND created = $2 AND id = $3 AND version <= $4`,
+			append(args, w.values()...)...)
+		if err != nil {
+			return err
+		}
+	}
+	width := 3 + len(columns)
+	for chunk := range slices.Chunk(fresh, 50) {
+		var sql strings.Builder
+		var args []any
+		for i, w := range chunk {
+			if i > 0 {
+				sql.WriteString(", ")
+			}
+			sql.WriteString("(" + numbers(i*width+1, width) + ")")
+			args = append(append(args, source, store.At(w.Created), w.ID), w.values()...)
+		}
+		_, err := tx.Exec(ctx, `INSERT INTO `+x.table+` (source_id, created, id, `+strings.Join(columns, ", ")+`) VALUES `+sql.String(), args...)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *written[T]) values() []any {
+	values := []any{w.Version, w.Status, w.Finished}
+	for _, id := range w.terms {
+		values = append(values, id)
+	}
+	return append(values, string(w.doc))
+}
+
+// tell sends an event about each change to each entity that the source serves, so that whoever may read the entity may read the event.
+func (x *Index[T]) tell(ctx context.Context, tx *store.Tx, source int64, items []*written[T]) error {
+	type reader struct {
+		id  int64
+		ref string
+	}
+	var entities []reader
+	var events []event.Event
+	for _, w := range items {
+		var before *T
+		if w.before != nil {
+			before = new(T)
+			if err := json.Unmarshal(w.before.doc, before); err != nil {
+				return err
+			}
+		}
+		eventType, data := x.task.Event(before, &w.item)
+		if eventType == "" {
+			continue
+		}
+		raw, err := json.Marshal(data)
+		if err != nil {
+			return err
+		}
+		if entities == nil {
+			rows, err := tx.QueryContext(ctx, `SELECT e.id, e.ref FROM task_binding b JOIN entity e ON e.id = b.entity_id
+				WHERE b.source_id = $1 ORDER BY e.id LIMIT $2`, source, maxTold)
+			if err != nil {
+				return store.Err(err)
+			}
+			err = store.Each(rows, func(rows *sql.Rows) error {
+				var en reader
+				if err := rows.Scan(&en.id, &en.ref); err != nil {
+					return err
+				}
+				entities = append(entities, en)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		for _, en := range entities {
+			events = append(events, event.Event{
+				Source: "/slipway/" + x.task.Name, Type: eventType, Subject: en.ref, Time: x.engine.Now(), Data: raw, EntityID: en.id,
+			})
+		}
+	}
+	return x.engine.Events.PublishAll(ctx, tx, events)
+}
+
+func (x *Index[T]) prune(ctx context.Context, before time.Time) (total int64, err error) {
+	for {
+		var n int64
+		err := x.engine.DB.Write(ctx, func(tx *store.Tx) (err error) {
+			n, err = tx.Exec(ctx, `DELETE FROM `+x.table+` WHERE (source_id, created, id) IN (
+				SELECT source_id, created, id FROM `+x.table+` WHERE created < $1 AND finished ORDER BY created LIMIT 400)`, store.At(before))
+			return err
+		})
+		total += n
+		if err != nil || n == 0 {
+			return total, err
+		}
+	}
+}
+
+// numbers writes "$2, $3, $4": n placeholders from the first.
+func numbers(first, n int) string {
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteByte('$')
+		b.WriteString(strconv.Itoa(first + i))
+	}
+	return b.String()
+}

@@ -1,0 +1,408 @@
+package task
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/job"
+	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// refreshArgs is the job that reads one source.
+type refreshArgs struct {
+	kind   string
+	Source int64 `json:"source"`
+}
+
+func (a refreshArgs) Kind() string { return a.kind }
+
+// dueArgs is the job that asks for all sources whose time has come.
+type dueArgs struct{ kind string }
+
+func (a dueArgs) Kind() string { return a.kind }
+
+// How much is read. A look at the newest items goes on until it meets what is known; what it cannot reach in one run, and the history of a new source, is
+// filled in by further runs, within bounds.
+const (
+	dueEvery       = 10 * time.Second
+	refreshTimeout = 2 * time.Minute
+	pageLimit      = 100                 // items asked for at once
+	maxPages       = 10                  // pages in one run
+	fillItems      = 1000                // items of history that a source is filled with at most
+	fillAge        = 90 * 24 * time.Hour // and how old they may be
+	maxUnfinished  = 20                  // unfinished items beyond the list that are asked for one by one
+	maxBackOff     = 10 * time.Minute    // between looks at a source that fails
+)
+
+// refreshDue claims sources whose time has come and inserts their jobs, in small transactions. Sources of providers that are not at work stay as they are.
+func (x *Index[T]) refreshDue(ctx context.Context, _ dueArgs) error {
+	for {
+		n := 0
+		err := x.engine.DB.Write(ctx, func(tx *store.Tx) error {
+			due, err := x.due(ctx, tx)
+			if err != nil {
+				return err
+			}
+			n = len(due)
+			for _, s := range due {
+				o, _ := x.engine.opened(s.provider)
+				moved, err := tx.Exec(ctx, `UPDATE task_source SET next_refresh = $1 WHERE id = $2 AND next_refresh <= $3`,
+					store.At(x.engine.Now().Add(o.interval())), s.id, store.At(x.engine.Now()))
+				if err != nil {
+					return err
+				}
+				if moved == 0 {
+					continue
+				}
+				if _, err := x.engine.insertRefresh(ctx, tx, x.task.Name, s.id, 0); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil || n < dueChunk {
+			return err
+		}
+	}
+}
+
+const dueChunk = 100
+
+type dueSource struct {
+	id       int64
+	provider string
+}
+
+func (x *Index[T]) due(ctx context.Context, q store.Querier) ([]dueSource, error) {
+	args := []any{x.task.Name, store.At(x.engine.Now())}
+	for _, o := range x.engine.Providers() {
+		if o.Provider != nil && x.serves(o.Provider) {
+			args = append(args, o.Name)
+		}
+	}
+	if len(args) == 2 {
+		return nil, nil
+	}
+	rows, err := q.QueryContext(ctx, `SELECT s.id, s.provider FROM task_source s WHERE s.task = $1 AND s.next_refresh <= $2
+		AND s.provider IN (`+numbers(3, len(args)-2)+`) AND EXISTS (SELECT 1 FROM task_binding b WHERE b.source_id = s.id)
+		ORDER BY s.next_refresh LIMIT 100`, args...)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	var list []dueSource
+	return list, store.Each(rows, func(rows *sql.Rows) error {
+		var s dueSource
+		if err := rows.Scan(&s.id, &s.provider); err != nil {
+			return err
+		}
+		list = append(list, s)
+		return nil
+	})
+}
+
+// look is one reading of a source: what it needs, and what it found out.
+type look struct {
+	lockedSource
+	opened  Provider
+	project string
+	start   time.Time
+
+	validator string
+	fill      sql.NullString // the vendor's cursor where history is still to be read
+	fillLeft  int64
+	open      map[string]bool // unfinished items that have not been seen yet
+	pages     int
+}
+
+// refresh reads one source. What goes wrong at the vendor is noted at the source and is no failure of the job: the next look comes later and later.
+func (x *Index[T]) refresh(ctx context.Context, a refreshArgs) error {
+	defer x.engine.tellRefreshed()
+	l := look{start: x.engine.Now(), open: map[string]bool{}}
+	var providerName string
+	err := store.Err(x.engine.DB.QueryRowContext(ctx, `SELECT id, provider, project, as_of IS NOT NULL, validator, fill_cursor, fill_left FROM task_source WHERE id = $1`, a.Source).
+		Scan(&l.id, &providerName, &l.project, &l.known, &l.validator, &l.fill, &l.fillLeft))
+	if err != nil {
+		return err
+	}
+	var ok bool
+	if l.opened, ok = x.engine.opened(providerName); !ok || l.opened.Provider == nil || !x.serves(l.opened.Provider) {
+		return nil // the answer says so by itself, and what brings the provider back has the source read again
+	}
+	err = x.look(ctx, &l)
+	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
+		return ctx.Err() // the replica stops; the vendor is not to blame
+	}
+	return x.note(context.WithoutCancel(ctx), &l, err)
+}
+
+func (x *Index[T]) look(ctx context.Context, l *look) error {
+	if err := x.unfinished(ctx, l); err != nil {
+		return err
+	}
+	if err := x.readNewest(ctx, l); err != nil {
+		return err
+	}
+	if err := x.askFor(ctx, l); err != nil {
+		return err
+	}
+	return x.readHistory(ctx, l)
+}
+
+func (x *Index[T]) unfinished(ctx context.Context, l *look) error {
+	rows, err := x.engine.DB.QueryContext(ctx, `SELECT id FROM `+x.table+` WHERE source_id = $1 AND NOT finished ORDER BY created DESC LIMIT 200`, l.id)
+	if err != nil {
+		return store.Err(err)
+	}
+	return store.Each(rows, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		l.open[id] = true
+		return err
+	})
+}
+
+// readNewest reads from the newest item back to what is known: to an item that was finished already. Where it does not get so far, the rest is left to
+// readHistory of later runs.
+func (x *Index[T]) readNewest(ctx context.Context, l *look) error {
+	list := x.task.List(l.opened.Provider)
+	o := provider.ListOptions{Limit: pageLimit, Validator: l.validator}
+	seen := int64(0)
+	for {
+		page, err := list(ctx, l.project, o)
+		if err != nil {
+			return err
+		}
+		l.pages++
+		if page.NotModified {
+			clear(l.open) // they are as they were
+			return nil
+		}
+		if o.Cursor == "" {
+			l.validator = page.Validator
+		}
+		met, err := x.store(ctx, l, page.Items)
+		if err != nil {
+			return err
+		}
+		seen += int64(len(page.Items))
+		if met || page.Next == "" || page.Next == o.Cursor {
+			return nil
+		}
+		o = provider.ListOptions{Limit: pageLimit, Cursor: page.Next}
+		if l.pages >= maxPages || !l.known && seen > 0 {
+			// A new source shows its first page at once; all that is older is history.
+			l.fill, l.fillLeft = sql.NullString{String: page.Next, Valid: true}, fillItems-seen
+			return nil
+		}
+	}
+}
+
+// readHistory goes on where the reading of older items stopped.
+func (x *Index[T]) readHistory(ctx context.Context, l *look) error {
+	list := x.task.List(l.opened.Provider)
+	for l.fill.Valid && l.pages < maxPages {
+		if l.fillLeft <= 0 {
+			l.fill = sql.NullString{}
+			return nil
+		}
+		page, err := list(ctx, l.project, provider.ListOptions{Limit: int(min(pageLimit, l.fillLeft)), Cursor: l.fill.String})
+		if errors.Is(err, slipway.Invalid) {
+			l.fill = sql.NullString{} // the vendor's cursor has expired; what is missing is old
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		l.pages++
+		if _, err := x.store(ctx, l, page.Items); err != nil {
+			return err
+		}
+		l.fillLeft -= int64(max(len(page.Items), 1))
+		next := sql.NullString{String: page.Next, Valid: page.Next != "" && page.Next != l.fill.String}
+		if n := len(page.Items); n > 0 && x.task.Row(&page.Items[n-1]).Created.Before(l.start.Add(-fillAge)) {
+			next = sql.NullString{}
+		}
+		l.fill = next
+	}
+	return nil
+}
+
+// askFor asks one by one for unfinished items that the list did not show any more.
+func (x *Index[T]) askFor(ctx context.Context, l *look) error {
+	if x.task.Get == nil {
+		return nil
+	}
+	get := x.task.Get(l.opened.Provider)
+	if get == nil {
+		return nil
+	}
+	asked := 0
+	for id := range l.open {
+		if asked++; asked > maxUnfinished {
+			return nil
+		}
+		item, err := get(ctx, l.project, id)
+		if errors.Is(err, slipway.NotFound) {
+			if err := x.forget(ctx, l, id); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := x.store(ctx, l, []T{item}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget keeps an item that the vendor no longer has as what Gone makes of it, so that nobody asks for it for ever.
+func (x *Index[T]) forget(ctx context.Context, l *look, id string) error {
+	if x.task.Gone == nil {
+		return nil
+	}
+	return x.engine.DB.Write(ctx, func(tx *store.Tx) error {
+		s, err := x.lockSource(ctx, tx, l.opened.Name, l.project)
+		if err != nil || s.id == 0 {
+			return err
+		}
+		var doc []byte
+		err = store.Err(tx.QueryRowContext(ctx, `SELECT doc FROM `+x.table+` WHERE source_id = $1 AND id = $2`, l.id, id).Scan(&doc))
+		if err != nil {
+			return err
+		}
+		var item T
+		if err := json.Unmarshal(doc, &item); err != nil {
+			return err
+		}
+		x.task.Gone(&item)
+		if doc, err = document(item); err != nil {
+			return err
+		}
+		row := x.task.Row(&item)
+		_, err = tx.Exec(ctx, `UPDATE `+x.table+` SET status = $3, finished = TRUE, doc = $4 WHERE source_id = $1 AND id = $2`, l.id, id, row.Status, string(doc))
+		return err
+	})
+}
+
+// store writes items of one page in small transactions. met: one of them was known and finished before.
+func (x *Index[T]) store(ctx context.Context, l *look, items []T) (met bool, err error) {
+	if len(items) == 0 {
+		return false, nil
+	}
+	for chunk := range slices.Chunk(items, observeChunk) {
+		var rows []*written[T]
+		for i := range chunk {
+			w := &written[T]{Row: x.task.Row(&chunk[i])}
+			rows = append(rows, w)
+			delete(l.open, w.ID)
+		}
+		// Most looks find nothing new: that is seen without a write transaction.
+		before, err := x.storedItems(ctx, x.engine.DB, l.id, rows)
+		if err != nil {
+			return met, err
+		}
+		news := chunk[:0:0]
+		for i, w := range rows {
+			b := before[w.ID]
+			if b != nil && b.finished {
+				met = true
+				if b.version >= w.Version && w.Finished {
+					continue
+				}
+			}
+			news = append(news, chunk[i])
+		}
+		if len(news) == 0 {
+			continue
+		}
+		size, err := x.perTransaction(ctx, l)
+		if err != nil {
+			return met, err
+		}
+		for part := range slices.Chunk(news, size) {
+			err := x.engine.DB.Write(ctx, func(tx *store.Tx) error {
+				s, err := x.lockSource(ctx, tx, l.opened.Name, l.project)
+				if err != nil || s.id == 0 {
+					return err // unbound while it was read
+				}
+				_, err = x.write(ctx, tx, s, l.opened, part, l.known)
+				return err
+			})
+			if err != nil {
+				return met, err
+			}
+		}
+	}
+	return met, nil
+}
+
+// perTransaction is how many items keep a transaction below 500 rows: each has its own row, new terms and aliases, and events where they are told.
+func (x *Index[T]) perTransaction(ctx context.Context, l *look) (int, error) {
+	rows := 1 + 4*len(x.task.Fields)
+	if l.known && x.task.Event != nil {
+		var entities int
+		err := x.engine.DB.QueryRowContext(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM task_binding WHERE source_id = $1 LIMIT $2) AS b`, l.id, maxTold).Scan(&entities)
+		if err != nil {
+			return 0, store.Err(err)
+		}
+		rows += entities
+	}
+	return min(max(400/rows, 1), observeChunk), nil
+}
+
+// note writes down how a look ended and when the next one comes.
+func (x *Index[T]) note(ctx context.Context, l *look, cause error) error {
+	now := x.engine.Now()
+	interval := l.opened.interval()
+	return x.engine.DB.Write(ctx, func(tx *store.Tx) error {
+		if cause == nil {
+			next := now.Add(jitter(interval))
+			if l.fill.Valid {
+				next = now // more history waits
+			}
+			_, err := tx.Exec(ctx, `UPDATE task_source SET as_of = $2, validator = $3, fill_cursor = $4, fill_left = $5, next_refresh = $6,
+				failures = 0, error = '', looks = looks + 1 WHERE id = $1`,
+				l.id, store.At(l.start), l.validator, l.fill, l.fillLeft, store.At(next))
+			return err
+		}
+		var failures int64
+		if err := tx.QueryRowContext(ctx, `SELECT failures FROM task_source WHERE id = $1`, l.id).Scan(&failures); err != nil {
+			return store.Err(err)
+		}
+		failures++
+		wait := min(interval<<min(failures, 10), max(maxBackOff, interval))
+		if e, ok := errors.AsType[*slipway.Error](cause); ok && e.RetryAfter > 0 {
+			wait = max(e.RetryAfter, min(wait, interval))
+		}
+		x.engine.Log.WarnContext(ctx, "a source was not read", "task", x.task.Name, "provider", l.opened.Name, "project", l.project, "failures", failures, "error", cause)
+		_, err := tx.Exec(ctx, `UPDATE task_source SET failures = $2, error = $3, next_refresh = $4, looks = looks + 1 WHERE id = $1`,
+			l.id, failures, sentence(cause), store.At(now.Add(jitter(wait))))
+		return err
+	})
+}
+
+// jitter keeps many sources from being read at the same moment.
+func jitter(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
+
+// sentence is what people are told of a failure: never a cause, which may hold what is secret.
+func sentence(err error) string {
+	if e, ok := errors.AsType[*slipway.Error](err); ok {
+		return clip(e.Message)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "the provider did not answer in time"
+	}
+	return "the provider failed; the log says how"
+}
+
+var _, _, _ job.Args = refreshArgs{}, dueArgs{}, bindArgs{}
