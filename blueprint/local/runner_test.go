@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("SLIPWAY_TEST_SERVER"); dir != "" {
 		doomedServer(dir)
 	}
+	if config := os.Getenv("SLIPWAY_TEST_REPLICA"); config != "" {
+		killed(config)
+	}
 	os.Exit(m.Run())
 }
 
@@ -73,14 +76,14 @@ func (s *script) run(t *testing.T) result {
 // gone waits until no process of the script is left.
 func (s *script) gone(t *testing.T) {
 	t.Helper()
-	eventually(t, "all processes have ended", func() bool { return len(living(s.mark)) == 0 })
+	eventually(t, "all processes have ended", func() bool { return len(living("MARK="+s.mark)) == 0 })
 }
 
-// living lists the processes with a mark in their environment.
+// living lists the processes with a mark, NAME=value, in their environment.
 func living(mark string) (pids []string) {
 	files, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, f := range files {
-		if env, err := os.ReadFile(f); err == nil && bytes.Contains(env, []byte("MARK="+mark)) {
+		if env, err := os.ReadFile(f); err == nil && bytes.Contains(env, []byte(mark)) {
 			pids = append(pids, filepath.Base(filepath.Dir(f)))
 		}
 	}
@@ -320,7 +323,7 @@ func TestNoProcessOutlivesItsBuild(t *testing.T) {
 			if r.ExitCode != 0 || r.Reason != "" {
 				t.Errorf("got %+v; want success", r)
 			}
-			if pids := living(s.mark); len(pids) > 0 {
+			if pids := living("MARK=" + s.mark); len(pids) > 0 {
 				t.Errorf("the run has returned, but processes %v live", pids)
 			}
 		})
@@ -344,7 +347,7 @@ func TestTimeoutEndsEverything(t *testing.T) {
 			if r := s.run(t); r.Reason != reasonTimeout {
 				t.Errorf("got %+v, want a timeout", r)
 			}
-			if pids := living(s.mark); len(pids) > 0 {
+			if pids := living("MARK=" + s.mark); len(pids) > 0 {
 				t.Errorf("the run has returned, but processes %v live", pids)
 			}
 		})
@@ -380,7 +383,7 @@ func TestASupervisorToldToStopEndsItsBuild(t *testing.T) {
 	if r := s.run(t); r.Reason != reasonInterrupted {
 		t.Errorf("got %+v, want it interrupted", r)
 	}
-	if pids := living(s.mark); len(pids) > 0 {
+	if pids := living("MARK=" + s.mark); len(pids) > 0 {
 		t.Errorf("processes %v live", pids)
 	}
 }
@@ -422,13 +425,13 @@ func TestAKilledServerLeavesNoProcess(t *testing.T) {
 			if _, err := io.ReadFull(out, said); err != nil || string(said) != "started" {
 				t.Fatalf("the build said %q, %v", said, err)
 			}
-			build := strings.Join(living(mark), " ")
+			build := strings.Join(living("MARK="+mark), " ")
 			server.Process.Kill()
 			server.Wait()
 			if build == "" {
 				t.Error("no process of the build was found while it ran")
 			}
-			eventually(t, "all processes of the build have ended", func() bool { return len(living(mark)) == 0 })
+			eventually(t, "all processes of the build have ended", func() bool { return len(living("MARK="+mark)) == 0 })
 		})
 	}
 }
