@@ -76,6 +76,18 @@ func insert(t testing.TB, q *Queue, args Args, opt Insert) (id int64, inserted b
 	return id, inserted
 }
 
+// running gives what runs the queue, once it does.
+func running(t testing.TB, q *Queue) (r *runner) {
+	t.Helper()
+	eventually(t, "the queue runs", func() bool {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		r = q.runner
+		return r != nil && r.replica.Load() != 0
+	})
+	return r
+}
+
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {

@@ -59,11 +59,12 @@ func TestAThawedReplicaCannotFinishAnothersJob(t *testing.T) {
 		if err := <-fenced; !errors.Is(err, slipway.Conflict) {
 			t.Errorf("the fence of the thawed run: got %v, want a conflict", err)
 		}
+		r := running(t, frozen)
 		// The thawed replica has nothing left to do once it has stored, in vain, what its run gave.
 		eventually(t, "the thawed replica is through", func() bool {
-			frozen.runner.mu.Lock()
-			defer frozen.runner.mu.Unlock()
-			return len(frozen.runner.live) == 0
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return len(r.live) == 0
 		})
 		if j := mustGet(t, alive, id); j.State != Running || j.Attempt != 2 {
 			t.Errorf("got %s, attempt %d; want it running still, for the second time", j.State, j.Attempt)
@@ -87,6 +88,7 @@ func TestABuriedReplicaStartsAnew(t *testing.T) {
 		}
 		return nil
 	}))
+	q.Grace = time.Millisecond
 	start(t, q)
 	insert(t, q, note{1}, Insert{})
 	<-began
@@ -153,7 +155,7 @@ func TestAJobClaimedWithoutAnAnswerIsGivenBack(t *testing.T) {
 		reach(t, q, warm, Completed)
 		id, _ := insert(t, q, note{}, Insert{At: time.Now().Add(time.Hour)})
 		if err := db.Write(t.Context(), func(tx *store.Tx) error {
-			_, err := tx.Exec(t.Context(), "UPDATE job SET state = 'running', run = 1, attempt = 1, replica = $2 WHERE id = $1", id, q.runner.replica.Load())
+			_, err := tx.Exec(t.Context(), "UPDATE job SET state = 'running', run = 1, attempt = 1, replica = $2 WHERE id = $1", id, running(t, q).replica.Load())
 			return err
 		}); err != nil {
 			t.Fatal(err)
@@ -192,7 +194,7 @@ func TestJobsGoOnWhenTheDatabaseComesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = db.Close() }()
+	t.Cleanup(func() { _ = db.Close() })
 	if err := db.MigrateUp(t.Context(), migrations...); err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +298,7 @@ func TestAKilledProcess(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer func() { _ = db.Close() }()
+			t.Cleanup(func() { _ = db.Close() })
 			if err := db.MigrateUp(t.Context(), migrations...); err != nil {
 				t.Fatal(err)
 			}
@@ -356,7 +358,7 @@ func TestProcessesKilledUnderLoadLoseNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer func() { _ = db.Close() }()
+			t.Cleanup(func() { _ = db.Close() })
 			if err := db.MigrateUp(t.Context(), migrations...); err != nil {
 				t.Fatal(err)
 			}

@@ -79,12 +79,13 @@ type task struct {
 // what still runs after it is cancelled and given back, available at once, with the attempt not counted. A database that does not answer
 // is waited for. One Run at a time.
 func (q *Queue) Run(ctx context.Context) error {
+	faults := slices.Clone(q.faults)
 	for _, s := range q.schedules {
 		if _, ok := q.workers[s.Args.Kind()]; !ok {
-			q.faults = append(q.faults, fmt.Errorf("schedule %q inserts jobs %q, which have no worker", s.Name, s.Args.Kind()))
+			faults = append(faults, fmt.Errorf("schedule %q inserts jobs %q, which have no worker", s.Name, s.Args.Kind()))
 		}
 	}
-	if err := errors.Join(q.faults...); err != nil {
+	if err := errors.Join(faults...); err != nil {
 		return err
 	}
 	r := &runner{
@@ -93,9 +94,6 @@ func (q *Queue) Run(ctx context.Context) error {
 		busy: map[string]int{}, live: map[int64]*task{},
 	}
 	r.group()
-	if err := r.enter(ctx); err != nil {
-		return nil // ctx ended before the database answered
-	}
 	q.mu.Lock()
 	if q.runner != nil {
 		q.mu.Unlock()
@@ -103,6 +101,15 @@ func (q *Queue) Run(ctx context.Context) error {
 	}
 	q.runner = r
 	q.mu.Unlock()
+	ended := func() {
+		q.mu.Lock()
+		q.runner = nil
+		q.mu.Unlock()
+	}
+	if err := r.enter(ctx); err != nil {
+		ended()
+		return nil // ctx ended before the database answered
+	}
 
 	aside, stop := context.WithCancel(r.base) // heartbeats go on while running jobs finish
 	var helpers sync.WaitGroup
@@ -113,18 +120,16 @@ func (q *Queue) Run(ctx context.Context) error {
 
 	r.dispatch(ctx)
 
-	q.mu.Lock()
-	q.runner = nil
-	q.mu.Unlock()
 	// A database that is gone must not hold the process; other replicas take the jobs up.
 	giveUp := time.AfterFunc(q.Grace+linger+10*time.Second, func() { close(r.quit) })
 	r.drain()
+	stop()
+	helpers.Wait()
 	close(r.over)
 	<-settled
 	giveUp.Stop()
-	stop()
-	helpers.Wait()
 	r.leave()
+	ended()
 	return nil
 }
 

@@ -48,7 +48,7 @@ func TestOneOfThreeReplicasFires(t *testing.T) {
 		var polls sync.WaitGroup // every replica looks at the times, at once
 		for _, q := range queues {
 			polls.Go(func() {
-				if _, err := q.runner.fire(t.Context()); err != nil {
+				if _, err := running(t, q).fire(t.Context()); err != nil {
 					t.Error(err)
 				}
 			})
@@ -119,7 +119,7 @@ func TestPauseResumeAndRunNow(t *testing.T) {
 			t.Errorf("pause: got %+v, %v", s, err)
 		}
 		c.pass(24 * time.Hour)
-		if _, err := q.runner.fire(t.Context()); err != nil {
+		if _, err := running(t, q).fire(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if s := status(); len(s.History) != 0 {
@@ -139,8 +139,8 @@ func TestPauseResumeAndRunNow(t *testing.T) {
 		if _, err := q.RunNow(t.Context(), "none"); !errors.Is(err, slipway.NotFound) {
 			t.Errorf("an unknown one: got %v, want not found", err)
 		}
-		c.pass(time.Hour * 24 * 30)
 		fail.Store(false)
+		c.pass(time.Hour * 24 * 30)
 		eventually(t, "it ran by itself", func() bool { return status().LastState == Completed })
 		c.pass(time.Hour)
 		if n, err := q.Prune(t.Context(), time.Minute); n != 1 || err != nil {
