@@ -1,0 +1,14 @@
+// Slipway is the program: a server and its command line, with every blueprint and provider of this repository. A build with others
+// is a main like this one, with other lists.
+package main
+
+import (
+	"os"
+
+	"github.com/slipway-platform/slipway/builtin"
+	"github.com/slipway-platform/slipway/command"
+)
+
+func main() {
+	os.Exit(command.Main(builtin.Blueprints(), builtin.Providers()))
+}

@@ -1,0 +1,252 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/server"
+	"github.com/slipway-platform/slipway/store"
+)
+
+func (a *app) db() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "db",
+		Short: "Create databases and change their schemas",
+		Long: `Create the configured databases and bring their schemas up or down. The server does the first two by itself at start on SQLite, and brings
+schemas up on PostgreSQL too; these commands are for those who want to do it beforehand, and for going back.`,
+		Example: "  slipway db migrate status --config slipway.yaml",
+	}
+	migrate := &cobra.Command{
+		Use:     "migrate",
+		Short:   "Bring schemas up or down, or show where they stand",
+		Long:    "Every blueprint has its own steps in each database that it uses. Up applies what is missing of all, down takes back the last step of one owner.",
+		Example: "  slipway db migrate up",
+	}
+	migrate.AddCommand(a.migrateUp(), a.migrateDown(), a.migrateStatus())
+	cmd.AddCommand(a.createDB(), migrate)
+	return cmd
+}
+
+// databases are the configured ones that have tables of ours, or only the one that was asked for.
+type databases struct {
+	urls   map[string]string
+	owners map[string][]store.Migrations
+}
+
+func (a *app) databases(s settings, only string) (*databases, error) {
+	l, err := a.load(s, os.Environ())
+	if err != nil {
+		return nil, err
+	}
+	enabled, err := server.Enabled(a.blueprints, l.config.Blueprints)
+	if err != nil {
+		return nil, err
+	}
+	owners := server.Owners(append([]blueprint.Blueprint{server.Base}, enabled...))
+	d := &databases{urls: map[string]string{}, owners: owners}
+	for name, u := range l.config.Databases {
+		if owners[name] != nil && (only == "" || name == only) {
+			d.urls[name] = u
+		}
+	}
+	if only != "" && len(d.urls) == 0 {
+		return nil, slipway.Errorf(slipway.NotFound, "there is no database %q with tables of Slipway; there are %s", only, strings.Join(slices.Sorted(maps.Keys(owners)), ", "))
+	}
+	for name := range owners {
+		if only == "" && d.urls[name] == "" {
+			return nil, slipway.Errorf(slipway.Invalid, "databases.%s is missing in the configuration, and an enabled blueprint needs it", name)
+		}
+	}
+	return d, os.MkdirAll(l.config.DataDir, 0o700)
+}
+
+// each opens the databases one after the other.
+func (d *databases) each(fn func(name string, db *store.DB) error) error {
+	for _, name := range slices.Sorted(maps.Keys(d.urls)) {
+		db, err := store.Open(name, d.urls[name])
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(fn(name, db), db.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dbFlags adds the flags of the db commands.
+func dbFlags(cmd *cobra.Command, s *settings, only *string) *cobra.Command {
+	s.flags(cmd)
+	cmd.Flags().StringVar(only, "database", "", "short name of the one database to work on (default all)")
+	return cmd
+}
+
+func (a *app) createDB() *cobra.Command {
+	var s settings
+	var only string
+	return dbFlags(&cobra.Command{
+		Use:   "create",
+		Short: "Create databases that are missing",
+		Long: `Create the configured databases that do not exist. On PostgreSQL the user of the address needs the right to. A database that exists is left as it
+is.`,
+		Example: "  SLIPWAY_DATABASES_MAIN=postgres://slipway@localhost/slipway slipway db create",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := a.databases(s, only)
+			if err != nil {
+				return err
+			}
+			for _, name := range slices.Sorted(maps.Keys(d.urls)) {
+				created, err := store.CreateDatabase(cmd.Context(), d.urls[name])
+				if err != nil {
+					return fmt.Errorf("database %q: %w", name, err)
+				}
+				what := "exists already"
+				if created {
+					what = "created"
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, what)
+			}
+			return nil
+		},
+	}, &s, &only)
+}
+
+func (a *app) migrateUp() *cobra.Command {
+	var s settings
+	var only string
+	return dbFlags(&cobra.Command{
+		Use:   "up",
+		Short: "Apply the steps that are missing",
+		Long: `Apply every step that is missing, each in a transaction. Several may run at once: one applies, the others wait. A database that is newer than
+this program is refused.`,
+		Example: "  slipway db migrate up --database main",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := a.databases(s, only)
+			if err != nil {
+				return err
+			}
+			return d.each(func(name string, db *store.DB) error {
+				before, err := missing(cmd.Context(), db, d.owners[name])
+				if err != nil {
+					return err
+				}
+				if err := db.MigrateUp(cmd.Context(), d.owners[name]...); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: up to date, %d steps applied\n", name, before)
+				return nil
+			})
+		},
+	}, &s, &only)
+}
+
+// missing counts the steps that were not applied.
+func missing(ctx context.Context, db *store.DB, owners []store.Migrations) (n int, err error) {
+	steps, err := db.MigrateStatus(ctx, owners...)
+	for _, s := range steps {
+		if !s.Applied {
+			n++
+		}
+	}
+	return n, err
+}
+
+func (a *app) migrateDown() *cobra.Command {
+	var s settings
+	var only, owner string
+	var yes bool
+	cmd := dbFlags(&cobra.Command{
+		Use:   "down",
+		Short: "Take back the last step of one owner",
+		Long: `Take back the last step that one owner (a blueprint, or a part such as job or auth) applied in one database. What the step had made is lost, and
+the server applies it again at its next start. Stop the servers first. "slipway db migrate status" lists owners and steps.`,
+		Example: "  slipway db migrate down --database main --owner catalog --yes",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if owner == "" || !yes {
+				return usage("name the owner with --owner, and confirm the loss of its data with --yes")
+			}
+			if only == "" {
+				only = "main"
+			}
+			d, err := a.databases(s, only)
+			if err != nil {
+				return err
+			}
+			i := slices.IndexFunc(d.owners[only], func(m store.Migrations) bool { return m.Owner == owner })
+			if i < 0 {
+				var known []string
+				for _, m := range d.owners[only] {
+					known = append(known, m.Owner)
+				}
+				return slipway.Errorf(slipway.NotFound, "%s has no tables in %s; there are %s", owner, only, strings.Join(known, ", "))
+			}
+			return d.each(func(name string, db *store.DB) error {
+				step, err := db.MigrateDown(cmd.Context(), d.owners[only][i])
+				if err != nil {
+					return err
+				}
+				if step == "" {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: nothing of %s is applied\n", name, owner)
+					return nil
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: took back %s of %s\n", name, step, owner)
+				return nil
+			})
+		},
+	}, &s, &only)
+	cmd.Flags().StringVar(&owner, "owner", "", "whose last step to take back")
+	cmd.Flags().BoolVar(&yes, "yes", false, "the data in it may be lost")
+	return cmd
+}
+
+func (a *app) migrateStatus() *cobra.Command {
+	var s settings
+	var only string
+	return dbFlags(&cobra.Command{
+		Use:     "status",
+		Short:   "Show which steps are applied",
+		Long:    "List the steps of all owners in each database and whether they are applied. Nothing is changed.",
+		Example: "  slipway db migrate status -o json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := a.databases(s, only)
+			if err != nil {
+				return err
+			}
+			t := blueprint.Table{Header: []string{"Database", "Owner", "Version", "Name", "Applied"}}
+			type step struct {
+				Database string `json:"database"`
+				store.MigrationStatus
+			}
+			list := []step{}
+			err = d.each(func(name string, db *store.DB) error {
+				steps, err := db.MigrateStatus(cmd.Context(), d.owners[name]...)
+				for _, s := range steps {
+					list = append(list, step{name, s})
+					t.Rows = append(t.Rows, []string{name, s.Owner, strconv.FormatInt(s.Version, 10), s.Name, yesNo(s.Applied)})
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.print(cmd, list, t)
+		},
+	}, &s, &only)
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

@@ -1,0 +1,269 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/client"
+	"github.com/slipway-platform/slipway/server"
+	"github.com/slipway-platform/slipway/store"
+)
+
+func (a *app) token() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "token",
+		Short: "Make, list and revoke tokens",
+		Long: `Make, list and revoke tokens. A token belongs to a service, or acts as a user; it can do at most what its issuer can. Its secret is shown once,
+when it is made.`,
+		Example: "  slipway token list",
+	}
+	cmd.AddCommand(a.tokenCreate(), a.tokenList(), a.tokenRevoke())
+	return cmd
+}
+
+func (a *app) tokenCreate() *cobra.Command {
+	var s settings
+	var in struct {
+		user, expires, rate string
+		permissions         []string
+		admin               bool
+	}
+	cmd := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Make a token and print its secret",
+		Long: `Make a token and print its secret, and nothing else, on standard output. It cannot be shown again.
+
+Permissions are named like build.run.read, with * for a part, and narrowed to objects as in "build.*:component:default/web" or
+"build.*:owned". With --user the token acts as that user. With --admin, the first token of an installation is made in the database itself,
+by whoever may read the configuration: no server is asked.`,
+		Example: `  slipway token create ci-bot --permission build.run.read --permission catalog.entity.read --expires 90d
+  slipway token create jane-laptop --user user:default/jane
+  slipway token create first-admin --admin --config slipway.yaml`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var expires time.Time
+			if in.expires != "" {
+				d, err := slipway.ParseDuration(in.expires)
+				if err != nil {
+					return usage("--expires: %s", err)
+				}
+				expires = time.Now().Add(d.Std())
+			}
+			if in.admin {
+				if in.user != "" || in.rate != "" || len(in.permissions) > 0 {
+					return usage("--admin goes with --expires only: the token may do everything")
+				}
+				return a.adminToken(cmd, s, args[0], expires)
+			}
+			if cmd.Flags().Changed("config") || cmd.Flags().Changed("data-dir") {
+				return usage("--config and --data-dir go with --admin only: otherwise a server is asked")
+			}
+			body := client.NewToken{Name: args[0], User: in.user, Permissions: in.permissions, RateLimit: in.rate}
+			if !expires.IsZero() {
+				body.ExpiresAt = &expires
+			}
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			var raw json.RawMessage
+			if err := c.Do(cmd.Context(), http.MethodPost, "/api/tokens", body, &raw); err != nil {
+				return err
+			}
+			var made client.CreatedToken
+			if err := json.Unmarshal(raw, &made); err != nil {
+				return err
+			}
+			return a.showSecret(cmd, raw, made.Token.ID, made.Secret)
+		},
+	}
+	cmd.Flags().StringVar(&in.user, "user", "", "entity ref of the user that the token acts as")
+	cmd.Flags().StringArrayVar(&in.permissions, "permission", nil, "what the token may do; may be repeated")
+	cmd.Flags().StringVar(&in.expires, "expires", "", "how long the token is valid, such as 90d (default for ever)")
+	cmd.Flags().StringVar(&in.rate, "rate-limit", "", "requests in a minute, such as 5000/m (default as configured)")
+	cmd.Flags().BoolVar(&in.admin, "admin", false, "make a token that may do everything, in the database itself")
+	s.flags(cmd)
+	return cmd
+}
+
+// showSecret prints only the secret, so that a script can take it; what a person should know goes to standard error.
+func (a *app) showSecret(cmd *cobra.Command, doc any, id, secret string) error {
+	if a.format != "table" {
+		return a.print(cmd, doc, blueprint.Table{})
+	}
+	say(cmd, "Token %s. Keep its secret; it is not shown again.", id)
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), secret)
+	return err
+}
+
+// adminToken makes a token without a server.
+func (a *app) adminToken(cmd *cobra.Command, s settings, name string, expires time.Time) (err error) {
+	l, err := a.load(s, os.Environ())
+	if err != nil {
+		return err
+	}
+	enabled, err := server.Enabled(a.blueprints, l.config.Blueprints)
+	if err != nil {
+		return err
+	}
+	enabled = append([]blueprint.Blueprint{server.Base}, enabled...)
+	if err := os.MkdirAll(l.config.DataDir, 0o700); err != nil {
+		return err
+	}
+	db, err := store.Open("main", l.config.Databases["main"])
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := db.MigrateUp(cmd.Context(), server.Owners(enabled)["main"]...); err != nil {
+		return err
+	}
+	var permissions []auth.Permission
+	for _, b := range enabled {
+		permissions = append(permissions, b.Permissions...)
+	}
+	log := slog.New(slog.DiscardHandler)
+	service, err := auth.New(db, store.NewRevisions(db, log), l.config.Auth, permissions, time.Now, log)
+	if err != nil {
+		return err
+	}
+	system := &slipway.Caller{Kind: slipway.CallerSystem, Subject: "system"}
+	ctx := auth.WithCaller(cmd.Context(), system)
+	t, secret, err := service.CreateToken(ctx, system, auth.NewToken{Name: name, Admin: true, Expires: expires})
+	if err != nil {
+		return err
+	}
+	return a.showSecret(cmd, struct {
+		auth.Token
+		Secret string `json:"secret"`
+	}{t, secret}, t.ID, secret)
+}
+
+func (a *app) tokenList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List tokens",
+		Long:  "List the tokens that you may see, with who they act for, when they end and when they were last used. Secrets are not shown.",
+		Example: `  slipway token list
+  slipway token list -o json`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			raw, items, more, err := all[client.Token](cmd.Context(), c, "/api/tokens")
+			if err != nil {
+				return err
+			}
+			now := time.Now()
+			t := blueprint.Table{Header: []string{"ID", "Name", "Acts as", "State", "Expires", "Last used", "Permissions"}, Footer: more}
+			for _, k := range items {
+				as := k.User
+				if as == "" {
+					as = "itself"
+				}
+				state := "ok"
+				switch {
+				case k.RevokedAt != nil:
+					state = "revoked"
+				case k.ExpiresAt != nil && k.ExpiresAt.Before(now):
+					state = "expired"
+				}
+				t.Rows = append(t.Rows, []string{k.ID, k.Name, as, state, moment(k.ExpiresAt, "never"), moment(k.LastUsedAt, "never"), strings.Join(k.Permissions, " ")})
+			}
+			if len(items) == 0 {
+				t.Footer = "No tokens."
+			}
+			return a.print(cmd, raw, t)
+		},
+	}
+}
+
+func (a *app) tokenRevoke() *cobra.Command {
+	return &cobra.Command{
+		Use:     "revoke ID",
+		Short:   "End a token at once",
+		Long:    "End a token: within a second no server takes it any more, nor a token that was issued with it. It cannot be undone.",
+		Example: "  slipway token revoke 4fT0aZ81kQxB",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			if err := c.Do(cmd.Context(), http.MethodDelete, "/api/tokens/"+url.PathEscape(args[0]), nil, nil); err != nil {
+				return err
+			}
+			say(cmd, "Revoked %s.", args[0])
+			return nil
+		},
+	}
+}
+
+// all reads every page of a list. The answer is the first page's document when it is the only one, and one of the same shape with all
+// items otherwise.
+func all[T any](ctx context.Context, c *client.Client, path string) (doc any, items []T, footer string, err error) {
+	const enough = 50 // pages
+	var first json.RawMessage
+	raws := []json.RawMessage{}
+	cursor := ""
+	for n := range enough {
+		next := path
+		if cursor != "" {
+			next += "?cursor=" + url.QueryEscape(cursor)
+		}
+		var raw json.RawMessage
+		if err := c.Do(ctx, http.MethodGet, next, nil, &raw); err != nil {
+			return nil, nil, "", err
+		}
+		var page client.List[json.RawMessage]
+		if err := json.Unmarshal(raw, &page); err != nil {
+			return nil, nil, "", err
+		}
+		if n == 0 {
+			first = raw
+		}
+		raws = append(raws, page.Items...)
+		if cursor = page.PageInfo.NextCursor; cursor == "" {
+			break
+		}
+	}
+	for _, raw := range raws {
+		var item T
+		if err := json.Unmarshal(raw, &item); err != nil {
+			return nil, nil, "", err
+		}
+		items = append(items, item)
+	}
+	if cursor != "" {
+		footer = fmt.Sprintf("Only the first %d are shown.", len(items))
+	}
+	if len(raws) <= slipway.MaxPageLimit && cursor == "" {
+		var page client.List[json.RawMessage]
+		if json.Unmarshal(first, &page) == nil && len(page.Items) == len(raws) {
+			return first, items, footer, nil
+		}
+	}
+	return map[string]any{"items": raws, "pageInfo": slipway.PageInfo{Limit: len(raws), NextCursor: cursor, HasMore: cursor != ""}}, items, footer, nil
+}
+
+// moment is a time as people on this machine write it.
+func moment(t *time.Time, none string) string {
+	if t == nil || t.IsZero() {
+		return none
+	}
+	return t.Local().Format("2006-01-02 15:04")
+}
