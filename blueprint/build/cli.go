@@ -1,0 +1,633 @@
+package build
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/blueprint"
+)
+
+// cli is the command line of this blueprint.
+type cli struct{ *blueprint.Client }
+
+// commands is `slipway build`.
+func commands(c *blueprint.Client) *cobra.Command {
+	b := cli{c}
+	cmd := &cobra.Command{
+		Use:   "build",
+		Short: "Find, follow, start and retrigger builds",
+		Long: `Find, follow, start and retrigger the builds of entities, wherever they run. An entity is written [kind:][namespace/]name, so that
+component:default/web and web are the same; a build is named by the id that search shows.`,
+		Example: `  slipway build search web
+  slipway build watch web`,
+	}
+	cmd.AddCommand(b.search(), b.show(), b.logs(), b.retrigger(), b.start(), b.watch())
+	return cmd
+}
+
+// found is a page of builds as the API answers it.
+type found struct {
+	Items    []slipway.Build  `json:"items"`
+	PageInfo slipway.PageInfo `json:"pageInfo"`
+	Sources  []slipway.Source `json:"sources"`
+}
+
+// accepted is the answer to a retrigger or a start.
+type accepted struct {
+	Build *slipway.Build `json:"build"`
+	URL   string         `json:"url"`
+}
+
+func of(entity string) string { return "/api/build/by-entity/" + url.PathEscape(entity) }
+
+// read gets a document both as it is and as a T.
+func read[T any](ctx context.Context, b cli, path string) (raw json.RawMessage, out T, err error) {
+	if err := b.Do(ctx, http.MethodGet, path, nil, &raw); err != nil {
+		return nil, out, err
+	}
+	err = json.Unmarshal(raw, &out)
+	return raw, out, err
+}
+
+func (b cli) search() *cobra.Command {
+	query := url.Values{}
+	var since, until string
+	var fresh bool
+	var page, limit int
+	cmd := &cobra.Command{
+		Use:   "search [ENTITY]",
+		Short: "Show the last builds of an entity, or of all that fit",
+		Long: `Show the last builds, newest first: of one entity, or without one, of all entities that --owner, --system and --kind leave. Several values of
+one flag mean any of them. --since and --until take a time or how long ago it was. Answers come from an index; a source that is
+not fresh is named below the table, and --fresh waits for it, 5 seconds at most.`,
+		Example: `  slipway build search component:default/web
+  slipway build search web --status failed --branch main --since 7d
+  slipway build search --owner group:default/shop --triggered-by me -o json`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: b.complete,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for name, text := range map[string]string{"since": since, "until": until} {
+				if text == "" {
+					continue
+				}
+				t, err := past(text)
+				if err != nil {
+					return slipway.Errorf(slipway.Invalid, "--%s: %w", name, err)
+				}
+				query.Set(name, t)
+			}
+			if fresh {
+				query.Set("fresh", "true")
+			}
+			for name, n := range map[string]int{"limit": limit, "pageNumber": page} {
+				if n != 0 {
+					query.Set(name, strconv.Itoa(n))
+				}
+			}
+			path := "/api/build/search"
+			if len(args) == 1 {
+				path = of(args[0]) + "/search"
+			}
+			if q := query.Encode(); q != "" {
+				path += "?" + q
+			}
+			raw, list, err := read[found](cmd.Context(), b, path)
+			if err != nil {
+				return err
+			}
+			return b.Print(cmd, raw, list.table(len(args) == 0, time.Now()))
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&limit, "limit", 0, "builds on a page, at most 100 (default 20)")
+	f.IntVar(&page, "page", 0, "number of the page, from 1")
+	f.Var(value{query, "cursor"}, "cursor", "read on where another page ended")
+	f.Var(value{query, "order"}, "order", "desc, newest first, or asc (default desc)")
+	f.Var(value{query, "triggeredBy"}, "triggered-by", "id, name, e-mail or entity ref of who caused it; me is yourself")
+	f.Var(value{query, "status"}, "status", "starting, running, succeeded, failed, canceled, skipped or unknown; may be repeated")
+	f.Var(value{query, "branch"}, "branch", "branch or tag; may be repeated")
+	f.Var(value{query, "pipeline"}, "pipeline", "id or name of a pipeline; may be repeated")
+	f.Var(value{query, "owner"}, "owner", "without ENTITY: owner of the entities")
+	f.Var(value{query, "system"}, "system", "without ENTITY: system of the entities")
+	f.Var(value{query, "kind"}, "kind", "without ENTITY: kind of the entities")
+	f.StringVar(&since, "since", "", "created at this time or later")
+	f.StringVar(&until, "until", "", "created before this time")
+	f.BoolVar(&fresh, "fresh", false, "wait for sources that are not fresh")
+	_ = cmd.RegisterFlagCompletionFunc("status", cobra.FixedCompletions( // the flag was added above
+		[]string{"starting", "running", "succeeded", "failed", "canceled", "skipped", "unknown"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// value is a flag that goes into a query; repeated, it adds to it.
+type value struct {
+	query url.Values
+	key   string
+}
+
+func (v value) String() string {
+	if v.query == nil { // pflag asks a zero value
+		return ""
+	}
+	return strings.Join(v.query[v.key], ",")
+}
+
+// Type names the value in the help text.
+func (v value) Type() string { return "text" }
+
+// Set adds a value.
+func (v value) Set(s string) error {
+	if s == "" {
+		return errors.New("must not be empty")
+	}
+	v.query.Add(v.key, s)
+	return nil
+}
+
+// past reads a time, or how long ago it was.
+func past(s string) (string, error) {
+	if d, err := slipway.ParseDuration(s); err == nil {
+		return time.Now().Add(-d.Std()).UTC().Format(time.RFC3339), nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return t.UTC().Format(time.RFC3339), nil
+		}
+	}
+	return "", fmt.Errorf("%q is no time; write it like 2026-11-21, 2026-11-21T10:15:00Z or 7d", s)
+}
+
+// table shows a page; with entities, whose each build is.
+func (l found) table(entities bool, now time.Time) blueprint.Table {
+	t := blueprint.Table{Header: []string{"ID", "Status", "Created", "Took", "Branch", "Commit", "Triggered by", "Message"}}
+	if entities {
+		t.Header = append([]string{"Entity"}, t.Header...)
+	}
+	for _, b := range l.Items {
+		r := line(b, now)
+		if entities {
+			r = append([]string{b.EntityRef}, r...)
+		}
+		t.Rows = append(t.Rows, r)
+	}
+	var below []string
+	if len(l.Items) == 0 {
+		below = append(below, "No builds.")
+	}
+	for _, s := range l.Sources {
+		if s.State != slipway.SourceFresh {
+			below = append(below, strings.TrimSuffix(fmt.Sprintf("Source %s %s is %s: %s", s.Provider, s.Project, s.State, s.Error), ": "))
+		}
+	}
+	if l.PageInfo.HasMore && l.PageInfo.NextCursor != "" {
+		below = append(below, "There are more: --cursor "+l.PageInfo.NextCursor)
+	}
+	t.Footer = strings.Join(below, "\n")
+	return t
+}
+
+// line is a build in one row.
+func line(b slipway.Build, now time.Time) []string {
+	branch, sha, message := "", "", ""
+	if c := b.Commit; c != nil {
+		branch, sha, message = c.Branch, c.SHA[:min(len(c.SHA), 8)], c.Message
+	}
+	return []string{b.ID, string(b.Status), b.CreatedAt.Local().Format("2006-01-02 15:04:05"), took(b, now), branch, sha, who(b.TriggeredBy), clip(message, 50)}
+}
+
+// took is how long a build ran, or runs so far.
+func took(b slipway.Build, now time.Time) string {
+	switch {
+	case b.DurationSeconds != nil:
+		return round(time.Duration(*b.DurationSeconds * float64(time.Second)))
+	case b.StartedAt != nil && !b.Status.Finished():
+		return round(now.Sub(*b.StartedAt))
+	}
+	return ""
+}
+
+func round(d time.Duration) string {
+	if d < 10*time.Second {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+func who(p *slipway.Person) string {
+	if p == nil {
+		return ""
+	}
+	return cmp.Or(p.Name, p.EntityRef, p.ID, p.Email)
+}
+
+func clip(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
+
+// id is the build that the arguments name: the second one, or the newest of the entity.
+func (b cli) id(ctx context.Context, args []string) (string, error) {
+	if len(args) == 2 {
+		return args[1], nil
+	}
+	_, list, err := read[found](ctx, b, of(args[0])+"/search?limit=1")
+	if err != nil {
+		return "", err
+	}
+	if len(list.Items) == 0 {
+		return "", slipway.Errorf(slipway.NotFound, "%s has no builds yet; slipway build start %[1]s begins one where the provider can", args[0])
+	}
+	return list.Items[0].ID, nil
+}
+
+func (b cli) show() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show ENTITY [ID]",
+		Short: "Show all that is known of a build",
+		Long:  "Show one build with all its fields; without ID, the newest one.",
+		Example: `  slipway build show web
+  slipway build show component:default/web github:8000000001 -o yaml`,
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: b.complete,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := b.id(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
+			raw, build, err := read[slipway.Build](cmd.Context(), b, of(args[0])+"/builds/"+url.PathEscape(id))
+			if err != nil {
+				return err
+			}
+			return b.Print(cmd, raw, details(build, time.Now()))
+		},
+	}
+}
+
+// details shows one build, a field a line.
+func details(b slipway.Build, now time.Time) blueprint.Table {
+	var t blueprint.Table
+	add := func(name, text string) {
+		if text != "" {
+			t.Rows = append(t.Rows, []string{name, text})
+		}
+	}
+	clock := func(at *time.Time) string {
+		if at == nil {
+			return ""
+		}
+		return at.Local().Format("2006-01-02 15:04:05")
+	}
+	add("ID", b.ID)
+	add("Entity", b.EntityRef)
+	add("Status", string(b.Status))
+	add("Detail", b.Detail)
+	add("Provider", b.Provider.Name+" ("+b.Provider.Type+")")
+	add("Pipeline", cmp.Or(b.Pipeline.Name, b.Pipeline.ID))
+	if b.Number > 0 {
+		add("Number", strconv.FormatInt(b.Number, 10))
+	}
+	add("Attempt", strconv.Itoa(b.Attempt))
+	add("Trigger", string(b.Trigger))
+	add("Triggered by", who(b.TriggeredBy))
+	if c := b.Commit; c != nil {
+		add("Commit", c.SHA)
+		add("Branch", c.Branch)
+		add("Author", c.Author)
+		add("Message", c.Message)
+	}
+	add("Created", clock(&b.CreatedAt))
+	add("Started", clock(b.StartedAt))
+	add("Finished", clock(b.FinishedAt))
+	add("Took", took(b, now))
+	if b.Blocked {
+		add("Waits", "for a person")
+	}
+	add("Page", b.URL)
+	return t
+}
+
+func (b cli) logs() *cobra.Command {
+	var follow bool
+	cmd := &cobra.Command{
+		Use:   "logs ENTITY [ID]",
+		Short: "Print the log of a build",
+		Long:  "Print the log of a build; without ID, of the newest one. With --follow it goes on until the build ends.",
+		Example: `  slipway build logs web
+  slipway build logs component:default/web github:8000000001 -f`,
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: b.complete,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := b.id(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
+			path := of(args[0]) + "/builds/" + url.PathEscape(id) + "/logs"
+			if follow {
+				path += "?follow=true"
+			}
+			log, err := b.Stream(cmd.Context(), path)
+			if err != nil {
+				return err
+			}
+			defer log.Close()
+			_, err = io.Copy(cmd.OutOrStdout(), log)
+			if err != nil && cmd.Context().Err() == nil {
+				err = slipway.Errorf(slipway.Unavailable, "the log broke off before its end: ask again").WithCause(err)
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the build ends")
+	return cmd
+}
+
+func (b cli) retrigger() *cobra.Command {
+	var force, wait bool
+	var extras []string
+	cmd := &cobra.Command{
+		Use:   "retrigger ENTITY [ID]",
+		Short: "Run a build again",
+		Long: `Run a build again that failed or was canceled; without ID and --set, the newest one. --force also takes one that succeeded. --set passes more to the
+provider, and without ID finds the build, as in --set commit=1a2b3c4d. With --wait the command ends when the new build does, with
+exit status 1 unless it succeeded.`,
+		Example: `  slipway build retrigger web
+  slipway build retrigger component:default/web github:8000000001 --wait
+  slipway build retrigger web --set branch=main --set pipeline=ci`,
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: b.complete,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			body, err := pairs(extras)
+			if err != nil {
+				return err
+			}
+			if len(args) == 2 || len(body) == 0 {
+				if body["buildId"], err = b.id(cmd.Context(), args); err != nil {
+					return err
+				}
+			}
+			path := of(args[0]) + "/retrigger"
+			if force {
+				path += "?force=true"
+			}
+			return b.begin(cmd, args[0], path, body, wait)
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "also when it succeeded")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the new build ends")
+	cmd.Flags().StringArrayVar(&extras, "set", nil, "key=value for the provider; may be repeated")
+	return cmd
+}
+
+func (b cli) start() *cobra.Command {
+	var ref, pipeline string
+	var wait bool
+	var extras []string
+	cmd := &cobra.Command{
+		Use:   "start ENTITY",
+		Short: "Start a build",
+		Long: `Start a build of a branch, tag or commit, where the entity's provider can; without --ref, of the default branch. With --wait the command ends
+when the build does, with exit status 1 unless it succeeded.`,
+		Example: `  slipway build start web
+  slipway build start component:default/web --ref v1.2.0 --wait`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: b.complete,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			body, err := pairs(extras)
+			if err != nil {
+				return err
+			}
+			if ref != "" {
+				body["ref"] = ref
+			}
+			if pipeline != "" {
+				body["pipeline"] = pipeline
+			}
+			return b.begin(cmd, args[0], of(args[0])+"/start", body, wait)
+		},
+	}
+	cmd.Flags().StringVar(&ref, "ref", "", "branch, tag or commit (default the default branch)")
+	cmd.Flags().StringVar(&pipeline, "pipeline", "", "which pipeline, where there are several")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the build ends")
+	cmd.Flags().StringArrayVar(&extras, "set", nil, "key=value for the provider; may be repeated")
+	return cmd
+}
+
+// pairs reads key=value arguments; true, false and numbers are passed as such.
+func pairs(list []string) (map[string]any, error) {
+	out := map[string]any{}
+	for _, p := range list {
+		key, text, ok := strings.Cut(p, "=")
+		if !ok || key == "" {
+			return nil, slipway.Errorf(slipway.Invalid, "--set %q: write key=value", p)
+		}
+		var v any = text
+		if text == "true" || text == "false" {
+			v = text == "true"
+		} else if n, err := strconv.ParseInt(text, 10, 64); err == nil && strconv.FormatInt(n, 10) == text {
+			v = n
+		}
+		out[key] = v
+	}
+	return out, nil
+}
+
+// begin sends a start or retrigger, tells what came of it, and waits for its end when asked to.
+func (b cli) begin(cmd *cobra.Command, entity, path string, body map[string]any, wait bool) error {
+	ctx := cmd.Context()
+	var raw json.RawMessage
+	if err := b.Do(ctx, http.MethodPost, path, body, &raw); err != nil {
+		return err
+	}
+	var a accepted
+	if err := json.Unmarshal(raw, &a); err != nil {
+		return err
+	}
+	if !wait {
+		t := blueprint.Table{Footer: "Accepted; the provider has not named the build yet. See " + cmp.Or(a.URL, "slipway build watch "+entity)}
+		if a.Build != nil {
+			t = found{Items: []slipway.Build{*a.Build}}.table(false, time.Now())
+		}
+		return b.Print(cmd, raw, t)
+	}
+	if a.Build == nil {
+		return slipway.Errorf(slipway.Unsupported, "accepted, but the provider has not named the build yet, so it cannot be waited for: slipway build watch %s follows it", entity)
+	}
+	build, err := b.await(cmd, entity, *a.Build)
+	if err != nil {
+		return err
+	}
+	doc, err := json.Marshal(build)
+	if err != nil {
+		return err
+	}
+	if err := b.Print(cmd, json.RawMessage(doc), found{Items: []slipway.Build{build}}.table(false, time.Now())); err != nil {
+		return err
+	}
+	if build.Status != slipway.BuildSucceeded {
+		return slipway.Errorf(slipway.Conflict, "the build ended %s; slipway build logs %s %s shows why", build.Status, entity, build.ID)
+	}
+	return nil
+}
+
+// await follows one build to its end and tells each change on standard error.
+func (b cli) await(cmd *cobra.Command, entity string, build slipway.Build) (slipway.Build, error) {
+	last := slipway.BuildStatus("")
+	for p := newPace(); ; {
+		if build.Status != last {
+			last = build.Status
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s %s\n", build.ID, build.Status)
+		}
+		if build.Status.Finished() {
+			return build, nil
+		}
+		if err := p.wait(cmd.Context()); err != nil {
+			return build, err
+		}
+		if err := b.Do(cmd.Context(), http.MethodGet, of(entity)+"/builds/"+url.PathEscape(build.ID), nil, &build); err != nil {
+			return build, err
+		}
+	}
+}
+
+// pace is how often a running build is asked for: often at first, then seldom enough for any rate limit.
+type pace time.Duration
+
+func newPace() *pace { p := pace(250 * time.Millisecond); return &p }
+
+func (p *pace) wait(ctx context.Context) error {
+	t := time.NewTimer(time.Duration(*p))
+	defer t.Stop()
+	*p = min(*p*5/4, pace(2*time.Second))
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+func (b cli) watch() *cobra.Command {
+	return &cobra.Command{
+		Use:   "watch ENTITY",
+		Short: "Follow the builds of an entity until all have ended",
+		Long: `Follow the last builds of an entity until none of them runs any more. On a terminal the table is drawn anew; otherwise each change is one line, and
+with -o json one document a line.`,
+		Example: `  slipway build watch web
+  slipway build watch component:default/web -o json`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: b.complete,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return b.follow(cmd, of(args[0])+"/search?limit=20")
+		},
+	}
+}
+
+func (b cli) follow(cmd *cobra.Command, path string) error {
+	out := cmd.OutOrStdout()
+	asJSON := cmd.Flag("output") != nil && cmd.Flag("output").Value.String() != "table"
+	f, ok := out.(*os.File)
+	live := ok && !asJSON && isatty.IsTerminal(f.Fd())
+	seen, drawn := map[string]string{}, 0
+	for p := newPace(); ; {
+		raw, list, err := read[found](cmd.Context(), b, path)
+		if err != nil {
+			return err
+		}
+		running := false
+		var changed []slipway.Build
+		for i := len(list.Items) - 1; i >= 0; i-- { // the oldest first, as they happened
+			item := list.Items[i]
+			running = running || !item.Status.Finished() && item.Status != slipway.BuildUnknown
+			if now := string(item.Status) + item.Detail; seen[item.ID] != now {
+				seen[item.ID] = now
+				changed = append(changed, item)
+			}
+		}
+		switch {
+		case live:
+			if drawn > 0 {
+				fmt.Fprintf(out, "\x1b[%dA\x1b[J", drawn)
+			}
+			t := list.table(false, time.Now())
+			if err := b.Print(cmd, raw, t); err != nil {
+				return err
+			}
+			drawn = len(t.Rows) + 1 + strings.Count(t.Footer, "\n")
+			if len(t.Rows) == 0 {
+				drawn--
+			}
+			if t.Footer != "" {
+				drawn++
+			}
+		case asJSON:
+			for _, item := range changed {
+				doc, err := json.Marshal(item)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(out, "%s\n", doc)
+			}
+		default:
+			for _, item := range changed {
+				r := line(item, time.Now())
+				fmt.Fprintln(out, strings.TrimRight(fmt.Sprintf("%s  %-9s  %s  %s", r[0], r[1], r[2], strings.Join(nonempty(r[4:7]), " ")), " "))
+			}
+		}
+		if !running {
+			return nil
+		}
+		if err := p.wait(cmd.Context()); err != nil {
+			return err
+		}
+	}
+}
+
+func nonempty(list []string) (out []string) {
+	for _, s := range list {
+		if s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// complete offers the entities that have builds for the first argument, and their builds for the second.
+func (b cli) complete(cmd *cobra.Command, args []string, _ string) (words []string, _ cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
+	defer cancel()
+	path := "/api/build/search?limit=100"
+	if len(args) == 1 {
+		path = of(args[0]) + "/search"
+	}
+	_, list, err := read[found](ctx, b, path)
+	if err != nil || len(args) > 1 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	offered := map[string]bool{}
+	for _, item := range list.Items {
+		word := item.EntityRef
+		if len(args) == 1 {
+			word = item.ID + "\t" + string(item.Status)
+		}
+		if !offered[word] {
+			offered[word] = true
+			words = append(words, word)
+		}
+	}
+	return words, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,334 @@
+package platform
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/job"
+)
+
+// cli is the command line of this blueprint.
+type cli struct{ *blueprint.Client }
+
+// page is a list as the API answers it.
+type page[T any] struct {
+	Items    []T              `json:"items"`
+	PageInfo slipway.PageInfo `json:"pageInfo"`
+}
+
+// call sends a request and gives the answer both as it is and as a T.
+func call[T any](ctx context.Context, c cli, method, path string) (raw json.RawMessage, out T, err error) {
+	if err := c.Do(ctx, method, path, nil, &raw); err != nil {
+		return nil, out, err
+	}
+	err = json.Unmarshal(raw, &out)
+	return raw, out, err
+}
+
+// jobCommands is `slipway job`.
+func jobCommands(client *blueprint.Client) *cobra.Command {
+	c := cli{client}
+	cmd := &cobra.Command{
+		Use:   "job",
+		Short: "See, retry and cancel jobs",
+		Long: `See, retry and cancel jobs: the stored work of the server, such as reading a catalog file or the builds of a repository. A job that failed is tried again
+by itself; one that is discarded waits here for a person, until its retention ends.`,
+		Example: "  slipway job list --state discarded",
+	}
+	act := func(verb, short, long, done string) *cobra.Command {
+		return &cobra.Command{
+			Use: verb + " ID", Short: short, Long: long, Example: "  slipway job " + verb + " 42", Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				raw, j, err := call[job.Job](cmd.Context(), c, http.MethodPost, "/api/jobs/"+url.PathEscape(args[0])+"/"+verb)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), done+"\n", j.ID)
+				return c.Print(cmd, raw, jobTable([]job.Job{j}))
+			},
+		}
+	}
+	cmd.AddCommand(c.jobList(), c.jobGet(),
+		act("retry", "Run a job again that has ended", "Make a job that failed, was canceled or completed wait for its next run at once.", "Job %d will run again."),
+		act("cancel", "End a job", "End a job that waits or runs. One that runs is told to stop, on whichever server it is.", "Job %d is canceled."))
+	return cmd
+}
+
+func (c cli) jobList() *cobra.Command {
+	var states, kinds []string
+	var limit int
+	var cursor string
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List jobs, newest first",
+		Long:  "List jobs, newest first: of all states and kinds, or of those named. Finished ones are kept for retention.jobs.",
+		Example: `  slipway job list
+  slipway job list --state discarded --state retrying -o json`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			q := url.Values{}
+			for _, s := range states {
+				q.Add("state", s)
+			}
+			for _, k := range kinds {
+				q.Add("kind", k)
+			}
+			if limit > 0 {
+				q.Set("limit", strconv.Itoa(limit))
+			}
+			if cursor != "" {
+				q.Set("cursor", cursor)
+			}
+			raw, list, err := call[page[job.Job]](cmd.Context(), c, http.MethodGet, with("/api/jobs", q))
+			if err != nil {
+				return err
+			}
+			t := jobTable(list.Items)
+			t.Footer = more("No jobs.", len(list.Items), list.PageInfo)
+			return c.Print(cmd, raw, t)
+		},
+	}
+	cmd.Flags().StringArrayVar(&states, "state", nil, "available, running, retrying, scheduled, completed, canceled or discarded; may be repeated")
+	cmd.Flags().StringArrayVar(&kinds, "kind", nil, "kind of job, such as task.refresh; may be repeated")
+	cmd.Flags().IntVar(&limit, "limit", 0, "jobs on a page, at most 100 (default 20)")
+	cmd.Flags().StringVar(&cursor, "cursor", "", "read on where another page ended")
+	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions( // the flag was added above
+		[]string{"available", "running", "retrying", "scheduled", "completed", "canceled", "discarded"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (c cli) jobGet() *cobra.Command {
+	return &cobra.Command{
+		Use:     "get ID",
+		Short:   "Show a job and what went wrong in it",
+		Long:    "Show a job with its arguments and the errors of its last runs.",
+		Example: "  slipway job get 42 -o yaml",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			raw, j, err := call[job.Job](cmd.Context(), c, http.MethodGet, "/api/jobs/"+url.PathEscape(args[0]))
+			if err != nil {
+				return err
+			}
+			rows := [][]string{
+				{"ID", strconv.FormatInt(j.ID, 10)}, {"Kind", j.Kind}, {"State", string(j.State)},
+				{"Attempt", fmt.Sprintf("%d of %d", j.Attempt, j.MaxAttempts)}, {"Arguments", string(j.Args)},
+				{"Created", clock(&j.CreatedAt)}, {"May run from", clock(&j.ScheduledAt)}, {"Started", clock(j.StartedAt)}, {"Finished", clock(j.FinishedAt)},
+			}
+			for _, e := range j.Errors {
+				rows = append(rows, []string{"Error", clock(&e.At) + " " + e.Error})
+			}
+			return c.Print(cmd, raw, blueprint.Table{Rows: rows})
+		},
+	}
+}
+
+func jobTable(jobs []job.Job) blueprint.Table {
+	t := blueprint.Table{Header: []string{"ID", "Kind", "State", "Attempt", "Created", "Finished", "Last error"}}
+	for _, j := range jobs {
+		last := ""
+		if n := len(j.Errors); n > 0 {
+			last = j.Errors[n-1].Error
+		}
+		t.Rows = append(t.Rows, []string{
+			strconv.FormatInt(j.ID, 10), j.Kind, string(j.State), fmt.Sprintf("%d/%d", j.Attempt, j.MaxAttempts), clock(&j.CreatedAt), clock(j.FinishedAt), clip(last, 60),
+		})
+	}
+	return t
+}
+
+// scheduleCommands is `slipway schedule`.
+func scheduleCommands(client *blueprint.Client) *cobra.Command {
+	c := cli{client}
+	cmd := &cobra.Command{
+		Use:     "schedule",
+		Short:   "See, run and pause what runs again and again",
+		Long:    "See what runs again and again, run it now, pause and resume it. Whatever the number of servers, each schedule has one runner.",
+		Example: "  slipway schedule list",
+	}
+	act := func(verb, method, short, long, done string) *cobra.Command {
+		return &cobra.Command{
+			Use: verb + " NAME", Short: short, Long: long, Example: "  slipway schedule " + verb + " catalog.refresh", Args: cobra.ExactArgs(1), ValidArgsFunction: c.scheduleNames,
+			RunE: func(cmd *cobra.Command, args []string) error {
+				raw, s, err := call[job.ScheduleStatus](cmd.Context(), c, method, "/api/schedules/"+url.PathEscape(args[0])+"/"+verb)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), done+"\n", args[0])
+				return c.Print(cmd, raw, scheduleTable([]job.ScheduleStatus{s}))
+			},
+		}
+	}
+	cmd.AddCommand(c.scheduleList(), c.scheduleGet(),
+		act("run", http.MethodPost, "Run a schedule now", "Run a schedule's job now, besides its usual times; also while it is paused.", "%s runs now."),
+		act("pause", http.MethodPut, "Keep a schedule from running", "Keep a schedule from running until it is resumed. What runs already goes on.", "%s is paused."),
+		act("resume", http.MethodPut, "Let a paused schedule run again", "Let a paused schedule run again at its usual times.", "%s is resumed."))
+	return cmd
+}
+
+func (c cli) scheduleList() *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List schedules with their next and last runs",
+		Long:    "List all schedules with when they run next and how the last run ended.",
+		Example: "  slipway schedule list -o json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			raw, list, err := call[page[job.ScheduleStatus]](cmd.Context(), c, http.MethodGet, "/api/schedules")
+			if err != nil {
+				return err
+			}
+			t := scheduleTable(list.Items)
+			t.Footer = more("No schedules.", len(list.Items), list.PageInfo)
+			return c.Print(cmd, raw, t)
+		},
+	}
+}
+
+func (c cli) scheduleGet() *cobra.Command {
+	return &cobra.Command{
+		Use:               "get NAME",
+		Short:             "Show a schedule with its last runs",
+		Long:              "Show a schedule and its last 10 runs, newest first.",
+		Example:           "  slipway schedule get catalog.refresh",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: c.scheduleNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			raw, s, err := call[job.ScheduleStatus](cmd.Context(), c, http.MethodGet, "/api/schedules/"+url.PathEscape(args[0]))
+			if err != nil {
+				return err
+			}
+			rows := [][]string{{"Name", s.Name}, {"What", s.Text}, {"When", cmp.Or(s.Cron, "every "+s.Every)}, {"Paused", strconv.FormatBool(s.Paused)}, {"Next run", clock(s.NextRun)}}
+			for _, r := range s.History {
+				rows = append(rows, []string{"Run", strings.TrimSpace(fmt.Sprintf("%s %s job %d %s", clock(r.StartedAt), r.State, r.ID, r.Error))})
+			}
+			return c.Print(cmd, raw, blueprint.Table{Rows: rows})
+		},
+	}
+}
+
+func scheduleTable(list []job.ScheduleStatus) blueprint.Table {
+	t := blueprint.Table{Header: []string{"Name", "When", "Next run", "Last run", "State", "What"}}
+	for _, s := range list {
+		state := string(s.LastState)
+		if s.Paused {
+			state = "paused"
+		}
+		t.Rows = append(t.Rows, []string{s.Name, cmp.Or(s.Cron, "every "+s.Every), clock(s.NextRun), clock(s.LastRun), state, s.Text})
+	}
+	return t
+}
+
+// scheduleNames completes names of schedules.
+func (c cli) scheduleNames(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
+	defer cancel()
+	_, list, err := call[page[job.ScheduleStatus]](ctx, c, http.MethodGet, "/api/schedules")
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	for _, s := range list.Items {
+		names = append(names, s.Name+"\t"+s.Text)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// eventCommands is `slipway event`.
+func eventCommands(client *blueprint.Client) *cobra.Command {
+	c := cli{client}
+	cmd := &cobra.Command{
+		Use:     "event",
+		Short:   "Read events",
+		Long:    "Read what happened, in the order in which it happened. An event is a hint; the API says how things stand.",
+		Example: "  slipway event list",
+	}
+	cmd.AddCommand(c.eventList())
+	return cmd
+}
+
+func (c cli) eventList() *cobra.Command {
+	var types []string
+	var after int64
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List events after a position, oldest first",
+		Long: `List events after a position, oldest first; without --after, from the first one that is kept. To read on, pass the last position. A type may end
+in *.`,
+		Example: `  slipway event list --type 'dev.cdevents.pipelinerun.*'
+  slipway event list --after 1200 --limit 100 -o json`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			q := url.Values{}
+			for _, t := range types {
+				q.Add("type", t)
+			}
+			if after > 0 {
+				q.Set("after", strconv.FormatInt(after, 10))
+			}
+			if limit > 0 {
+				q.Set("limit", strconv.Itoa(limit))
+			}
+			raw, list, err := call[page[event.Event]](cmd.Context(), c, http.MethodGet, with("/api/events", q))
+			if err != nil {
+				return err
+			}
+			t := blueprint.Table{Header: []string{"Position", "Time", "Type", "Subject"}}
+			for _, e := range list.Items {
+				t.Rows = append(t.Rows, []string{strconv.FormatInt(e.Position, 10), clock(&e.Time), e.Type, e.Subject})
+			}
+			switch n := len(list.Items); {
+			case n == 0:
+				t.Footer = "No events."
+			case list.PageInfo.HasMore:
+				t.Footer = fmt.Sprintf("There are more: --after %d", list.Items[n-1].Position)
+			}
+			return c.Print(cmd, raw, t)
+		},
+	}
+	cmd.Flags().StringArrayVar(&types, "type", nil, "type of event, or a beginning of one and *; may be repeated")
+	cmd.Flags().Int64Var(&after, "after", 0, "position to read on from")
+	cmd.Flags().IntVar(&limit, "limit", 0, "how many at most, at most 100 (default 20)")
+	return cmd
+}
+
+// more is the line below a list.
+func more(none string, n int, p slipway.PageInfo) string {
+	switch {
+	case n == 0:
+		return none
+	case p.HasMore && p.NextCursor != "":
+		return "There are more: --cursor " + p.NextCursor
+	}
+	return ""
+}
+
+// clock is a time as people on this machine write it.
+func clock(t *time.Time) string {
+	if t == nil || t.IsZero() {
+		return ""
+	}
+	return t.Local().Format("2006-01-02 15:04:05")
+}
+
+func clip(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
+
+func with(path string, q url.Values) string {
+	if s := q.Encode(); s != "" {
+		return path + "?" + s
+	}
+	return path
+}
