@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -279,7 +280,9 @@ func TestRedirectsAreCheckedLikeTheFirstAddress(t *testing.T) {
 func TestRedirectFromHTTPSToHTTPIsRefused(t *testing.T) {
 	t.Parallel()
 	plain := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("the plain server was asked") })
-	s := httptest.NewTLSServer(http.RedirectHandler(plain.URL, http.StatusFound))
+	s := httptest.NewUnstartedServer(http.RedirectHandler(plain.URL, http.StatusFound))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // the handshake that fails below
+	s.StartTLS()
 	t.Cleanup(s.Close)
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600); err != nil {

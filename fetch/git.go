@@ -353,6 +353,8 @@ func (f *Fetcher) openGit(ctx context.Context, rawURL string) (_ *git, err error
 	config.add("transfer", "", "bundleURI", "false")
 	config.add("submodule", "", "recurse", "false")
 	config.add("gc", "", "auto", "0")
+	config.add("fetch", "", "unpackLimit", "1")       // keep the pack as it comes
+	config.add("core", "", "bigFileThreshold", "16m") // stream what is larger instead of holding it in memory
 	config.add("maintenance", "", "auto", "false")
 	if g.home, err = os.MkdirTemp("", "slipway-git-"); err != nil {
 		return nil, err
