@@ -1,0 +1,174 @@
+// Package platform is the blueprint of Slipway's own services: who calls and with which tokens, jobs, schedules, and events. It adds
+// no rules: packages auth, job and event have them.
+package platform
+
+import (
+	"context"
+	_ "embed"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/job"
+)
+
+//go:embed README.md
+var readme string
+
+// The permissions, beside those that packages auth and event name.
+const (
+	selfRead      = "platform.self.read"
+	tokenRead     = "platform.token.read"
+	tokenCreate   = "platform.token.create"
+	tokenRevoke   = "platform.token.revoke"
+	jobRead       = "platform.job.read"
+	jobRetry      = "platform.job.retry"
+	jobCancel     = "platform.job.cancel"
+	scheduleRead  = "platform.schedule.read"
+	scheduleRun   = "platform.schedule.run"
+	schedulePause = "platform.schedule.pause"
+)
+
+// Blueprint is the platform's services.
+var Blueprint = blueprint.Blueprint{
+	Name: "platform", Version: "0.1.0", Summary: "Callers and tokens, jobs, schedules, events.", Stability: blueprint.Experimental,
+	Mounts: []blueprint.Mount{
+		{Prefix: "/api/auth", Dialect: blueprint.API}, {Prefix: "/api/tokens", Dialect: blueprint.API}, {Prefix: "/api/jobs", Dialect: blueprint.API},
+		{Prefix: "/api/schedules", Dialect: blueprint.API}, {Prefix: "/api/events", Dialect: blueprint.API},
+	},
+	Permissions: []auth.Permission{
+		{Name: selfRead, Text: "See who you are, which permissions exist, and the events that you may read", Everyone: true},
+		{Name: tokenRead, Text: "See all tokens, without their secrets"},
+		{Name: tokenCreate, Text: "Make tokens, which hold at most what you hold"},
+		{Name: tokenRevoke, Text: "Revoke any token"},
+		{Name: auth.ImpersonatePermission, Text: "Make tokens that act as another user"},
+		{Name: auth.LiftPermission, Text: "Make tokens with a higher rate limit than the configured one, or none"},
+		{Name: jobRead, Text: "See jobs, with their arguments and errors"},
+		{Name: jobRetry, Text: "Run jobs again"},
+		{Name: jobCancel, Text: "Cancel jobs"},
+		{Name: scheduleRead, Text: "See schedules and how their last runs ended"},
+		{Name: scheduleRun, Text: "Run schedules at once"},
+		{Name: schedulePause, Text: "Pause and resume schedules"},
+		{Name: event.ReadPermission, Text: "Read all events; without it, those of entities that one may read"},
+	},
+	Operations: []blueprint.Operation{
+		blueprint.Handle((*service).me, blueprint.Operation{
+			ID: "platform.me", Method: "GET", Path: "/api/auth/me", Tag: "callers", Permission: selfRead,
+			Summary: "Who am I", Description: "Tells who the server takes the caller for, what it owns and what it may do.",
+			ResponseExample: Caller{
+				Kind: "user", Subject: "user:default/jane", TokenID: "4fT0aZ81kQxB", Owns: []string{"user:default/jane", "group:default/team-a"},
+				Permissions: []string{"build.*:owned", "catalog.entity.read"},
+			},
+		}),
+		blueprint.Handle((*service).permissions, blueprint.Operation{
+			ID: "platform.permissions", Method: "GET", Path: "/api/auth/permissions", Tag: "callers", Permission: selfRead,
+			Summary: "Which permissions exist", Description: "Lists every permission that the enabled blueprints declare, by name, all at once.",
+			ResponseExample: blueprint.List[auth.Permission]{
+				Items: []auth.Permission{{Name: tokenRead, Text: "See all tokens, without their secrets"}}, PageInfo: slipway.PageInfo{Limit: 1},
+			},
+		}),
+		blueprint.Handle((*service).createToken, blueprint.Operation{
+			ID: "platform.createToken", Method: "POST", Path: "/api/tokens", Tag: "tokens", Permission: tokenCreate, Status: 201,
+			Summary: "Make a token", Idempotent: true, Secret: true, Errors: []slipway.Code{slipway.Conflict},
+			Description: "Makes a token and tells its secret, this once. A token holds at most what its issuer holds, now and at each later request: it loses what the issuer loses. " +
+				"With `user` it acts as that user (which needs `" + auth.ImpersonatePermission + "` unless that is you); without `permissions` it may then do what the user may.",
+			RequestExample:  newToken{Name: "ci-bot", Permissions: []string{"build.run.read", "build.run.retrigger:component:default/web"}},
+			ResponseExample: createdToken{Token: exampleToken, Secret: "slp_4fT0aZ81kQxB…"},
+		}),
+		blueprint.Handle((*service).listTokens, blueprint.Operation{
+			ID: "platform.listTokens", Method: "GET", Path: "/api/tokens", Tag: "tokens", Permission: tokenRead,
+			Summary: "List tokens", Description: "Lists tokens, newest first, without their secrets.",
+			ResponseExample: blueprint.List[auth.Token]{Items: []auth.Token{exampleToken}, PageInfo: slipway.PageInfo{Limit: 20}},
+		}),
+		blueprint.Handle((*service).getToken, blueprint.Operation{
+			ID: "platform.getToken", Method: "GET", Path: "/api/tokens/{id}", Tag: "tokens", Permission: tokenRead,
+			Summary: "Get a token", Description: "Shows a token, also one that is over, without its secret.", Errors: []slipway.Code{slipway.NotFound},
+			ResponseExample: exampleToken,
+		}),
+		blueprint.Handle((*service).revokeToken, blueprint.Operation{
+			ID: "platform.revokeToken", Method: "DELETE", Path: "/api/tokens/{id}", Tag: "tokens", Permission: tokenRevoke,
+			Summary: "Revoke a token", Errors: []slipway.Code{slipway.NotFound},
+			Description: "Ends a token, at once here and within a second on every replica. Tokens that it issued lose their rights with it. It stays listed (`all=true`) until `retention.audit`.",
+		}),
+		blueprint.Handle((*service).listJobs, blueprint.Operation{
+			ID: "platform.listJobs", Method: "GET", Path: "/api/jobs", Tag: "jobs", Permission: jobRead,
+			Summary: "List jobs", Description: "Lists jobs, newest first: of all states and kinds, or of those named (a parameter that repeats means \"or\"). Finished jobs are kept for `retention.jobs`.",
+			ResponseExample: blueprint.List[job.Job]{Items: []job.Job{exampleJob}, PageInfo: slipway.PageInfo{Limit: 20}},
+		}),
+		blueprint.Handle((*service).getJob, blueprint.Operation{
+			ID: "platform.getJob", Method: "GET", Path: "/api/jobs/{id}", Tag: "jobs", Permission: jobRead,
+			Summary: "Get a job", Description: "Shows a job with its arguments and its last errors.", Errors: []slipway.Code{slipway.NotFound},
+			ResponseExample: exampleJob,
+		}),
+		blueprint.Handle((*service).retryJob, blueprint.Operation{
+			ID: "platform.retryJob", Method: "POST", Path: "/api/jobs/{id}/retry", Tag: "jobs", Permission: jobRetry, Status: 202,
+			Summary: "Run a job again", Errors: []slipway.Code{slipway.NotFound, slipway.Conflict},
+			Description:     "Makes a job that has ended, or that waits for its next attempt, available at once. 409 for one that waits or runs already.",
+			ResponseExample: exampleJob,
+		}),
+		blueprint.Handle((*service).cancelJob, blueprint.Operation{
+			ID: "platform.cancelJob", Method: "POST", Path: "/api/jobs/{id}/cancel", Tag: "jobs", Permission: jobCancel, Status: 202,
+			Summary: "Cancel a job", Errors: []slipway.Code{slipway.NotFound, slipway.Conflict},
+			Description:     "Ends a job that waits. One that runs is told to stop, on whichever replica it is, and is canceled as soon as it does. 409 for one that has ended.",
+			ResponseExample: exampleJob,
+		}),
+		blueprint.Handle((*service).listSchedules, blueprint.Operation{
+			ID: "platform.listSchedules", Method: "GET", Path: "/api/schedules", Tag: "schedules", Permission: scheduleRead,
+			Summary: "List schedules", Description: "Lists all schedules by name, with when they run next and how their last runs ended, all at once.",
+			ResponseExample: blueprint.List[job.ScheduleStatus]{Items: []job.ScheduleStatus{exampleSchedule}, PageInfo: slipway.PageInfo{Limit: 1}},
+		}),
+		blueprint.Handle((*service).getSchedule, blueprint.Operation{
+			ID: "platform.getSchedule", Method: "GET", Path: "/api/schedules/{name}", Tag: "schedules", Permission: scheduleRead,
+			Summary: "Get a schedule", Description: "Shows a schedule with its last 10 jobs, newest first.", Errors: []slipway.Code{slipway.NotFound},
+			ResponseExample: exampleSchedule,
+		}),
+		blueprint.Handle((*service).runSchedule, blueprint.Operation{
+			ID: "platform.runSchedule", Method: "POST", Path: "/api/schedules/{name}/run", Tag: "schedules", Permission: scheduleRun, Status: 202,
+			Summary: "Run a schedule now", Errors: []slipway.Code{slipway.NotFound},
+			Description:     "Runs the schedule's job now, besides its usual times, also while it is paused. When it runs already, it runs once more after that.",
+			ResponseExample: exampleSchedule,
+		}),
+		blueprint.Handle((*service).pauseSchedule, blueprint.Operation{
+			ID: "platform.pauseSchedule", Method: "PUT", Path: "/api/schedules/{name}/pause", Tag: "schedules", Permission: schedulePause,
+			Summary: "Pause a schedule", Description: "Keeps a schedule from running, on all replicas, until it is resumed. What runs already goes on.",
+			Errors: []slipway.Code{slipway.NotFound}, ResponseExample: exampleSchedule,
+		}),
+		blueprint.Handle((*service).resumeSchedule, blueprint.Operation{
+			ID: "platform.resumeSchedule", Method: "PUT", Path: "/api/schedules/{name}/resume", Tag: "schedules", Permission: schedulePause,
+			Summary: "Resume a schedule", Description: "Lets a paused schedule run again at its usual times; what it missed is not made up for.",
+			Errors: []slipway.Code{slipway.NotFound}, ResponseExample: exampleSchedule,
+		}),
+		blueprint.Handle((*service).listEvents, blueprint.Operation{
+			ID: "platform.listEvents", Method: "GET", Path: "/api/events", Tag: "events", Permission: selfRead,
+			Summary: "Read events",
+			Description: "Lists the events after a position, oldest first, that the caller may read: all with `" + event.ReadPermission + "`, else those of entities that they may read. " +
+				"To read on, pass the position of the last one; an event that is not listed yet always has a higher one. An event is a hint; the API says how things stand. Kept for `retention.events`.",
+			ResponseExample: blueprint.List[event.Event]{Items: []event.Event{{
+				Position: 1200, ID: "0190c0de-0000-7000-8000-000000000000", Source: "/slipway/build", Type: "dev.cdevents.pipelinerun.finished.0.2.0", Subject: "component:default/web",
+				Time: exampleTime,
+			}}, PageInfo: slipway.PageInfo{Limit: 20}},
+		}),
+	},
+	Commands: []func(*blueprint.Client) *cobra.Command{jobCommands, scheduleCommands, eventCommands},
+	Pages:    []blueprint.Page{{Slug: "callers", Title: "Callers, tokens and limits", Text: readme}},
+	Open: func(_ context.Context, h *blueprint.Host) (any, error) {
+		return &service{auth: h.Auth, jobs: h.Jobs, events: h.Events, keys: h.Keys}, nil
+	},
+}
+
+var (
+	exampleTime  = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	exampleToken = auth.Token{
+		ID: "4fT0aZ81kQxB", Name: "ci-bot", Permissions: []string{"build.run.read", "build.run.retrigger:component:default/web"}, CreatedAt: exampleTime, CreatedBy: "user:default/jane",
+	}
+	exampleJob = job.Job{
+		ID: 42, Kind: "task.refresh", Queue: "task", State: job.Available, Args: []byte(`{"source":7}`), MaxAttempts: 10, Priority: 2, CreatedAt: exampleTime, ScheduledAt: exampleTime,
+	}
+	exampleSchedule = job.ScheduleStatus{
+		Name: "catalog.refresh", Text: "Reads locations anew", Kind: "catalog.refresh", Every: "5m0s", NextRun: &exampleTime, History: []job.ScheduleRun{},
+	}
+)
