@@ -249,11 +249,11 @@ func TestSyncRemovesWhatTheSourceNoLongerBrings(t *testing.T) {
 			t.Fatal(err)
 		}
 		heard.take()
-		r, err := s.Sync(t.Context(), "one", many[:28])
+		r, err := s.Sync(t.Context(), "one", many[:27], ref(t, "c27"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]string{"component:default/c28", "component:default/c29"}, refs(r.Removed)); diff != "" || r.Unchanged != 28 {
+		if diff := cmp.Diff([]string{"component:default/c28", "component:default/c29"}, refs(r.Removed)); diff != "" || r.Unchanged != 27 {
 			t.Error(diff, r.Unchanged)
 		}
 		if diff := cmp.Diff([]string{"removed component:default/c28", "removed component:default/c29"}, heard.take()); diff != "" {

@@ -158,8 +158,9 @@ func (s *Store) PutAll(ctx context.Context, source string, entities []*slipway.E
 	return result, nil
 }
 
-// Sync makes the entities of a source be exactly these: it puts them as PutAll does and removes the others of that source.
-func (s *Store) Sync(ctx context.Context, source string, entities []*slipway.Entity) (PutResult, error) {
+// Sync makes the entities of a source be exactly these: it puts them as PutAll does and removes the others of that source. Those to
+// keep stay as they are: their new version may be faulty.
+func (s *Store) Sync(ctx context.Context, source string, entities []*slipway.Entity, keepRefs ...slipway.EntityRef) (PutResult, error) {
 	result, err := s.PutAll(ctx, source, entities)
 	if err != nil {
 		return result, err
@@ -167,6 +168,9 @@ func (s *Store) Sync(ctx context.Context, source string, entities []*slipway.Ent
 	keep := map[string]bool{}
 	for _, e := range entities {
 		keep[e.Ref().String()] = true
+	}
+	for _, r := range keepRefs {
+		keep[r.String()] = true
 	}
 	refs, err := s.BySource(ctx, source)
 	if err != nil {
