@@ -359,12 +359,13 @@ func TestABuildRunsAsTheUserThatWasNamed(t *testing.T) {
 		t.Skip("only root can become another user")
 	}
 	eachSite(t, func(t *testing.T, s *site) {
-		web := s.repository("web", "id -un; touch made; cat "+s.db.URL()+" >/dev/null || echo kept out")
 		r := s.replica()
 		r.dataDir = t.TempDir()
-		if err := os.Chmod(r.dataDir, 0o700); err != nil {
+		key := filepath.Join(r.dataDir, "master.key")
+		if err := errors.Join(os.Chmod(r.dataDir, 0o700), os.WriteFile(key, []byte("treasure"), 0o644)); err != nil {
 			t.Fatal(err)
 		}
+		web := s.repository("web", "id -un; touch made; cat "+key+" || echo kept out")
 		readyFor(t, filepath.Join(s.work, "build"))
 		p := s.open(r, func(c *Config) { c.Isolation, c.RunAs = "", "nobody" })
 		s.run(r)
