@@ -1,0 +1,347 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/task"
+)
+
+// Page is a page of builds.
+type Page struct {
+	Items    []slipway.Build  `json:"items" nullable:"false" doc:"The builds, in the order asked for"`
+	PageInfo slipway.PageInfo `json:"pageInfo" doc:"Where this page stands"`
+	Sources  []slipway.Source `json:"sources" nullable:"false" doc:"Where the builds come from, and how fresh each source is"`
+}
+
+// filters are the parameters that both searches have.
+type filters struct {
+	Limit       int       `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many on a page"`
+	Cursor      string    `query:"cursor" doc:"pageInfo.nextCursor of the page before. Pages by cursor neither repeat nor drop a build while new ones arrive"`
+	PageNumber  int       `query:"pageNumber" minimum:"1" doc:"Which page, from 1, instead of cursor; pageNumber × limit is at most 10,000"`
+	Order       string    `query:"order" enum:"desc,asc" default:"desc" doc:"By creation: desc is newest first"`
+	TriggeredBy string    `query:"triggeredBy" maxLength:"300" doc:"Who caused it: id, name, e-mail address or entity ref; me is the caller" example:"me"`
+	Status      []string  `query:"status,explode" maxItems:"7" enum:"starting,running,succeeded,failed,canceled,skipped,unknown" doc:"Where it stands; repeat for any of several"`
+	Branch      []string  `query:"branch,explode" maxItems:"20" doc:"Branch or tag; repeat for any of several" example:"[\"main\"]"`
+	Pipeline    []string  `query:"pipeline,explode" maxItems:"20" doc:"Id or name of the pipeline; repeat for any of several"`
+	Since       time.Time `query:"since" doc:"Created at this moment or later" example:"2026-05-01T00:00:00Z"`
+	Until       time.Time `query:"until" doc:"Created before this moment"`
+	Fresh       bool      `query:"fresh" doc:"Have the sources read first, and wait for that, 5 seconds at most. A vendor that is down gives its last known builds, with the state failed"`
+}
+
+func (f filters) query() task.Query {
+	return task.Query{
+		Statuses: f.Status,
+		Filters:  map[string][]string{"triggeredBy": {f.TriggeredBy}, "branch": f.Branch, "pipeline": f.Pipeline},
+		Since:    f.Since, Until: f.Until, Ascending: f.Order == "asc",
+		Limit: f.Limit, Cursor: f.Cursor, PageNumber: f.PageNumber, Fresh: f.Fresh,
+	}
+}
+
+// entityInput names an entity in the path.
+type entityInput struct {
+	EntityRef string `path:"entityRef" maxLength:"200" doc:"[kind:][namespace/]name; kind is component and namespace is default when left out; case does not matter" example:"component:default/web"`
+}
+
+func (in entityInput) ref() (slipway.EntityRef, error) {
+	ref, err := slipway.ParseEntityRef(in.EntityRef, slipway.EntityRef{})
+	return ref.Lower(), err
+}
+
+// allow checks a permission on the entity that the index has found.
+func allow(ctx context.Context, permission string) func(task.Object) error {
+	return func(o task.Object) error {
+		return auth.Require(ctx, permission, auth.Object{Ref: o.Ref, Owner: o.Owner})
+	}
+}
+
+type pageOutput struct{ Body blueprint.Raw[Page] }
+
+func (s *service) search(ctx context.Context, in *struct {
+	entityInput
+	filters
+}) (*pageOutput, error) {
+	ref, err := in.ref()
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.index.Search(ctx, auth.CallerFrom(ctx), ref, in.query(), allow(ctx, readPermission))
+	if err != nil {
+		return nil, err
+	}
+	raw, err := page(p)
+	return &pageOutput{blueprint.Raw[Page]{JSON: raw}}, err
+}
+
+func (s *service) searchAll(ctx context.Context, in *struct {
+	filters
+	Owner  []string `query:"owner,explode" maxItems:"20" doc:"Owner of the entity; repeat for any of several. The kind is group when left out" example:"[\"group:default/team-a\"]"`
+	System []string `query:"system,explode" maxItems:"20" doc:"System of the entity; repeat for any of several"`
+	Entity []string `query:"entity,explode" maxItems:"100" doc:"The entity; repeat for any of several"`
+	Kind   []string `query:"kind,explode" maxItems:"20" doc:"Kind of the entity; repeat for any of several" example:"[\"component\"]"`
+}) (*pageOutput, error) {
+	scope := task.Scope{Kinds: in.Kind}
+	for _, p := range []struct {
+		field, kind string
+		values      []string
+		refs        *[]string
+	}{{"owner", "group", in.Owner, &scope.Owners}, {"system", "system", in.System, &scope.Systems}, {"entity", slipway.DefaultKind, in.Entity, &scope.Entities}} {
+		for _, v := range p.values {
+			ref, err := slipway.ParseEntityRef(v, slipway.EntityRef{Kind: p.kind})
+			if err != nil {
+				return nil, slipway.Errorf(slipway.Invalid, "%s: %w", p.field, err)
+			}
+			*p.refs = append(*p.refs, ref.String())
+		}
+	}
+	p, err := s.index.SearchAll(ctx, auth.Narrowed(ctx), scope, in.query())
+	if err != nil {
+		return nil, err
+	}
+	raw, err := page(p)
+	return &pageOutput{blueprint.Raw[Page]{JSON: raw}}, err
+}
+
+// buildInput names a build of an entity in the path.
+type buildInput struct {
+	entityInput
+	ID string `path:"id" maxLength:"600" doc:"Id of the build, as search shows it" example:"ci:0198c2f0"`
+}
+
+func (s *service) item(ctx context.Context, in buildInput, permission string) (item, error) {
+	ref, err := in.ref()
+	if err != nil {
+		return item{}, err
+	}
+	return s.index.Get(ctx, auth.CallerFrom(ctx), ref, in.ID, allow(ctx, permission))
+}
+
+func (s *service) get(ctx context.Context, in *buildInput) (*struct{ Body blueprint.Raw[slipway.Build] }, error) {
+	it, err := s.item(ctx, *in, readPermission)
+	return &struct{ Body blueprint.Raw[slipway.Build] }{blueprint.Raw[slipway.Build]{JSON: it.JSON}}, err
+}
+
+type logsOutput struct{ Body blueprint.Streamed }
+
+func (s *service) logs(ctx context.Context, in *struct {
+	buildInput
+	Follow bool `query:"follow" doc:"Go on until the build ends"`
+}) (*logsOutput, error) {
+	it, err := s.item(ctx, in.buildInput, logsPermission)
+	if err != nil {
+		return nil, err
+	}
+	b, err := builds(it.Place)
+	if err != nil {
+		return nil, err
+	}
+	if b.Logs == nil {
+		return nil, cannot(it.Place, "show the logs of")
+	}
+	log, err := b.Logs(ctx, it.Project, native(it), in.Follow)
+	if err != nil {
+		return nil, err
+	}
+	return &logsOutput{blueprint.Streamed{ContentType: "text/plain; charset=utf-8", Write: func(_ context.Context, w io.Writer, flush func()) error {
+		defer func() { _ = log.Close() }()
+		return copyLog(w, log, flush)
+	}}}, nil
+}
+
+// copyLog passes on what comes as soon as it comes.
+func copyLog(w io.Writer, log io.Reader, flush func()) error {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := log.Read(buf)
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return err
+			}
+			flush()
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// retriggerBody says which build to run again. What it does not know goes to the provider.
+type retriggerBody struct {
+	BuildID string         `json:"buildId,omitempty" maxLength:"600" doc:"Id of the build; without it, the other fields have to find one: provider, commit (at least 7 digits), branch, pipeline, number" example:"ci:0198c2f0"`
+	Extra   map[string]any `json:"-"`
+	_       struct{}       `additionalProperties:"true"`
+}
+
+// UnmarshalJSON keeps what has no field of its own.
+func (b *retriggerBody) UnmarshalJSON(raw []byte) error {
+	type plain retriggerBody
+	if err := json.Unmarshal(raw, (*plain)(b)); err != nil {
+		return err
+	}
+	return extras(raw, &b.Extra, "buildId")
+}
+
+// startBody says what to build. What it does not know goes to the provider.
+type startBody struct {
+	Ref      string         `json:"ref,omitempty" maxLength:"300" doc:"Branch, tag or commit; absent: the default branch, where the provider knows one" example:"main"`
+	Pipeline string         `json:"pipeline,omitempty" maxLength:"300" doc:"Which pipeline; may be absent where the project has one"`
+	Provider string         `json:"provider,omitempty" maxLength:"100" doc:"Name of the provider, where several can start builds of the entity"`
+	Project  string         `json:"project,omitempty" maxLength:"600" doc:"Project at the provider, where several can"`
+	Extra    map[string]any `json:"-"`
+	_        struct{}       `additionalProperties:"true"`
+}
+
+// UnmarshalJSON keeps what has no field of its own.
+func (b *startBody) UnmarshalJSON(raw []byte) error {
+	type plain startBody
+	if err := json.Unmarshal(raw, (*plain)(b)); err != nil {
+		return err
+	}
+	return extras(raw, &b.Extra, "ref", "pipeline", "provider", "project")
+}
+
+func extras(raw []byte, into *map[string]any, known ...string) error {
+	if err := json.Unmarshal(raw, into); err != nil {
+		return err
+	}
+	for _, k := range known {
+		delete(*into, k)
+	}
+	return nil
+}
+
+// describe takes from the extras what finds a build.
+func (b *retriggerBody) describe() (d description, err error) {
+	raw, err := json.Marshal(b.Extra)
+	if err != nil {
+		return d, err
+	}
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return d, slipway.Errorf(slipway.Invalid, "what finds a build is text, number a whole number").WithCause(err)
+	}
+	for _, k := range []string{"provider", "commit", "branch", "pipeline", "number"} {
+		delete(b.Extra, k)
+	}
+	return d, nil
+}
+
+// Accepted is the answer to a retrigger and a start.
+type Accepted struct {
+	Accepted bool           `json:"accepted" doc:"Always true: the provider has taken it"`
+	Build    *slipway.Build `json:"build" nullable:"true" doc:"The resulting build, which may have a new id; null while the provider has not named it yet"`
+	URL      string         `json:"url" doc:"Page to look at"`
+}
+
+type acceptedOutput struct {
+	Location string `header:"Location" doc:"Where to see how it goes on"`
+	Body     Accepted
+}
+
+func accept(o task.Object, p task.Place, result *slipway.Build, url string) *acceptedOutput {
+	out := &acceptedOutput{Location: "/api/build/by-entity/" + o.Ref + "/search", Body: Accepted{Accepted: true, URL: url}}
+	if result != nil {
+		b := *result
+		adorn(&b, slipway.ProviderRef{Name: p.Provider.Name, Type: p.Provider.Type}, func(*slipway.Person) {})
+		b.EntityRef = o.Ref
+		out.Body.Build = &b
+		out.Location = "/api/build/by-entity/" + o.Ref + "/builds/" + pathEscape(b.ID)
+		if b.URL != "" {
+			out.Body.URL = b.URL
+		}
+	}
+	return out
+}
+
+// pathEscape keeps an id in one segment of a path.
+func pathEscape(id string) string {
+	return strings.NewReplacer("%", "%25", "/", "%2F", "?", "%3F", "#", "%23", " ", "%20").Replace(id)
+}
+
+func (s *service) postRetrigger(ctx context.Context, in *struct {
+	entityInput
+	Force bool `query:"force" doc:"Also a build that neither failed nor was canceled"`
+	Body  retriggerBody
+}) (*acceptedOutput, error) {
+	ref, err := in.ref()
+	if err != nil {
+		return nil, err
+	}
+	caller := auth.CallerFrom(ctx)
+	var it item
+	if in.Body.BuildID != "" {
+		it, err = s.index.Get(ctx, caller, ref, in.Body.BuildID, allow(ctx, retriggerPermission))
+	} else {
+		var d description
+		if d, err = in.Body.describe(); err == nil {
+			it, err = s.find(ctx, caller, ref, d, allow(ctx, retriggerPermission))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	result, err := s.retrigger(ctx, it, in.Force, in.Body.Extra, caller)
+	if err != nil {
+		return nil, err
+	}
+	return accept(it.Object, it.Place, result, it.Value.URL), nil
+}
+
+func (s *service) postStart(ctx context.Context, in *struct {
+	entityInput
+	Body startBody
+}) (*acceptedOutput, error) {
+	ref, err := in.ref()
+	if err != nil {
+		return nil, err
+	}
+	caller := auth.CallerFrom(ctx)
+	o, places, err := s.index.Places(ctx, caller, ref, allow(ctx, startPermission))
+	if err != nil {
+		return nil, err
+	}
+	p, result, err := s.start(ctx, o, places, in.Body, caller)
+	if err != nil {
+		return nil, err
+	}
+	return accept(o, p, result, ""), nil
+}
+
+// TaskStatus is a platform task and who serves it.
+type TaskStatus struct {
+	task.Info
+	Providers []task.Serving `json:"providers" nullable:"false" doc:"Which providers serve it, and which of its actions each offers"`
+}
+
+func (s *service) tasks(context.Context, *struct{}) (*struct{ Body blueprint.List[TaskStatus] }, error) {
+	list := blueprint.List[TaskStatus]{Items: []TaskStatus{}}
+	for _, info := range s.infos() {
+		list.Items = append(list.Items, TaskStatus{Info: info, Providers: s.engine.Serving(info.Name)})
+	}
+	list.PageInfo.Limit = len(list.Items)
+	return &struct{ Body blueprint.List[TaskStatus] }{list}, nil
+}
+
+// Delivered is the answer to a webhook.
+type Delivered struct {
+	Changed int `json:"changed" doc:"How many items were new or changed"`
+}
+
+func (s *service) hook(ctx context.Context, in *struct {
+	Provider string `path:"provider" maxLength:"100" doc:"Name of the provider in the configuration"`
+	Headers  blueprint.Headers
+	RawBody  []byte
+}) (*struct{ Body Delivered }, error) {
+	n, err := s.engine.Deliver(ctx, in.Provider, http.Header(in.Headers.Header), in.RawBody)
+	return &struct{ Body Delivered }{Delivered{Changed: n}}, err
+}

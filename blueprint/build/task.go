@@ -1,0 +1,192 @@
+package build
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/task"
+)
+
+// Task is the platform task of builds. docs/tasks/build.md argues its base set.
+var Task = task.Task[slipway.Build]{
+	Name:       "build",
+	Text:       "One run of an automated pipeline that a change of code, a person or a clock has caused.",
+	Permission: readPermission,
+	Base:       []string{"id", "entityRef", "provider", "pipeline", "attempt", "status", "createdAt", "startedAt", "finishedAt", "url", "triggeredBy"},
+	Actions:    []string{"retrigger", "start", "logs"},
+	Statuses: []string{
+		string(slipway.BuildStarting), string(slipway.BuildRunning), string(slipway.BuildSucceeded), string(slipway.BuildFailed),
+		string(slipway.BuildCanceled), string(slipway.BuildSkipped), string(slipway.BuildUnknown),
+	},
+	// Where filters meet, the first leads: a person has fewer builds than a pipeline, a pipeline fewer than the main branch.
+	Fields: []task.Field[slipway.Build]{
+		{Name: "triggeredBy", Text: "who caused it: id, name, e-mail address or entity ref; me is the caller", Person: true, Of: whoOf},
+		{Name: "pipeline", Text: "id or name of the pipeline", Of: func(b *slipway.Build) []string { return []string{b.Pipeline.ID, b.Pipeline.Name} }},
+		{Name: "branch", Text: "branch or tag that was built", Of: branchOf},
+	},
+	Row:   row,
+	Adorn: adorn,
+	List: func(p *provider.Provider) func(context.Context, string, provider.ListOptions) (provider.Page[slipway.Build], error) {
+		if p.Builds == nil {
+			return nil
+		}
+		return p.Builds.List
+	},
+	Get: func(p *provider.Provider) func(context.Context, string, string) (slipway.Build, error) {
+		if p.Builds == nil {
+			return nil
+		}
+		return p.Builds.Get
+	},
+	Gone:  gone,
+	Of:    func(d provider.Delivery) *slipway.Build { return d.Build },
+	Can:   can,
+	Event: eventOf,
+}
+
+func whoOf(b *slipway.Build) []string {
+	p := b.TriggeredBy
+	if p == nil {
+		return nil
+	}
+	return []string{p.ID, p.Email, p.Name, p.EntityRef}
+}
+
+func branchOf(b *slipway.Build) []string {
+	if b.Commit == nil {
+		return nil
+	}
+	return []string{b.Commit.Branch}
+}
+
+// row orders the states of one build. Where the vendor dates its changes, that is the order. Where it does not, a later attempt is newer, and within one a build
+// only goes forward.
+func row(b *slipway.Build) task.Row {
+	r := task.Row{ID: b.ID, Created: b.CreatedAt, Status: string(b.Status), Finished: b.Status.Finished() || b.FinishedAt != nil}
+	switch {
+	case b.UpdatedAt != nil:
+		r.Version = b.UpdatedAt.UnixMicro()
+	case r.Finished:
+		r.Version = int64(b.Attempt)<<2 | 2
+	case b.Status != slipway.BuildStarting:
+		r.Version = int64(b.Attempt)<<2 | 1
+	default:
+		r.Version = int64(b.Attempt) << 2
+	}
+	return r
+}
+
+func adorn(b *slipway.Build, p slipway.ProviderRef, person func(*slipway.Person)) {
+	b.ID = p.Name + ":" + b.ID
+	b.Provider = p
+	b.Retriggerable = retriggerable(b.Status)
+	if b.TriggeredBy != nil {
+		by := *b.TriggeredBy
+		person(&by)
+		b.TriggeredBy = &by
+	}
+}
+
+// retriggerable says which builds may be run again without force.
+func retriggerable(s slipway.BuildStatus) bool {
+	return s == slipway.BuildFailed || s == slipway.BuildCanceled
+}
+
+// gone is a build that the vendor deleted while we thought that it ran: how it ended is not known.
+func gone(b *slipway.Build) {
+	end := b.CreatedAt
+	if b.StartedAt != nil {
+		end = *b.StartedAt
+	}
+	b.Status, b.Detail, b.FinishedAt, b.Blocked, b.Retriggerable = slipway.BuildUnknown, "the provider no longer has it", &end, false, false
+}
+
+func can(p *provider.Provider) []string {
+	var list []string
+	if p.Builds.Retrigger != nil {
+		list = append(list, "retrigger")
+	}
+	if p.Builds.Start != nil {
+		list = append(list, "start")
+	}
+	if p.Builds.Logs != nil {
+		list = append(list, "logs")
+	}
+	return list
+}
+
+// The events of a build, in the words of CDEvents 0.4. One is sent to each entity that the build belongs to.
+const (
+	eventQueued   = "dev.cdevents.pipelinerun.queued.0.2.0"
+	eventStarted  = "dev.cdevents.pipelinerun.started.0.2.0"
+	eventFinished = "dev.cdevents.pipelinerun.finished.0.2.0"
+)
+
+var events = []event.Type{
+	{Name: eventQueued, Text: "A build was asked for and has not begun yet", Object: "entity"},
+	{Name: eventStarted, Text: "A build has begun", Object: "entity"},
+	{Name: eventFinished, Text: "A build has ended: succeeded, failed, canceled or skipped", Object: "entity"},
+}
+
+// cdEvent is a CDEvent: the vocabulary that other tools know, with the build itself as custom data.
+type cdEvent struct {
+	Context struct {
+		Version   string    `json:"version"`
+		ID        string    `json:"id"`
+		Source    string    `json:"source"`
+		Type      string    `json:"type"`
+		Timestamp time.Time `json:"timestamp"`
+	} `json:"context"`
+	Subject struct {
+		ID      string `json:"id"`
+		Source  string `json:"source"`
+		Type    string `json:"type"`
+		Content struct {
+			PipelineName string `json:"pipelineName"`
+			URL          string `json:"url,omitempty"`
+			Outcome      string `json:"outcome,omitempty"`
+			Errors       string `json:"errors,omitempty"`
+		} `json:"content"`
+	} `json:"subject"`
+	CustomData            *slipway.Build `json:"customData"`
+	CustomDataContentType string         `json:"customDataContentType"`
+}
+
+func eventOf(before, now *slipway.Build) (string, any) {
+	if before != nil && before.Status == now.Status && before.Attempt == now.Attempt {
+		return "", nil
+	}
+	var e cdEvent
+	switch {
+	case now.Status == slipway.BuildStarting:
+		e.Context.Type = eventQueued
+	case now.Status == slipway.BuildRunning:
+		e.Context.Type = eventStarted
+	case now.Status.Finished():
+		e.Context.Type = eventFinished
+		e.Subject.Content.Outcome = map[slipway.BuildStatus]string{
+			slipway.BuildSucceeded: "success", slipway.BuildFailed: "failure", slipway.BuildCanceled: "cancel", slipway.BuildSkipped: "cancel",
+		}[now.Status]
+		if now.Status != slipway.BuildSucceeded {
+			e.Subject.Content.Errors = now.Detail
+		}
+	default:
+		return "", nil
+	}
+	e.Context.Version, e.Context.ID, e.Context.Source = "0.4.1", uuid.Must(uuid.NewV7()).String(), "/slipway/build"
+	e.Context.Timestamp = now.CreatedAt
+	for _, t := range []*time.Time{now.StartedAt, now.UpdatedAt, now.FinishedAt} {
+		if t != nil {
+			e.Context.Timestamp = *t
+		}
+	}
+	e.Subject.ID, e.Subject.Source, e.Subject.Type = now.ID, "/slipway/provider/"+now.Provider.Name, "pipelineRun"
+	e.Subject.Content.PipelineName, e.Subject.Content.URL = now.Pipeline.Name, now.URL
+	e.CustomData, e.CustomDataContentType = now, "application/json"
+	return e.Context.Type, e
+}
