@@ -45,7 +45,7 @@ type Worker struct {
 	Timeout     time.Duration // of one run; default 1 minute
 	MaxAttempts int           // default 10; then the job is discarded (kept, with its errors, until retention)
 	Text        string        // what it does, for people
-	Parallel    int           // how many of this kind at once on this replica; 0: no limit of its own
+	Parallel    int           // how many of this kind at once on this replica; 0: only the limit of its queue. A kind with a limit has a line of its own
 	work        func(ctx context.Context, raw json.RawMessage) error
 }
 

@@ -371,6 +371,20 @@ func TestARunThatTakesTooLongIsEnded(t *testing.T) {
 	})
 }
 
+func TestAStoredFailureShowsNoCause(t *testing.T) {
+	t.Parallel()
+	for want, err := range map[string]error{
+		"plain": errors.New("plain"),
+		"repository x: unavailable: the host does not answer": fmt.Errorf("repository x: %w",
+			slipway.Errorf(slipway.Unavailable, "the host does not answer").WithCause(errors.New("secret"))),
+		"invalid: no": Final(slipway.Errorf(slipway.Invalid, "no").WithCause(errors.New("secret"))),
+	} {
+		if got := printable(err); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 func TestDoneEndsAJobWithItsEffect(t *testing.T) {
 	each(t, func(t *testing.T, db *store.DB) {
 		q := newQueue(t, db)

@@ -49,8 +49,11 @@ type Queue struct {
 	token  string  // marks this queue's own notifications
 }
 
-// New makes a queue on a database with Migrations applied. It touches nothing.
+// New makes a queue on a database with Migrations applied. It touches nothing. Without a log, failures are only stored.
 func New(db *store.DB, log *slog.Logger) *Queue {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	q := &Queue{
 		Grace: 20 * time.Second, Workers: 16, db: db, log: log,
 		workers: map[string]Worker{}, schedules: map[string]Schedule{},
@@ -210,7 +213,18 @@ type Filter struct {
 	Limit   int   // default 50, at most 500
 }
 
-// List gives jobs, newest first.
+// inState says a state in the words of the partial indexes, which parameters would not match: a rare state must not read all of the others.
+var inState = map[State]string{
+	Scheduled: "state IN ('scheduled', 'retrying') AND state = 'scheduled'",
+	Available: "state = 'available'",
+	Running:   "state = 'running'",
+	Retrying:  "state IN ('scheduled', 'retrying') AND state = 'retrying'",
+	Completed: "state = 'completed'",
+	Canceled:  "state = 'canceled'",
+	Discarded: "state = 'discarded'",
+}
+
+// List gives jobs, newest first. A state that does not exist is Invalid.
 func (q *Queue) List(ctx context.Context, f Filter) ([]Job, error) {
 	if f.Limit <= 0 {
 		f.Limit = 50
@@ -236,13 +250,20 @@ func (q *Queue) List(ctx context.Context, f Filter) ([]Job, error) {
 	}
 	in("kind", f.Kinds)
 	in("queue", f.Queues)
-	// One limited scan of the index (state, id) for each state: a rare state must not read all of the others.
 	part := "SELECT " + columns + " FROM job WHERE " + strings.Join(where, " AND ")
 	query := part
 	if len(f.States) > 0 {
 		var parts []string
-		for _, s := range f.States {
-			parts = append(parts, "SELECT * FROM ("+part+" AND state = "+param(s)+" ORDER BY id DESC LIMIT $1) AS "+fmt.Sprintf("s%d", len(parts)))
+		for i, s := range f.States {
+			condition, ok := inState[s]
+			if !ok {
+				return nil, slipway.Errorf(slipway.Invalid, "there is no state %q", s)
+			}
+			order := "id"
+			if s == Running || s == Scheduled || s == Retrying {
+				order = "id + 0" // few rows: SQLite is not to look for them along the primary key
+			}
+			parts = append(parts, fmt.Sprintf("SELECT * FROM (%s AND %s ORDER BY %s DESC LIMIT $1) AS s%d", part, condition, order, i))
 		}
 		query = "SELECT * FROM (" + strings.Join(parts, " UNION ALL ") + ") AS s"
 	}
@@ -327,8 +348,10 @@ type Count struct {
 // would cost more than it tells; OnRun counts them as they happen.
 func (q *Queue) Stats(ctx context.Context) ([]Count, error) {
 	rows, err := q.db.QueryContext(ctx, `
-		SELECT queue, state, count(*) FROM job WHERE state = 'available' GROUP BY queue, state
-		UNION ALL SELECT queue, state, count(*) FROM job WHERE state IN ('running', 'retrying', 'scheduled', 'discarded') GROUP BY queue, state
+		SELECT queue, 'available', count(*) FROM job WHERE state = 'available' GROUP BY queue
+		UNION ALL SELECT queue, 'running', count(*) FROM job WHERE state = 'running' GROUP BY queue
+		UNION ALL SELECT queue, state, count(*) FROM job WHERE state IN ('scheduled', 'retrying') GROUP BY queue, state
+		UNION ALL SELECT queue, 'discarded', count(*) FROM job WHERE state = 'discarded' GROUP BY queue
 		ORDER BY 1, 2`)
 	if err != nil {
 		return nil, store.Err(err)

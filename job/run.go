@@ -197,7 +197,7 @@ func (r *runner) dispatch(ctx context.Context) {
 			if g == nil {
 				break
 			}
-			if err := r.claim(ctx, g, n); err != nil {
+			if err := r.claim(g, n); err != nil {
 				if ctx.Err() == nil {
 					r.q.log.WarnContext(ctx, "jobs cannot be claimed", "queue", g.queue, "error", err)
 				}
@@ -307,8 +307,10 @@ func (r *runner) waiting(ctx context.Context) ([]string, error) {
 	return queues, store.Err(rows.Err())
 }
 
-// claim takes up to n jobs of the group and starts them.
-func (r *runner) claim(ctx context.Context, g *group, n int) error {
+// claim takes up to n jobs of the group and starts them. It does not end with Run's context: a commit without an answer would leave jobs that run nowhere.
+func (r *runner) claim(g *group, n int) error {
+	ctx, cancel := context.WithTimeout(r.base, 10*time.Second)
+	defer cancel()
 	args := []any{g.queue, n, r.replica.Load(), store.At(r.q.now())}
 	marks := make([]string, len(g.kinds))
 	for i, kind := range g.kinds {
@@ -457,11 +459,11 @@ func (r *runner) judge(ctx context.Context, t *task, err error, took time.Durati
 		log.WarnContext(ctx, "job failed after it was done; it stays completed", "error", err)
 		return res
 	}
-	switch cause := context.Cause(ctx); {
-	case cause == errStopping, cause == errLost:
+	switch context.Cause(ctx) {
+	case errStopping, errLost:
 		res.outcome = giveBack
 		return res
-	case cause == errCanceled:
+	case errCanceled:
 		log.InfoContext(ctx, "job canceled while it ran")
 		res.outcome = failed
 		return res
@@ -518,9 +520,13 @@ func addFailure(all []Failure, f Failure) []Failure {
 	return all[max(0, len(all)-maxFailures):]
 }
 
-// printable makes an error's text one that every database takes.
+// printable makes an error's text one that people may read, so without the cause of a coded error, and that every database takes.
 func printable(err error) string {
-	s := strings.ReplaceAll(strings.ToValidUTF8(err.Error(), "�"), "\x00", "�")
+	s := err.Error()
+	if coded, ok := errors.AsType[*slipway.Error](err); ok {
+		s = strings.Replace(s, coded.Error(), fmt.Sprintf("%s: %s", coded.Code, coded.Message), 1)
+	}
+	s = strings.ReplaceAll(strings.ToValidUTF8(s, "�"), "\x00", "�")
 	if len(s) > maxText {
 		s = strings.ToValidUTF8(s[:maxText], "") + " …"
 	}

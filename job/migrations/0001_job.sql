@@ -21,13 +21,15 @@ CREATE TABLE job (
     finished_at  BIGINT,
     errors       TEXT NOT NULL DEFAULT '[]'
 );
+-- Every index but one is partial and small: most jobs are completed ones, and a full index on the state would be taken by SQLite for everything.
 -- The kind lies in the index so that jobs which no replica knows cost no row reads.
 CREATE INDEX job_available ON job (queue, priority, id, kind) WHERE state = 'available';
 CREATE INDEX job_due ON job (scheduled_at) WHERE state IN ('scheduled', 'retrying');
 CREATE INDEX job_running ON job (replica) WHERE state = 'running';
 CREATE UNIQUE INDEX job_unique ON job (kind, unique_key)
     WHERE unique_key IS NOT NULL AND state IN ('available', 'running', 'retrying', 'scheduled');
-CREATE INDEX job_state ON job (state, id);
+CREATE INDEX job_canceled ON job (id) WHERE state = 'canceled';
+CREATE INDEX job_discarded ON job (id) WHERE state = 'discarded';
 CREATE INDEX job_finished ON job (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX job_of_schedule ON job (schedule, id) WHERE schedule IS NOT NULL;
 
