@@ -59,7 +59,7 @@ type key struct {
 
 // OpenKeyring reads the key file at path. When there is none, create makes one with a fresh key, mode
 // 0600; of several processes that create the same file at once one wins and all use its key. A file that
-// group or others may touch is refused, as is a damaged one.
+// others may touch, or a group may write, is refused, as is a damaged one.
 func OpenKeyring(path string, create bool) (*Keyring, error) {
 	k := &Keyring{path: path}
 	err := k.load()
@@ -217,7 +217,8 @@ func (k *Keyring) load() error {
 	if !info.Mode().IsRegular() || info.Size() > keyFileSize {
 		return slipway.Errorf(slipway.Invalid, "%s is not a key file: a key file is a short text file", k.path)
 	}
-	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
+	// A group may read it: that is how Kubernetes mounts a secret for a user who is not root.
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o037 != 0 {
 		return slipway.Errorf(slipway.Invalid, "the key file %s is open to others (mode %04o): run chmod 600 on it", k.path, info.Mode().Perm())
 	}
 	text, err := io.ReadAll(io.LimitReader(f, keyFileSize))

@@ -186,7 +186,7 @@ func TestBadKeyFilesAreRefused(t *testing.T) {
 		content string
 		mode    os.FileMode
 	}{
-		"readable by the group": {good, 0o640},
+		"writable by the group": {good, 0o660},
 		"readable by all":       {good, 0o604},
 		"empty":                 {"", 0o600},
 		"only a comment":        {"# keys\n", 0o600},
@@ -196,7 +196,10 @@ func TestBadKeyFilesAreRefused(t *testing.T) {
 		"garbage":               {"\x00\xff\x00", 0o600},
 	} {
 		path := filepath.Join(t.TempDir(), "master.key")
-		if err := os.WriteFile(path, []byte(c.content), c.mode); err != nil {
+		if err := os.WriteFile(path, []byte(c.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, c.mode); err != nil { // past the umask
 			t.Fatal(err)
 		}
 		_, err := OpenKeyring(path, true)

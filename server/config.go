@@ -125,6 +125,9 @@ func (c *Config) Resolve() error {
 			fault("server.externalURL", "%q is no http or https address", u)
 		}
 	}
+	if err := c.Fetch.Validate(); err != nil {
+		faults = append(faults, err)
+	}
 	for _, p := range c.Server.TrustedProxies {
 		if _, err := parsePrefix(p); err != nil {
 			fault("server.trustedProxies", "%q is neither an address nor a network", p)
