@@ -1,0 +1,253 @@
+// Package catalog is the blueprint of the software catalog: it registers locations (files that describe entities), reads them again
+// when they change, and answers entities by name and by filter, in the shapes of Backstage's catalog API. The tables
+// of entities and the rights to read them are package entity's; a location owns what it brings.
+package catalog
+
+import (
+	"context"
+	"crypto/sha1" //nolint:gosec // Backstage names locations so; nothing hangs on it
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/job"
+	"github.com/slipway-platform/slipway/store"
+)
+
+//go:embed migrations
+var migrationFiles embed.FS
+
+//go:embed README.md
+var readme string
+
+// Config is the section catalog of the configuration.
+type Config struct {
+	Locations []Place          `yaml:"locations" doc:"Locations that are registered at start, and removed again once they no longer stand here"`
+	Refresh   slipway.Duration `yaml:"refresh" doc:"How long after reading a location it is read again, at least 30 s; a location that fails is tried again later and later"`
+	Kinds     []string         `yaml:"kinds" doc:"Kinds of entities that are accepted"`
+}
+
+// Place is where entities are described.
+type Place struct {
+	Type   string `json:"type" yaml:"type" enum:"url,file" doc:"url, or file: a file of the server below one of fetch.fileRoots" example:"url"`
+	Target string `json:"target" yaml:"target" minLength:"1" maxLength:"2048" doc:"Address or path" example:"https://git.example.com/shop/web/blob/main/catalog-info.yaml"`
+}
+
+// DefaultConfig is what holds where nothing is said.
+func DefaultConfig() *Config {
+	return &Config{
+		Refresh: slipway.Duration(5 * time.Minute),
+		Kinds:   []string{"Component", "API", "Resource", "System", "Domain", "Group", "User", "Location", "Template"},
+	}
+}
+
+// Validate reports all faults together.
+func (c *Config) Validate() error {
+	var faults []error
+	if c.Refresh.Std() < 30*time.Second {
+		faults = append(faults, errors.New("refresh: it must be at least 30s"))
+	}
+	for i, p := range c.Locations {
+		if err := p.check(); err != nil {
+			faults = append(faults, fmt.Errorf("locations[%d]: %w", i, err))
+		}
+	}
+	for _, k := range c.Kinds {
+		if err := (slipway.EntityRef{Kind: k, Namespace: slipway.DefaultNamespace, Name: "x"}).Validate(); err != nil {
+			faults = append(faults, fmt.Errorf("kinds: %q: %s", k, err.Message))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (p Place) check() error {
+	switch {
+	case p.Type != "url" && p.Type != "file":
+		return fmt.Errorf("type %q is not known; write url or file", clip(p.Type))
+	case p.Target == "" || len(p.Target) > 2048 || strings.ContainsRune(p.Target, 0):
+		return errors.New("target must be an address or a path, at most 2048 bytes")
+	}
+	return nil
+}
+
+// file is the name of the place's file, for messages.
+func (p Place) file() string {
+	name := p.Target
+	if u, err := url.Parse(p.Target); err == nil && p.Type == "url" {
+		name = u.Path
+	}
+	if name = path.Base(name); name == "." || name == "/" {
+		return "catalog-info.yaml"
+	}
+	return clip(name)
+}
+
+// ref is what Backstage calls the location's own entity.
+func (p Place) ref() string {
+	sum := sha1.Sum([]byte(p.Type + ":" + p.Target)) //nolint:gosec // see the import
+	return "location:default/generated-" + hex.EncodeToString(sum[:])
+}
+
+// accepted is the set of kinds, in lower case.
+func accepted(kinds []string) map[string]bool {
+	set := map[string]bool{}
+	for _, k := range kinds {
+		set[strings.ToLower(k)] = true
+	}
+	return set
+}
+
+// document gives the address of the file itself where a git host's page of it was given: pages hold HTML.
+func document(target string) string {
+	u, err := url.Parse(target)
+	if err != nil {
+		return target
+	}
+	parts := strings.SplitN(strings.TrimPrefix(u.EscapedPath(), "/"), "/", 4)
+	switch {
+	case u.Host == "github.com" && len(parts) == 4 && parts[2] == "blob":
+		return "https://raw.githubusercontent.com/" + parts[0] + "/" + parts[1] + "/" + parts[3]
+	case strings.Contains(u.Path, "/-/blob/"): // GitLab
+		u.Path, u.RawPath = strings.Replace(u.Path, "/-/blob/", "/-/raw/", 1), ""
+	case len(parts) == 4 && parts[2] == "src" && (strings.HasPrefix(parts[3], "branch/") || strings.HasPrefix(parts[3], "tag/") || strings.HasPrefix(parts[3], "commit/")): // Gitea, Forgejo
+		u.Path, u.RawPath = "/"+parts[0]+"/"+parts[1]+"/raw/"+parts[3], ""
+	}
+	return u.String()
+}
+
+// Annotations that the catalog sets on what it reads.
+const (
+	annotationLocation = "backstage.io/managed-by-location"
+	annotationOrigin   = "backstage.io/managed-by-origin-location"
+)
+
+// mark notes on entities where they come from.
+func (p Place) mark(entities []*slipway.Entity) {
+	for _, e := range entities {
+		if e.Metadata.Annotations == nil {
+			e.Metadata.Annotations = map[string]string{}
+		}
+		e.Metadata.Namespace = e.Ref().Namespace
+		e.Metadata.Annotations[annotationLocation] = p.Type + ":" + p.Target
+		e.Metadata.Annotations[annotationOrigin] = p.Type + ":" + p.Target
+	}
+}
+
+// The permissions.
+const (
+	refreshEntity  = "catalog.entity.refresh"
+	createLocation = "catalog.location.create"
+	readLocations  = "catalog.location.read"
+	deleteLocation = "catalog.location.delete"
+)
+
+type service struct {
+	*blueprint.Host
+	db     *store.DB
+	config *Config
+	kinds  map[string]bool
+}
+
+func open(_ context.Context, h *blueprint.Host) (any, error) {
+	s := &service{Host: h, db: h.DB("main"), config: h.Config.(*Config)}
+	s.kinds = accepted(s.config.Kinds)
+	if h.Entities.Announce == nil {
+		h.Entities.Announce = h.Events.Announce
+	}
+	if h.Entities.Revisions == nil {
+		h.Entities.Revisions = h.Revisions
+	}
+	h.Go("configured locations", s.keepConfigured)
+	return s, nil
+}
+
+// Blueprint is the catalog.
+var Blueprint = blueprint.Blueprint{
+	Name:      "catalog",
+	Version:   "0.1.0",
+	Summary:   "Entities: what there is, who owns it, and where vendors know it",
+	Stability: blueprint.Experimental,
+	Config:    func() any { return DefaultConfig() },
+	Mounts:    []blueprint.Mount{{Prefix: "/api/catalog", Dialect: blueprint.Backstage}},
+	Permissions: []auth.Permission{
+		{Name: entity.ReadPermission, Text: "Read an entity, and with it its builds, events and metrics", Object: "entity"},
+		{Name: refreshEntity, Text: "Have the location of an entity read again", Object: "entity"},
+		{Name: createLocation, Text: "Register a location"},
+		{Name: readLocations, Text: "Read locations and what is wrong with them"},
+		{Name: deleteLocation, Text: "Remove a location with the entities that it brings"},
+	},
+	Databases: []blueprint.Database{{Name: "main", Migrations: must(fs.Sub(migrationFiles, "migrations")), Tables: []string{"catalog_location"}}},
+	Events:    event.EntityTypes,
+	Jobs: []blueprint.Job{
+		blueprint.Work((*service).readLocation, job.Worker{Text: "Read a location and store what changed", Timeout: 2 * time.Minute, Parallel: 4}),
+		blueprint.Work((*service).removeLocation, job.Worker{Text: "Remove what a location brought", Timeout: 5 * time.Minute}),
+		blueprint.Work((*service).readDue, job.Worker{Text: "Have the locations read whose time has come", Timeout: time.Minute}),
+	},
+	Schedules: []job.Schedule{
+		{Name: "catalog.refresh", Text: "Reads locations again once catalog.refresh has passed", Every: 30 * time.Second, Args: readDue{}},
+	},
+	Operations: []blueprint.Operation{
+		blueprint.Handle((*service).register, blueprint.Operation{
+			ID: "catalog.register", Method: http.MethodPost, Path: "/api/catalog/locations", Tag: "Locations", Status: http.StatusCreated,
+			Summary: "Register a location",
+			Description: "The target is read at once, for 5 seconds at most. When nothing in it can be used, the answer is 400 with the reason. When some of it can, the good " +
+				"entities are stored and the faults listed. When it does not answer in time, it is read later. The status is always `processing`: " +
+				"`GET /api/catalog/locations/{id}` says how it stands. With `dryRun`, nothing is stored.",
+			Permission: createLocation, Errors: []slipway.Code{slipway.Conflict}, Idempotent: true, Timeout: 20 * time.Second,
+			RequestExample: Place{"url", "https://git.example.com/shop/web/blob/main/catalog-info.yaml"},
+		}),
+		blueprint.Handle((*service).locations, blueprint.Operation{
+			ID: "catalog.locations", Method: http.MethodGet, Path: "/api/catalog/locations", Tag: "Locations",
+			Summary: "List locations", Permission: readLocations,
+		}),
+		blueprint.Handle((*service).location, blueprint.Operation{
+			ID: "catalog.location", Method: http.MethodGet, Path: "/api/catalog/locations/{id}", Tag: "Locations",
+			Summary: "Get a location, how it stands and what is wrong with it", Permission: readLocations, Errors: []slipway.Code{slipway.NotFound},
+		}),
+		blueprint.Handle((*service).unregister, blueprint.Operation{
+			ID: "catalog.unregister", Method: http.MethodDelete, Path: "/api/catalog/locations/{id}", Tag: "Locations",
+			Summary: "Remove a location", Description: "The entities that it brings go with it.",
+			Permission: deleteLocation, Errors: []slipway.Code{slipway.NotFound, slipway.Conflict},
+		}),
+		blueprint.Handle((*service).entities, blueprint.Operation{
+			ID: "catalog.entities", Method: http.MethodGet, Path: "/api/catalog/entities", Tag: "Entities",
+			Summary: "List entities",
+			Description: "`filter` takes conditions `key=value` joined by commas, which must all hold; the same key twice means either value; a key alone means that the field is " +
+				"there. `filter` may be repeated: one of them must hold. Keys are paths such as `spec.type` or `metadata.annotations.github.com/project-slug`, also " +
+				"`relations.ownedBy=group:default/shop`. Case does not matter. With more entities than `limit`, the `Link` header has the next page.",
+			Permission: entity.ReadPermission, OnObject: true,
+		}),
+		blueprint.Handle((*service).entity, blueprint.Operation{
+			ID: "catalog.entity", Method: http.MethodGet, Path: "/api/catalog/entities/by-name/{kind}/{namespace}/{name}", Tag: "Entities",
+			Summary: "Get an entity", Permission: entity.ReadPermission, OnObject: true, Errors: []slipway.Code{slipway.NotFound},
+		}),
+		blueprint.Handle((*service).refresh, blueprint.Operation{
+			ID: "catalog.refresh", Method: http.MethodPost, Path: "/api/catalog/refresh", Tag: "Entities", Status: http.StatusOK,
+			Summary: "Have the location of an entity read again", Permission: refreshEntity, OnObject: true, Errors: []slipway.Code{slipway.NotFound},
+		}),
+	},
+	Commands: []func(*blueprint.Client) *cobra.Command{commands},
+	Pages:    []blueprint.Page{{Slug: "catalog", Title: "The catalog", Text: readme}},
+	Open:     open,
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

@@ -1,0 +1,72 @@
+package catalog
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+
+	"github.com/slipway-platform/slipway"
+)
+
+// fields picks parts of an entity; nil takes all of it.
+type fields []string
+
+func parseFields(s string) (fields, error) {
+	var f fields
+	for _, p := range strings.Split(s, ",") {
+		if p = strings.TrimSpace(p); p == "" {
+			continue
+		}
+		if strings.ContainsAny(p, "[]") {
+			return nil, slipway.Errorf(slipway.Invalid, "fields takes paths such as metadata.name; %q would pick from a list", clip(p))
+		}
+		f = append(f, p)
+	}
+	if len(f) > 100 {
+		return nil, slipway.Errorf(slipway.Invalid, "fields takes at most 100 paths")
+	}
+	return f, nil
+}
+
+// of gives the document with only the fields; absent ones are left out.
+func (f fields) of(doc json.RawMessage) (json.RawMessage, error) {
+	if f == nil {
+		return doc, nil
+	}
+	var tree map[string]any
+	dec := json.NewDecoder(bytes.NewReader(doc))
+	dec.UseNumber()
+	if err := dec.Decode(&tree); err != nil {
+		return nil, err
+	}
+	out := map[string]any{}
+	for _, path := range f {
+		pick(tree, path, out)
+	}
+	return json.Marshal(out)
+}
+
+// pick copies what stands at a path. A key may hold dots itself (metadata.annotations.github.com/project-slug): the longest one that
+// is there counts.
+func pick(from map[string]any, path string, into map[string]any) bool {
+	if v, ok := from[path]; ok {
+		into[path] = v
+		return true
+	}
+	for end := strings.LastIndexByte(path, '.'); end > 0; end = strings.LastIndexByte(path[:end], '.') {
+		key := path[:end]
+		inner, ok := from[key].(map[string]any)
+		if !ok {
+			continue
+		}
+		if whole, there := into[key].(map[string]any); there {
+			return pick(inner, path[end+1:], whole)
+		}
+		picked := map[string]any{}
+		if pick(inner, path[end+1:], picked) {
+			into[key] = picked
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,439 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// readAtOnce is how long a registration waits for its target.
+const readAtOnce = 5 * time.Second
+
+// Location is a location as it is answered.
+type Location struct {
+	ID        string     `json:"id" doc:"Id"`
+	Type      string     `json:"type" enum:"url,file" doc:"What the target is"`
+	Target    string     `json:"target" doc:"Address or path"`
+	EntityRef string     `json:"entityRef" doc:"Ref that Backstage gives the location"`
+	Origin    string     `json:"origin,omitempty" enum:"api,config" doc:"Who registered it"`
+	Status    string     `json:"status,omitempty" enum:"processing,ready,faulty,failed" doc:"processing, not read yet; ready; faulty, some of it could not be used; failed, it could not be read, and what it brought before is kept"`
+	Error     string     `json:"error,omitempty" doc:"Why it could not be read"`
+	Faults    []string   `json:"faults,omitempty" doc:"What is wrong in it"`
+	ReadAt    *time.Time `json:"readAt,omitempty" nullable:"true" doc:"When it was last read"`
+	NextRead  *time.Time `json:"nextRead,omitempty" nullable:"true" doc:"When it is read again"`
+}
+
+func shown(l row) Location {
+	return Location{ID: l.ID, Type: l.Type, Target: l.Target, EntityRef: l.ref(), Origin: l.Origin, Status: l.Status,
+		Error: l.Error, Faults: l.Faults, ReadAt: l.ReadAt.Ptr(), NextRead: l.NextRead.Ptr()}
+}
+
+// Registered is the answer to a registration.
+type Registered struct {
+	LocationID string            `json:"locationId,omitempty" doc:"Id of the location; absent in a dry run"`
+	Type       string            `json:"type" doc:"As asked"`
+	Target     string            `json:"target" doc:"As asked"`
+	Status     string            `json:"status" doc:"processing; the location itself says how it stands" example:"processing"`
+	Location   Location          `json:"location" doc:"The location"`
+	Entities   []*slipway.Entity `json:"entities" doc:"What was read so far"`
+	Faults     []string          `json:"faults,omitempty" doc:"What could not be used, and why"`
+	Exists     *bool             `json:"exists,omitempty" nullable:"true" doc:"In a dry run: whether the location is registered already"`
+}
+
+type registerInput struct {
+	DryRun bool `query:"dryRun" doc:"Read the target and answer, but store nothing"`
+	Body   Place
+}
+
+// registerOutput may hold an error: the 400 of this operation is {"error":"text"}, unlike the others of the catalog.
+type registerOutput struct {
+	Status int
+	Body   blueprint.Raw[Registered]
+}
+
+func (s *service) register(ctx context.Context, in *registerInput) (*registerOutput, error) {
+	p := in.Body
+	if err := s.readable(p); err != nil {
+		return refused(reason(err))
+	}
+	known, err := findLocation(ctx, s.db, p)
+	exists := err == nil
+	switch {
+	case err != nil && slipway.CodeOf(err) != slipway.NotFound:
+		return nil, err
+	case exists && !in.DryRun && known.Status == removing:
+		return nil, slipway.Errorf(slipway.Conflict, "this location is just being removed; try again in a moment")
+	case exists && !in.DryRun:
+		return nil, slipway.Errorf(slipway.Conflict, "this location is registered already, as %s", known.ID)
+	}
+
+	reading, cancel := context.WithTimeout(ctx, readAtOnce)
+	c, err := s.fetchContent(reading, p, nil)
+	cancel()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	later := err != nil && (slipway.CodeOf(err) == slipway.Unavailable || errors.Is(err, context.DeadlineExceeded))
+	if err != nil && (!later || in.DryRun) {
+		return refused(fmt.Sprintf("The target could not be read: %s", reason(err)))
+	}
+	var entities []*slipway.Entity
+	var faults []fault
+	if !later {
+		entities, faults, err = parse(c.data, s.kinds)
+		switch {
+		case err != nil:
+			return refused(fmt.Sprintf("Invalid %s: %s", p.file(), reason(err)))
+		case len(entities) == 0 && len(faults) == 0:
+			return refused(fmt.Sprintf("Invalid %s: it is empty", p.file()))
+		case len(entities) == 0:
+			var texts []string
+			for _, f := range faults {
+				texts = append(texts, f.Message)
+			}
+			return refused(fmt.Sprintf("Invalid %s: %s", p.file(), strings.Join(texts, "; ")))
+		}
+		p.mark(entities)
+	}
+	l := s.newRow(p, fromAPI)
+	answer := Registered{LocationID: l.ID, Type: p.Type, Target: p.Target, Status: processing, Location: shown(l), Entities: entities}
+	for _, f := range faults {
+		answer.Faults = append(answer.Faults, f.String())
+	}
+	if answer.Entities == nil {
+		answer.Entities = []*slipway.Entity{}
+	}
+	if in.DryRun {
+		answer.LocationID, answer.Location.ID, answer.Exists = "", "", &exists
+		return answered(http.StatusCreated, answer)
+	}
+	err = s.db.Write(ctx, func(tx *store.Tx) error {
+		if err := insertLocation(ctx, tx, l); err != nil {
+			if slipway.CodeOf(err) == slipway.Conflict {
+				return slipway.Errorf(slipway.Conflict, "this location is registered already").WithCause(err)
+			}
+			return err
+		}
+		if later {
+			return s.haveRead(ctx, tx, l.ID)
+		}
+		return nil // the schedule reads it should we die before it is stored
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !later {
+		if err := s.apply(ctx, l, c, entities, faults); err != nil {
+			return nil, err
+		}
+		if l, err = getLocation(ctx, s.db, l.ID); err == nil {
+			answer.Location, answer.Faults = shown(l), l.Faults
+		}
+	}
+	return answered(http.StatusCreated, answer)
+}
+
+// readable refuses at once what will never be read.
+func (s *service) readable(p Place) error {
+	if err := p.check(); err != nil {
+		return err
+	}
+	if p.Type == "url" {
+		return s.Fetch.CheckURL(document(p.Target))
+	}
+	return nil
+}
+
+func answered(status int, body any) (*registerOutput, error) {
+	raw, err := json.Marshal(body)
+	return &registerOutput{Status: status, Body: blueprint.Raw[Registered]{JSON: raw}}, err
+}
+
+func refused(text string) (*registerOutput, error) {
+	return answered(http.StatusBadRequest, struct {
+		Error string `json:"error"`
+	}{text})
+}
+
+func asError(err error) (*slipway.Error, bool) { return errors.AsType[*slipway.Error](err) }
+
+type locationItem struct {
+	Data Location `json:"data" doc:"A location"`
+}
+
+type locationsOutput struct {
+	Body []locationItem
+}
+
+func (s *service) locations(ctx context.Context, _ *struct{}) (*locationsOutput, error) {
+	list, err := listLocations(ctx, s.db, `status <> 'removing' ORDER BY created_at, id LIMIT 10000`)
+	if err != nil {
+		return nil, err
+	}
+	out := &locationsOutput{Body: []locationItem{}}
+	for _, l := range list {
+		out.Body = append(out.Body, locationItem{shown(l)})
+	}
+	return out, nil
+}
+
+type locationInput struct {
+	ID string `path:"id" maxLength:"100" doc:"Id of the location"`
+}
+
+type locationOutput struct{ Body Location }
+
+func (s *service) location(ctx context.Context, in *locationInput) (*locationOutput, error) {
+	l, err := s.byID(ctx, in.ID)
+	return &locationOutput{shown(l)}, err
+}
+
+func (s *service) byID(ctx context.Context, id string) (row, error) {
+	if !utf8.ValidString(id) || strings.ContainsRune(id, 0) {
+		id = "" // PostgreSQL would refuse to look for it
+	}
+	return getLocation(ctx, s.db, id)
+}
+
+func (s *service) unregister(ctx context.Context, in *locationInput) (*struct{}, error) {
+	l, err := s.byID(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if l.Origin == fromConfig {
+		return nil, slipway.Errorf(slipway.Conflict, "this location stands in the configuration, under catalog.locations; remove it there and restart")
+	}
+	if err := s.remove(ctx, l.ID); err != nil {
+		return nil, err
+	}
+	// What is small is gone when the caller looks; the job does the rest.
+	inline, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := s.removeLocation(inline, removeLocation{l.ID}); err != nil {
+		s.Log.DebugContext(ctx, "a location is removed by its job", "location", l.ID, "error", err)
+	}
+	return &struct{}{}, nil
+}
+
+// maxAnswer is how many entities one answer holds when no limit is asked for.
+const maxAnswer = 10_000
+
+type entitiesInput struct {
+	Filter []string `query:"filter,explode" maxItems:"50" doc:"Conditions key=value, joined by commas; may be repeated" example:"kind=Component,metadata.name=my-service"`
+	Fields string   `query:"fields" doc:"Only these fields, as paths joined by commas" example:"metadata.name,spec.owner"`
+	Order  []string `query:"order,explode" maxItems:"5" doc:"asc: or desc: and a field; may be repeated; then by ref" example:"asc:metadata.name"`
+	Limit  string   `query:"limit" pattern:"^[0-9]+$" doc:"How many at most, from 1; absent, all, 10,000 a page" example:"20"`
+	Offset int      `query:"offset" minimum:"0" maximum:"100000" doc:"How many to pass over"`
+	After  string   `query:"after" doc:"Cursor of the Link header of the page before"`
+}
+
+type entitiesOutput struct {
+	Link string `header:"Link" doc:"Address of the next page, rel next; absent on the last one"`
+	Body blueprint.Raw[[]slipway.Entity]
+}
+
+func (s *service) entities(ctx context.Context, in *entitiesInput) (*entitiesOutput, error) {
+	q, err := s.query(in)
+	if err != nil {
+		return nil, err
+	}
+	pick, err := parseFields(in.Fields)
+	if err != nil {
+		return nil, err
+	}
+	caller := auth.Narrowed(ctx)
+	left := maxAnswer
+	if in.Limit != "" {
+		left, err = strconv.Atoi(in.Limit)
+		if err != nil || left < 1 || left > maxAnswer {
+			return nil, slipway.Errorf(slipway.Invalid, "limit must be from 1 to %d", maxAnswer)
+		}
+	}
+	var body bytes.Buffer
+	body.WriteByte('[')
+	var next *entity.Mark
+	for {
+		q.Limit = min(left, 1000)
+		var rows []entity.Row
+		rows, next, err = s.Entities.List(ctx, caller, q)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			if body.Len() > 1 {
+				body.WriteByte(',')
+			}
+			doc, err := pick.of(r.JSON)
+			if err != nil {
+				return nil, err
+			}
+			body.Write(doc)
+		}
+		left -= len(rows)
+		if next == nil || left == 0 {
+			break
+		}
+		q.After, q.Offset = next, 0
+	}
+	body.WriteByte(']')
+	out := &entitiesOutput{Body: blueprint.Raw[[]slipway.Entity]{JSON: body.Bytes()}}
+	if next != nil {
+		out.Link = s.nextPage(in, next)
+	}
+	return out, nil
+}
+
+func (s *service) query(in *entitiesInput) (entity.Query, error) {
+	q := entity.Query{Offset: in.Offset}
+	var err error
+	if q.Filters, err = parseFilters(in.Filter); err != nil {
+		return q, err
+	}
+	for _, o := range in.Order {
+		direction, key, ok := strings.Cut(o, ":")
+		if !ok || key == "" || direction != "asc" && direction != "desc" {
+			return q, slipway.Errorf(slipway.Invalid, "order %q is not known; write asc:field or desc:field", clip(o))
+		}
+		q.Order = append(q.Order, entity.Order{Key: key, Desc: direction == "desc"})
+	}
+	if in.After != "" {
+		if in.Offset > 0 {
+			return q, slipway.Errorf(slipway.Invalid, "send either after or offset")
+		}
+		if q.After, err = s.openCursor(in); err != nil {
+			return q, err
+		}
+	}
+	return q, nil
+}
+
+// parseFilters reads what Backstage's clients send: sets joined by repetition, conditions joined by commas.
+func parseFilters(filters []string) ([][]entity.Condition, error) {
+	var sets [][]entity.Condition
+	for _, f := range filters {
+		var set []entity.Condition
+		for _, part := range strings.Split(f, ",") {
+			if part = strings.TrimSpace(part); part == "" {
+				continue
+			}
+			key, value, equals := strings.Cut(part, "=")
+			c := entity.Condition{Key: strings.TrimSpace(key)}
+			switch {
+			case c.Key == "":
+				return nil, slipway.Errorf(slipway.Invalid, "filter %q has a condition without a key; write key=value", clip(f))
+			case !utf8.ValidString(part):
+				return nil, slipway.Errorf(slipway.Invalid, "a filter is not valid UTF-8")
+			case equals:
+				c.Values = []string{strings.TrimSpace(value)}
+			}
+			set = append(set, c)
+		}
+		if len(set) > 50 {
+			return nil, slipway.Errorf(slipway.Invalid, "a filter has more than 50 conditions")
+		}
+		if set != nil {
+			sets = append(sets, set)
+		}
+	}
+	return sets, nil
+}
+
+// A cursor holds where the page ended, and is signed together with the query that it belongs to.
+func (s *service) sealCursor(in *entitiesInput, m *entity.Mark) string {
+	raw, _ := json.Marshal(m) // a mark always encodes
+	return base64.RawURLEncoding.EncodeToString(append(s.Keys.MAC(cursorPurpose(in), raw), raw...))
+}
+
+func (s *service) openCursor(in *entitiesInput) (*entity.Mark, error) {
+	bad := slipway.Errorf(slipway.Invalid, "the cursor does not belong to this query; start again without after")
+	raw, err := base64.RawURLEncoding.DecodeString(in.After)
+	if err != nil || len(raw) < macSize || !s.Keys.Verify(cursorPurpose(in), raw[macSize:], raw[:macSize]) {
+		return nil, bad
+	}
+	m := new(entity.Mark)
+	if err := json.Unmarshal(raw[macSize:], m); err != nil {
+		return nil, bad.WithCause(err)
+	}
+	return m, nil
+}
+
+const macSize = 20 // of secret.Keyring.MAC
+
+func cursorPurpose(in *entitiesInput) string {
+	return fmt.Sprintf("catalog cursor %q %q", in.Filter, in.Order)
+}
+
+func (s *service) nextPage(in *entitiesInput, m *entity.Mark) string {
+	q := url.Values{"filter": in.Filter, "order": in.Order, "after": {s.sealCursor(in, m)}}
+	if in.Fields != "" {
+		q.Set("fields", in.Fields)
+	}
+	if in.Limit != "" {
+		q.Set("limit", in.Limit)
+	}
+	return "</api/catalog/entities?" + q.Encode() + `>; rel="next"`
+}
+
+type entityInput struct {
+	Kind      string `path:"kind" doc:"Kind" example:"component"`
+	Namespace string `path:"namespace" doc:"Namespace" example:"default"`
+	Name      string `path:"name" doc:"Name" example:"web"`
+}
+
+type entityOutput struct {
+	Body blueprint.Raw[slipway.Entity]
+}
+
+func (s *service) entity(ctx context.Context, in *entityInput) (*entityOutput, error) {
+	caller := auth.Narrowed(ctx)
+	ref := slipway.EntityRef{Kind: in.Kind, Namespace: in.Namespace, Name: in.Name}
+	if ref.Validate() != nil {
+		return nil, slipway.Errorf(slipway.NotFound, "there is no entity of that name: no entity could have it")
+	}
+	r, err := s.Entities.Get(ctx, s.db, caller, ref)
+	if err != nil {
+		return nil, err
+	}
+	return &entityOutput{blueprint.Raw[slipway.Entity]{JSON: r.JSON}}, nil
+}
+
+type refreshInput struct {
+	Body struct {
+		EntityRef          string `json:"entityRef" doc:"Entity whose location is read again" example:"component:default/web"`
+		AuthorizationToken string `json:"authorizationToken,omitempty" doc:"Ignored; Backstage's clients may send it"`
+	}
+}
+
+func (s *service) refresh(ctx context.Context, in *refreshInput) (*struct{}, error) {
+	ref, err := slipway.ParseEntityRef(in.Body.EntityRef, slipway.EntityRef{})
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.Entities.Get(ctx, s.db, auth.CallerFrom(ctx), ref)
+	if err != nil {
+		return nil, err
+	}
+	if err := auth.Require(ctx, refreshEntity, auth.Object{Ref: r.Ref.String(), Owner: r.Owner}); err != nil {
+		return nil, err
+	}
+	id, ok := strings.CutPrefix(r.Source, "location:")
+	if !ok {
+		return &struct{}{}, nil // nothing brings it that could be read
+	}
+	return &struct{}{}, s.db.Write(ctx, func(tx *store.Tx) error { return s.haveRead(ctx, tx, id) })
+}

@@ -1,0 +1,296 @@
+package catalog
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/fetch"
+	"github.com/slipway-platform/slipway/job"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// readLocation reads one location and stores what changed.
+type readLocation struct {
+	ID string `json:"id"`
+}
+
+func (readLocation) Kind() string { return "catalog.read_location" }
+
+// removeLocation takes away what a location brought, and then the location.
+type removeLocation struct {
+	ID string `json:"id"`
+}
+
+func (removeLocation) Kind() string { return "catalog.remove_location" }
+
+// readDue has the locations read whose time has come.
+type readDue struct{}
+
+func (readDue) Kind() string { return "catalog.read_due" }
+
+func (s *service) readDue(ctx context.Context, _ readDue) error {
+	const batch = 100
+	for {
+		due, err := dueLocations(ctx, s.db, s.Now(), batch)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		err = s.db.Write(ctx, func(tx *store.Tx) error {
+			for _, l := range due {
+				if err := s.haveRead(ctx, tx, l.ID); err != nil {
+					return err
+				}
+				// Not again before the job has had its turn; it sets its own time.
+				l.NextRead = store.At(s.Now().Add(s.config.Refresh.Std()))
+				if _, err := saveReading(ctx, tx, l); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil || len(due) < batch {
+			return err
+		}
+	}
+}
+
+// haveRead inserts the job that reads a location, one at a time for each.
+func (s *service) haveRead(ctx context.Context, tx *store.Tx, id string) error {
+	_, _, err := s.Jobs.Insert(ctx, tx, readLocation{id}, job.Insert{Unique: id})
+	return err
+}
+
+func (s *service) readLocation(ctx context.Context, args readLocation) error {
+	l, err := getLocation(ctx, s.db, args.ID)
+	if slipway.CodeOf(err) == slipway.NotFound {
+		return nil // it was removed meanwhile
+	} else if err != nil {
+		return err
+	}
+	c, err := s.fetchContent(ctx, l.Place, &l)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return s.couldNotRead(ctx, l, err)
+	}
+	if c.unchanged {
+		l.Status, l.Error, l.Failures = ready, "", 0
+		return s.wasRead(ctx, l)
+	}
+	entities, faults, err := parse(c.data, s.kinds)
+	if err == nil && len(entities)+len(faults) == 0 {
+		err = slipway.Errorf(slipway.Invalid, "it is empty")
+	}
+	if err != nil {
+		return s.couldNotRead(ctx, l, err)
+	}
+	return s.apply(ctx, l, c, entities, faults)
+}
+
+// content is what a place holds.
+type content struct {
+	data         []byte
+	unchanged    bool // since the last reading that left no fault
+	etag         string
+	lastModified string
+	digest       string
+}
+
+// fetchContent reads a place. It asks only for what is new when the last reading, if any, left no fault: a fault may have gone
+// without a change of the file, such as an entity that another location gave up.
+func (s *service) fetchContent(ctx context.Context, p Place, last *row) (content, error) {
+	var c content
+	clean := last != nil && last.Status == ready
+	if p.Type == "file" {
+		data, err := s.Fetch.ReadFile(p.Target, 0)
+		if err != nil {
+			return c, err
+		}
+		c.data = data
+	} else {
+		var o fetch.Options
+		if clean {
+			o.ETag, o.LastModified = last.ETag, last.LastModified
+		}
+		r, err := s.Fetch.Get(ctx, document(p.Target), o)
+		if err != nil {
+			return c, err
+		}
+		c.data, c.etag, c.lastModified = r.Body, r.ETag, r.LastModified
+		if r.NotModified {
+			return content{unchanged: true}, nil
+		}
+	}
+	sum := sha256.Sum256(c.data)
+	c.digest = hex.EncodeToString(sum[:])
+	c.unchanged = clean && c.digest == last.Digest
+	return c, nil
+}
+
+// apply stores the entities of a location, and then how it stands.
+func (s *service) apply(ctx context.Context, l row, c content, entities []*slipway.Entity, faults []fault) error {
+	l.mark(entities)
+	var keep []slipway.EntityRef
+	l.Faults = nil
+	for _, f := range faults {
+		l.Faults = append(l.Faults, f.String())
+		if f.Ref.Name != "" {
+			keep = append(keep, f.Ref) // its last good version
+		}
+	}
+	result, err := s.Entities.Sync(ctx, l.source(), entities, keep...)
+	if err != nil {
+		return err
+	}
+	for _, c := range result.Conflicts {
+		l.Faults = append(l.Faults, fmt.Sprintf("%s is brought by %s already; remove it here or there", c.Ref, s.describeSource(ctx, c.Source)))
+	}
+	if len(l.Faults) > 100 {
+		l.Faults = append(l.Faults[:100], "…")
+	}
+	l.Status, l.Error, l.Failures = ready, "", 0
+	if len(l.Faults) > 0 {
+		l.Status = faulty
+	}
+	l.ETag, l.LastModified, l.Digest = c.etag, c.lastModified, c.digest
+	return s.wasRead(ctx, l)
+}
+
+// describeSource names who brings an entity so that people find it.
+func (s *service) describeSource(ctx context.Context, source string) string {
+	if id, ok := strings.CutPrefix(source, "location:"); ok {
+		if l, err := getLocation(ctx, s.db, id); err == nil {
+			return "the location " + clip(l.Target)
+		}
+	}
+	if source == "" {
+		return "another reading"
+	}
+	return source
+}
+
+func (s *service) wasRead(ctx context.Context, l row) error {
+	l.ReadAt = store.At(s.Now())
+	l.NextRead = store.At(s.Now().Add(jitter(s.config.Refresh.Std())))
+	return s.save(ctx, l)
+}
+
+// couldNotRead stores why. What the location brought before stays. It is tried again by the schedule, not by the job queue: a location that is
+// down for a week is no job that fails.
+func (s *service) couldNotRead(ctx context.Context, l row, cause error) error {
+	l.Status, l.Error, l.Faults = failed, reason(cause), nil
+	l.Failures++
+	l.NextRead = store.At(s.Now().Add(jitter(retryAfter(s.config.Refresh.Std(), l.Failures, cause))))
+	return s.save(ctx, l)
+}
+
+// retryAfter is how long a location that could not be read is left alone: a minute or two when it may be back soon, else the usual
+// time, doubled with every failure up to an hour.
+func retryAfter(refresh time.Duration, failures int, cause error) time.Duration {
+	if slipway.CodeOf(cause) == slipway.Unavailable && failures <= 3 {
+		return min(refresh, time.Duration(failures)*time.Minute)
+	}
+	wait, most := refresh, max(refresh, time.Hour)
+	for i := 1; i < failures && wait < most; i++ {
+		wait *= 2
+	}
+	return min(wait, most)
+}
+
+func (s *service) save(ctx context.Context, l row) error {
+	there := false
+	err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
+		there, err = saveReading(ctx, tx, l)
+		return err
+	})
+	if err != nil || there {
+		return err
+	}
+	// Removed while it was read: what was stored meanwhile goes too.
+	_, err = s.Entities.Sync(ctx, l.source(), nil)
+	return err
+}
+
+// jitter spreads readings over the last tenth of the wait, so that locations do not come due together.
+func jitter(d time.Duration) time.Duration { return d - rand.N(d/10+1) }
+
+// reason is what people read of an error: the sentence of a coded one.
+func reason(err error) string {
+	if e, ok := asError(err); ok {
+		return e.Message
+	}
+	return oneLine(err.Error())
+}
+
+func (s *service) removeLocation(ctx context.Context, args removeLocation) error {
+	l := row{ID: args.ID}
+	if _, err := s.Entities.Sync(ctx, l.source(), nil); err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *store.Tx) error { return deleteRow(ctx, tx, l.ID) })
+}
+
+// remove marks a location as going and stores the job that does the rest.
+func (s *service) remove(ctx context.Context, id string) error {
+	return s.db.Write(ctx, func(tx *store.Tx) error {
+		if err := markRemoving(ctx, tx, id); err != nil {
+			return err
+		}
+		_, _, err := s.Jobs.Insert(ctx, tx, removeLocation{id}, job.Insert{Unique: id})
+		return err
+	})
+}
+
+// keepConfigured makes the locations of the configuration be registered, and those that it no longer has be gone.
+func (s *service) keepConfigured(ctx context.Context) error {
+	for _, p := range s.config.Locations {
+		err := s.db.Write(ctx, func(tx *store.Tx) error {
+			l, err := findLocation(ctx, tx, p)
+			if err == nil {
+				if l.Origin == fromConfig || l.Status == removing {
+					return nil // one that is going comes back at the next start
+				}
+				return setOrigin(ctx, tx, l.ID, fromConfig)
+			} else if slipway.CodeOf(err) != slipway.NotFound {
+				return err
+			}
+			l = s.newRow(p, fromConfig)
+			if err := insertLocation(ctx, tx, l); err != nil {
+				return err
+			}
+			return s.haveRead(ctx, tx, l.ID)
+		})
+		if err != nil && slipway.CodeOf(err) != slipway.Conflict { // another replica was faster
+			return err
+		}
+	}
+	old, err := listLocations(ctx, s.db, `origin = $1 AND status <> 'removing'`, fromConfig)
+	if err != nil {
+		return err
+	}
+	for _, l := range old {
+		if !slices.Contains(s.config.Locations, l.Place) {
+			s.Log.InfoContext(ctx, "a location no longer stands in the configuration and is removed", "type", l.Type, "target", l.Target)
+			if err := s.remove(ctx, l.ID); err != nil {
+				return err
+			}
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (s *service) newRow(p Place, origin string) row {
+	now := s.Now()
+	return row{Place: p, ID: uuid.Must(uuid.NewV7()).String(), Origin: origin, Status: processing, CreatedAt: store.At(now), NextRead: store.At(now.Add(time.Minute))}
+}

@@ -1,0 +1,423 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/slipway-platform/slipway"
+)
+
+// The bounds of a catalog file. A value is a key, an item or a text, counted again wherever an alias repeats it.
+const (
+	maxDepth     = 64
+	maxValues    = 500_000
+	maxDocuments = 1_000
+)
+
+// fault is something wrong with one document. The others of the file are not touched by it.
+type fault struct {
+	Document int // from 1
+	Line     int
+	Ref      slipway.EntityRef // of the entity, when it can be told
+	Message  string
+}
+
+func (f fault) String() string {
+	return fmt.Sprintf("document %d, line %d: %s", f.Document, f.Line, f.Message)
+}
+
+// parse reads a catalog file: YAML, or JSON as a part of it, with any number of documents. Documents that are no valid entity are
+// faults. An error means that the file cannot be read at all; it is Invalid.
+func parse(data []byte, kinds map[string]bool) (entities []*slipway.Entity, faults []fault, err error) {
+	loader, err := yaml.NewLoader(strings.NewReader(string(data)))
+	if err != nil {
+		return nil, nil, slipway.Errorf(slipway.Invalid, "it is no YAML").WithCause(err)
+	}
+	budget := maxValues
+	seen := map[string]int{}
+	for n := 1; ; n++ {
+		var node yaml.Node
+		if err := loader.Load(&node); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return nil, nil, slipway.Errorf(slipway.Invalid, "it is no valid YAML: %s", oneLine(err.Error()))
+		}
+		if n > maxDocuments {
+			return nil, nil, slipway.Errorf(slipway.Invalid, "it has more than %d documents; split it", maxDocuments)
+		}
+		root := &node
+		if root.Kind == yaml.DocumentNode {
+			if len(root.Content) == 0 {
+				continue
+			}
+			root = root.Content[0]
+		}
+		if root.Kind == 0 || root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null" {
+			continue // nothing between two separators
+		}
+		e, ref, err := entityOf(root, &budget, kinds)
+		if budget <= 0 {
+			return nil, nil, slipway.Errorf(slipway.Invalid, "it has more than %d values, counting what its aliases repeat; split it", maxValues)
+		}
+		if err == nil {
+			if first := seen[ref.String()]; first > 0 {
+				err = fmt.Errorf("%s stands in document %d already", ref, first)
+			}
+			seen[ref.String()] = n
+		}
+		if err != nil {
+			faults = append(faults, fault{n, root.Line, ref, err.Error()})
+			continue
+		}
+		entities = append(entities, e)
+	}
+	return entities, faults, nil
+}
+
+func oneLine(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > 300 {
+		s = strings.ToValidUTF8(s[:300], "") + "…"
+	}
+	return s
+}
+
+// entityOf makes an entity of a document. The ref is given as far as it can be told, also with an error.
+func entityOf(root *yaml.Node, budget *int, kinds map[string]bool) (*slipway.Entity, slipway.EntityRef, error) {
+	var ref slipway.EntityRef
+	v, err := valueOf(root, 0, budget)
+	if err != nil {
+		return nil, ref, err
+	}
+	doc, ok := v.(map[string]any)
+	if !ok {
+		return nil, ref, errors.New("it is no map; an entity has apiVersion, kind, metadata and spec")
+	}
+	c := checker{}
+	e := c.entity(doc)
+	if e.Ref().Validate() == nil {
+		ref = e.Ref().Lower()
+	}
+	if len(c.faults) == 0 && !kinds[strings.ToLower(e.Kind)] {
+		c.faultf("kind %q is not accepted here; an operator can add it to catalog.kinds", e.Kind)
+	}
+	if len(c.faults) > 0 {
+		return nil, ref, errors.New(strings.Join(c.faults, "; "))
+	}
+	return e, ref, nil
+}
+
+// valueOf turns YAML into the values of JSON: maps have text keys, numbers are finite, times are text as written. Every
+// value counts against the budget, those behind aliases too, so that no file grows while it is read.
+func valueOf(n *yaml.Node, depth int, budget *int) (any, error) {
+	if *budget--; *budget <= 0 {
+		return nil, errors.New("too many values")
+	}
+	if depth > maxDepth {
+		return nil, fmt.Errorf("line %d: it is nested deeper than %d levels", n.Line, maxDepth)
+	}
+	switch n.Kind {
+	case yaml.AliasNode:
+		return valueOf(n.Alias, depth+1, budget)
+	case yaml.MappingNode:
+		m := make(map[string]any, len(n.Content)/2)
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key := n.Content[i]
+			if key.Kind == yaml.AliasNode {
+				key = key.Alias
+			}
+			if key.Kind != yaml.ScalarNode {
+				return nil, fmt.Errorf("line %d: a key is a text", key.Line)
+			}
+			if key.ShortTag() == "!!merge" {
+				if err := merge(m, n.Content[i+1], depth, budget); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			v, err := valueOf(n.Content[i+1], depth+1, budget)
+			if err != nil {
+				return nil, err
+			}
+			if _, merged := m[key.Value].(mergedValue); !merged {
+				if _, twice := m[key.Value]; twice {
+					return nil, fmt.Errorf("line %d: the key %q stands twice", key.Line, clip(key.Value))
+				}
+			}
+			m[key.Value] = v
+		}
+		for k, v := range m {
+			if merged, ok := v.(mergedValue); ok {
+				m[k] = merged.any
+			}
+		}
+		return m, nil
+	case yaml.SequenceNode:
+		list := make([]any, 0, len(n.Content))
+		for _, item := range n.Content {
+			v, err := valueOf(item, depth+1, budget)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, v)
+		}
+		return list, nil
+	case yaml.ScalarNode:
+		return scalar(n)
+	}
+	return nil, fmt.Errorf("line %d: this cannot be read", n.Line)
+}
+
+// mergedValue came by a merge key: a key written out replaces it.
+type mergedValue struct{ any }
+
+func merge(into map[string]any, n *yaml.Node, depth int, budget *int) error {
+	v, err := valueOf(n, depth+1, budget)
+	if err != nil {
+		return err
+	}
+	sources, ok := v.([]any)
+	if !ok {
+		sources = []any{v}
+	}
+	for _, source := range sources {
+		m, ok := source.(map[string]any)
+		if !ok {
+			return fmt.Errorf("line %d: << takes a map", n.Line)
+		}
+		for k, v := range m {
+			if _, there := into[k]; !there {
+				into[k] = mergedValue{v}
+			}
+		}
+	}
+	return nil
+}
+
+func scalar(n *yaml.Node) (any, error) {
+	switch n.ShortTag() {
+	case "!!null":
+		return nil, nil
+	case "!!bool", "!!int", "!!float":
+		var v any
+		if err := n.Decode(&v); err != nil {
+			return nil, fmt.Errorf("line %d: %s", n.Line, oneLine(err.Error()))
+		}
+		if f, ok := v.(float64); ok && (math.IsNaN(f) || math.IsInf(f, 0)) {
+			return nil, fmt.Errorf("line %d: %s is no number that an entity can hold; quote it to make it a text", n.Line, clip(n.Value))
+		}
+		return v, nil
+	}
+	return n.Value, nil
+}
+
+func clip(s string) string {
+	if len(s) > 100 {
+		return strings.ToValidUTF8(s[:100], "") + "…"
+	}
+	return s
+}
+
+// checker collects what is wrong with an entity. The rules are Backstage's, so that a file that is good there is good here and the other way round.
+//
+// Source: Backstage, "Descriptor Format of Catalog Entities".
+type checker struct{ faults []string }
+
+func (c *checker) faultf(format string, args ...any) {
+	if len(c.faults) < 10 {
+		c.faults = append(c.faults, fmt.Sprintf(format, args...))
+	}
+}
+
+var (
+	apiVersionPattern = regexp.MustCompile(`^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[a-z0-9A-Z]+$`)
+	subdomainPattern  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+	wordPattern       = regexp.MustCompile(`^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$`)
+	tagPattern        = regexp.MustCompile(`^[a-z0-9:+#]+(-[a-z0-9:+#]+)*$`)
+)
+
+func (c *checker) entity(doc map[string]any) *slipway.Entity {
+	for _, key := range sortedKeys(doc) {
+		if !slices.Contains([]string{"apiVersion", "kind", "metadata", "spec"}, key) {
+			c.faultf("unknown field '%s'; an entity has apiVersion, kind, metadata and spec", clip(key))
+		}
+	}
+	e := &slipway.Entity{APIVersion: c.required(doc, "apiVersion", "apiVersion"), Kind: c.required(doc, "kind", "kind")}
+	if e.APIVersion != "" && (!apiVersionPattern.MatchString(e.APIVersion) || len(e.APIVersion) > 253) {
+		c.faultf("apiVersion %q is not of the form group/version, such as backstage.io/v1alpha1", clip(e.APIVersion))
+	}
+	switch m := doc["metadata"].(type) {
+	case map[string]any:
+		c.metadata(&e.Metadata, m)
+	case nil:
+		c.faultf("missing required field 'metadata'")
+	default:
+		c.faultf("field 'metadata' must be a map")
+	}
+	switch s := doc["spec"].(type) {
+	case map[string]any:
+		e.Spec = s
+	case nil:
+	default:
+		c.faultf("field 'spec' must be a map")
+	}
+	if e.Kind != "" && e.Metadata.Name != "" {
+		if err := e.Ref().Validate(); err != nil {
+			c.faultf("%s", err.Message)
+		} else if ns := e.Metadata.Namespace; ns != strings.ToLower(ns) {
+			c.faultf("field 'metadata.namespace' must be in lower case")
+		}
+	}
+	return e
+}
+
+func (c *checker) required(m map[string]any, key, path string) string {
+	v, there := m[key]
+	if !there || v == nil {
+		c.faultf("missing required field '%s'", path)
+		return ""
+	}
+	s, ok := v.(string)
+	if !ok || s == "" {
+		c.faultf("field '%s' must be a text that is not empty", path)
+	}
+	return s
+}
+
+func (c *checker) optional(m map[string]any, key string) string {
+	v, there := m[key]
+	if !there || v == nil {
+		return ""
+	}
+	s, ok := v.(string)
+	if !ok {
+		c.faultf("field 'metadata.%s' must be a text; put quotes around it", key)
+	}
+	return s
+}
+
+func (c *checker) metadata(to *slipway.EntityMetadata, m map[string]any) {
+	to.Name = c.required(m, "name", "metadata.name")
+	to.Namespace = c.optional(m, "namespace")
+	to.Title = c.optional(m, "title")
+	to.Description = c.optional(m, "description")
+	to.Labels = c.texts(m, "labels", func(key, v string) {
+		if v != "" && (len(v) > 63 || !wordPattern.MatchString(v)) {
+			c.faultf("label '%s' has a value that is not letters, digits, dash, underscore or dot, at most 63", clip(key))
+		}
+	})
+	to.Annotations = c.texts(m, "annotations", func(string, string) {})
+	switch list := m["tags"].(type) {
+	case nil:
+	case []any:
+		for _, v := range list {
+			tag, ok := v.(string)
+			if !ok || len(tag) > 63 || !tagPattern.MatchString(tag) {
+				c.faultf("tag %s must be lower-case letters, digits, : + # and single dashes, at most 63", quoted(v))
+				continue
+			}
+			to.Tags = append(to.Tags, tag)
+		}
+	default:
+		c.faultf("field 'metadata.tags' must be a list")
+	}
+	switch list := m["links"].(type) {
+	case nil:
+	case []any:
+		for i, v := range list {
+			to.Links = append(to.Links, c.link(fmt.Sprintf("metadata.links[%d]", i), v))
+		}
+	default:
+		c.faultf("field 'metadata.links' must be a list")
+	}
+	for key, v := range m {
+		switch key {
+		case "name", "namespace", "title", "description", "labels", "annotations", "tags", "links":
+		case "uid", "etag": // what an export of the catalog holds; the catalog sets its own
+		default:
+			if to.Extra == nil {
+				to.Extra = map[string]any{}
+			}
+			to.Extra[key] = v
+		}
+	}
+}
+
+func (c *checker) link(path string, v any) (l slipway.EntityLink) {
+	m, ok := v.(map[string]any)
+	if !ok {
+		c.faultf("field '%s' must be a map with a url", path)
+		return l
+	}
+	l.URL = c.required(m, "url", path+".url")
+	if u, err := url.Parse(l.URL); l.URL != "" && (err != nil || u.Scheme == "") {
+		c.faultf("field '%s.url' is no address", path)
+	} else if err == nil && strings.EqualFold(u.Scheme, "javascript") {
+		c.faultf("field '%s.url' is a script; write an address", path)
+	}
+	for key, to := range map[string]*string{"title": &l.Title, "icon": &l.Icon, "type": &l.Type} {
+		switch s := m[key].(type) {
+		case nil:
+		case string:
+			*to = s
+		default:
+			c.faultf("field '%s.%s' must be a text", path, key)
+		}
+	}
+	return l
+}
+
+// texts reads a map of texts with keys of the form [domain/]name.
+func (c *checker) texts(m map[string]any, field string, check func(key, value string)) map[string]string {
+	raw, ok := m[field].(map[string]any)
+	if !ok {
+		if m[field] != nil {
+			c.faultf("field 'metadata.%s' must be a map", field)
+		}
+		return nil
+	}
+	texts := make(map[string]string, len(raw))
+	for _, key := range sortedKeys(raw) {
+		prefix, name, slash := strings.Cut(key, "/")
+		if !slash {
+			prefix, name = "", key
+		}
+		if len(name) > 63 || !wordPattern.MatchString(name) || slash && (len(prefix) > 253 || !subdomainPattern.MatchString(prefix)) {
+			c.faultf("the key %q of metadata.%s is not of the form name or domain/name", clip(key), field)
+			continue
+		}
+		v, ok := raw[key].(string)
+		if !ok {
+			c.faultf("field 'metadata.%s.%s' must be a text; put quotes around it", field, key)
+			continue
+		}
+		check(key, v)
+		texts[key] = v
+	}
+	return texts
+}
+
+func quoted(v any) string {
+	if s, ok := v.(string); ok {
+		return strconv.Quote(clip(s))
+	}
+	return clip(fmt.Sprint(v))
+}
+
+func sortedKeys(m map[string]any) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
