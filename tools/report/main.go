@@ -15,13 +15,13 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path"
+	"regexp"
 	"slices"
 	"strings"
 )
 
 func main() {
-	allow := flag.String("allow", "", "file with tests that may be skipped: one pattern and its reason on each line")
+	allow := flag.String("allow", "", "file with expressions for tests that may be skipped, one on each line")
 	flag.Parse()
 	if flag.NArg() == 0 {
 		fmt.Fprintln(os.Stderr, "report: give the command to run, such as: go test -json ./...")
@@ -66,14 +66,10 @@ type event struct {
 	ImportPath string // of a build that failed
 }
 
-// allowance lets tests be skipped.
-type allowance struct {
-	pattern string // package/Test, as path.Match takes it
-	reason  string
-	used    bool
-}
+// allowance lets tests be skipped: an expression that finds something in "<package> <test>: <reason>".
+type allowance = *regexp.Regexp
 
-func readAllowed(name string) ([]*allowance, error) {
+func readAllowed(name string) ([]allowance, error) {
 	if name == "" {
 		return nil, nil
 	}
@@ -81,16 +77,16 @@ func readAllowed(name string) ([]*allowance, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []*allowance
+	var all []allowance
 	for i, line := range strings.Split(string(text), "\n") {
 		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		pattern, reason, ok := strings.Cut(line, " ")
-		if _, err := path.Match(pattern, ""); err != nil || !ok {
-			return nil, fmt.Errorf("%s:%d: write a pattern, a space and the reason", name, i+1)
+		e, err := regexp.Compile(line)
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", name, i+1, err)
 		}
-		all = append(all, &allowance{pattern: pattern, reason: strings.TrimSpace(reason)})
+		all = append(all, e)
 	}
 	return all, nil
 }
@@ -102,7 +98,7 @@ func (t test) String() string { return t.pkg + " " + t.name }
 // report collects what the tests said.
 type report struct {
 	out     io.Writer
-	allowed []*allowance
+	allowed []allowance
 	strict  bool // a skip that is not allowed is a failure
 
 	passed, failed int
@@ -199,17 +195,19 @@ func (r *report) finish() bool {
 			fmt.Fprintf(r.out, "%sdid not end: %s\n", said, t)
 		}
 	}
-	refused := 0
+	refused, expected := 0, 0
 	slices.SortFunc(r.skipped, func(a, b test) int { return cmp.Compare(a.String(), b.String()) })
 	for _, t := range r.skipped {
-		why := reason(r.said[t].String())
-		if a := r.allows(t); a != nil {
-			a.used = true
-			fmt.Fprintf(r.out, "skipped  %s: %s\n", t, cmp.Or(why, a.reason))
+		text := fmt.Sprintf("%s: %s", t, reason(r.said[t].String()))
+		if slices.ContainsFunc(r.allowed, func(a allowance) bool { return a.MatchString(text) }) {
+			expected++
 			continue
 		}
 		refused++
-		fmt.Fprintf(r.out, "SKIPPED  %s: %s\n", t, why)
+		fmt.Fprintln(r.out, "skipped:", text)
+	}
+	if expected > 0 {
+		fmt.Fprintf(r.out, "skipped, as the list of skips says: %d\n", expected)
 	}
 	for _, n := range r.notes {
 		fmt.Fprintln(r.out, n)
@@ -217,7 +215,7 @@ func (r *report) finish() bool {
 	ok := r.failed == 0 && len(r.broken) == 0
 	if r.strict && refused > 0 {
 		ok = false
-		fmt.Fprintf(r.out, "%d tests were skipped that must run here: install what they ask for, or list them with the reason in tools/skips.txt\n", refused)
+		fmt.Fprintf(r.out, "%d tests were skipped that must run here: install what they ask for, or add them to the list of skips\n", refused)
 	}
 	failed := r.failed
 	if failed == 0 {
@@ -225,16 +223,6 @@ func (r *report) finish() bool {
 	}
 	fmt.Fprintf(r.out, "%d passed, %d failed, %d skipped\n", r.passed, failed, len(r.skipped))
 	return ok
-}
-
-func (r *report) allows(t test) *allowance {
-	name := path.Join(t.pkg, strings.ReplaceAll(t.name, "/", ":"))
-	for _, a := range r.allowed {
-		if ok, _ := path.Match(a.pattern, name); ok || strings.HasSuffix(name, "/"+a.pattern) {
-			return a
-		}
-	}
-	return nil
 }
 
 // reason is what a skipped test said: its last line but the verdict.
