@@ -21,7 +21,7 @@ CREATE TABLE job (
     finished_at  BIGINT,
     errors       TEXT NOT NULL DEFAULT '[]'
 );
--- Every index but one is partial and small: most jobs are completed ones, and a full index on the state would be taken by SQLite for everything.
+-- Every index is partial and small: most jobs are completed ones, and a full index on the state would be taken by SQLite for everything.
 -- The kind lies in the index so that jobs which no replica knows cost no row reads.
 CREATE INDEX job_available ON job (queue, priority, id, kind) WHERE state = 'available';
 CREATE INDEX job_due ON job (scheduled_at) WHERE state IN ('scheduled', 'retrying');
