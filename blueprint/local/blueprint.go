@@ -71,7 +71,7 @@ func open(_ context.Context, h *blueprint.Host) (any, error) {
 func newService(db *store.DB, now func() time.Time) *service {
 	return &service{
 		db: db, now: now,
-		replica: uuid.NewString(), lease: leaseTime, grace: stopGrace, resolveWithin: 5 * time.Second,
+		replica: uuid.NewString(), lease: leaseTime, grace: stopGrace, resolveWithin: 5 * time.Second, maxWaiting: 1000,
 		woken: make(chan struct{}, 1), opened: map[string]*ci{}, busy: map[string]int{}, running: map[string]context.CancelCauseFunc{},
 	}
 }

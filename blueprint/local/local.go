@@ -147,6 +147,8 @@ type service struct {
 	// resolveWithin is how long starting a build may take to find out what its ref stands for. After that the build is
 	// queued and finds out itself.
 	resolveWithin time.Duration
+	// maxWaiting is how many builds of a provider may wait; more are refused.
+	maxWaiting int
 
 	woken   chan struct{} // holds one: there may be work
 	changed broadcast     // rings at every change of a build or log on this replica
@@ -440,6 +442,11 @@ func (p *ci) enqueue(ctx context.Context, r row, onlyIf func(tx *store.Tx) (bool
 			if yes, err := onlyIf(tx); err != nil || !yes {
 				return err
 			}
+		}
+		if full, err := waiting(ctx, tx, p.name, p.maxWaiting); err != nil {
+			return err
+		} else if full {
+			return slipway.Errorf(slipway.RateLimited, "%d builds of provider %q wait already; try again when some have run", p.maxWaiting, p.name).After(time.Minute)
 		}
 		stored, err := insertBuild(ctx, tx, r, p.now())
 		if err != nil {

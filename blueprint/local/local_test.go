@@ -312,6 +312,20 @@ func TestWhatCannotBeStarted(t *testing.T) {
 	})
 }
 
+func TestTooManyWaitingBuildsAreRefused(t *testing.T) {
+	eachSite(t, func(t *testing.T, s *site) {
+		web := s.repository("web", "exit 0")
+		r := s.replica()
+		r.maxWaiting = 2
+		p := s.open(r, nil)
+		s.start(p, web, "")
+		s.start(p, web, "")
+		if _, err := p.Builds.Start(t.Context(), web, provider.StartOptions{}, jane); !errors.Is(err, slipway.RateLimited) {
+			t.Errorf("got %v, want rate limited", err)
+		}
+	})
+}
+
 func TestARepositoryThatVanishesFailsItsBuild(t *testing.T) {
 	eachSite(t, func(t *testing.T, s *site) {
 		web := s.repository("web", "exit 0")
@@ -931,4 +945,9 @@ func (s *site) move(t testing.TB, id string, status slipway.BuildStatus) {
 		_, err := tx.Exec(ctx, `UPDATE local_build SET status = $1, started = $2, finished = $3 WHERE id = $4`, status, started, finished, id)
 		return err
 	})
+}
+
+func TestSchemaGoesDownAndUp(t *testing.T) {
+	t.Parallel()
+	storetest.UpDownUp(t, Migrations)
 }

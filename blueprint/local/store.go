@@ -35,11 +35,10 @@ type row struct {
 	Ref      string // what was asked for; "" is the default branch
 	Entity   string // one that the repository belonged to when the build was asked for, or ""
 	ExitCode *int
-	Version  int64
 }
 
 const columns = `id, provider, project, number, attempt, status, detail, cause, entity, ref, branch, sha, message, author,
-	person_id, person_name, person_email, person_ref, created, started, finished, updated, exit_code, version`
+	person_id, person_name, person_email, person_ref, created, started, finished, updated, exit_code`
 
 func scanRow(scan func(...any) error) (row, error) {
 	var r row
@@ -48,7 +47,7 @@ func scanRow(scan func(...any) error) (row, error) {
 	var created, started, finished, updated store.Time
 	err := scan(&r.ID, &r.Provider, &r.Project, &r.Number, &r.Attempt, &r.Status, &r.Detail, &r.Trigger, &r.Entity, &r.Ref,
 		&commit.Branch, &commit.SHA, &commit.Message, &commit.Author,
-		&person.ID, &person.Name, &person.Email, &person.EntityRef, &created, &started, &finished, &updated, &r.ExitCode, &r.Version)
+		&person.ID, &person.Name, &person.Email, &person.EntityRef, &created, &started, &finished, &updated, &r.ExitCode)
 	if err != nil {
 		return row{}, store.Err(err)
 	}
@@ -86,6 +85,16 @@ func (s *service) clock() string {
 		return `CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)`
 	}
 	return strconv.FormatInt(s.now().UnixMicro(), 10)
+}
+
+// changedAt sets when a build last changed. It always grows, whatever the clocks of the replicas say: the index keeps the latest.
+func changedAt(now string) string {
+	return `updated = CASE WHEN updated < ` + now + ` THEN ` + now + ` ELSE updated + 1 END`
+}
+
+// endedAt sets when a build ended, which is not before its start.
+func endedAt(now string) string {
+	return `finished = CASE WHEN started > ` + now + ` THEN started ELSE ` + now + ` END, ` + changedAt(now)
 }
 
 // insertBuild stores a build that waits, and numbers it: a new number for a first attempt, the next attempt of r.Number else.
@@ -133,7 +142,7 @@ func insertBuild(ctx context.Context, tx *store.Tx, r row, now time.Time) (row, 
 // claimBuild makes this replica the owner of the build of a provider that has waited longest. NotFound when none waits, or when
 // another replica was quicker.
 func (s *service) claimBuild(ctx context.Context, tx *store.Tx, provider string) (row, error) {
-	return scanRow(tx.QueryRowContext(ctx, `UPDATE local_build SET status = 'running', detail = 'running', started = $1, updated = $1, version = version + 1,
+	return scanRow(tx.QueryRowContext(ctx, `UPDATE local_build SET status = 'running', detail = 'running', started = $1, `+changedAt("$1")+`,
 			owner = $2, lease = `+s.clock()+` + $3
 		WHERE status = 'starting' AND id = (SELECT id FROM local_build WHERE provider = $4 AND status = 'starting' ORDER BY created, id LIMIT 1)
 		RETURNING `+columns, store.At(s.now()), s.replica, s.lease.Microseconds(), provider).Scan)
@@ -155,14 +164,14 @@ func (s *service) recordCommit(ctx context.Context, tx *store.Tx, id string, c s
 	return scanRow(tx.QueryRowContext(ctx, `UPDATE local_build SET branch = $1, sha = $2, message = $3, author = $4,
 			person_name = CASE WHEN cause = 'push' AND person_id = '' THEN $4 ELSE person_name END,
 			person_email = CASE WHEN cause = 'push' AND person_id = '' THEN $5 ELSE person_email END,
-			updated = $6, version = version + 1
+			`+changedAt("$6")+`
 		WHERE id = $7 AND owner = $8 AND status = 'running' RETURNING `+columns,
 		c.Branch, c.SHA, c.Message, c.Author, email, store.At(s.now()), id, s.replica).Scan)
 }
 
 // endBuild closes a build that this replica runs. NotFound when it is no longer this replica's.
 func (s *service) endBuild(ctx context.Context, tx *store.Tx, id string, o outcome) (row, error) {
-	return scanRow(tx.QueryRowContext(ctx, `UPDATE local_build SET status = $1, detail = $2, exit_code = $3, finished = $4, updated = $4, owner = NULL, lease = NULL, version = version + 1
+	return scanRow(tx.QueryRowContext(ctx, `UPDATE local_build SET status = $1, detail = $2, exit_code = $3, `+endedAt("$4")+`, owner = NULL, lease = NULL
 		WHERE id = $5 AND owner = $6 AND status = 'running' RETURNING `+columns,
 		o.status, o.detail, o.exitCode, store.At(s.now()), id, s.replica).Scan)
 }
@@ -174,7 +183,7 @@ func (s *service) interruptOne(ctx context.Context, tx *store.Tx, allButOurs boo
 	if allButOurs {
 		which = `TRUE`
 	}
-	return scanRow(tx.QueryRowContext(ctx, `UPDATE local_build SET status = 'failed', detail = '`+reasonInterrupted+`', finished = $1, updated = $1, owner = NULL, lease = NULL, version = version + 1
+	return scanRow(tx.QueryRowContext(ctx, `UPDATE local_build SET status = 'failed', detail = '`+reasonInterrupted+`', `+endedAt("$1")+`, owner = NULL, lease = NULL
 		WHERE status = 'running' AND id = (SELECT id FROM local_build WHERE status = 'running' AND owner <> $2 AND `+which+` ORDER BY lease LIMIT 1) AND `+which+`
 		RETURNING `+columns, store.At(s.now()), s.replica).Scan)
 }
@@ -182,7 +191,7 @@ func (s *service) interruptOne(ctx context.Context, tx *store.Tx, allButOurs boo
 // cancelBuild ends a build that waits, and marks one that runs. A finished one is a Conflict. It says whether the build has
 // ended with that.
 func cancelBuild(ctx context.Context, tx *store.Tx, provider, project, id string, now time.Time) (row, bool, error) {
-	r, err := scanRow(tx.QueryRowContext(ctx, `UPDATE local_build SET status = 'canceled', detail = '`+reasonCanceled+`', finished = $1, updated = $1, version = version + 1
+	r, err := scanRow(tx.QueryRowContext(ctx, `UPDATE local_build SET status = 'canceled', detail = '`+reasonCanceled+`', `+endedAt("$1")+`
 		WHERE id = $2 AND provider = $3 AND project = $4 AND status = 'starting' RETURNING `+columns, store.At(now), id, provider, project).Scan)
 	if !errors.Is(err, slipway.NotFound) {
 		return r, true, err
@@ -261,9 +270,9 @@ func isOver(ctx context.Context, q store.Querier, id string, before time.Time) (
 	return exists(ctx, q, `SELECT COUNT(*) > 0 FROM local_build WHERE id = $1 AND finished < $2`, id, store.At(before))
 }
 
-// anyWaiting says whether a provider has builds to claim.
-func anyWaiting(ctx context.Context, q store.Querier, provider string) (bool, error) {
-	return exists(ctx, q, `SELECT EXISTS (SELECT 1 FROM local_build WHERE provider = $1 AND status = 'starting')`, provider)
+// waiting says whether at least n builds of a provider wait to be claimed.
+func waiting(ctx context.Context, q store.Querier, provider string, n int) (bool, error) {
+	return exists(ctx, q, `SELECT COUNT(*) >= $2 FROM (SELECT 1 FROM local_build WHERE provider = $1 AND status = 'starting' LIMIT $2) AS queue`, provider, n)
 }
 
 // anyOthers says whether builds run that other replicas own.

@@ -64,7 +64,7 @@ func (s *service) claim(ctx context.Context, begin func(*ci, row)) {
 	for _, p := range s.providers() {
 		for s.enter(p) {
 			var r row
-			any, err := anyWaiting(ctx, s.db, p.name)
+			any, err := waiting(ctx, s.db, p.name, 1)
 			if err == nil && !any {
 				s.leave(p)
 				break

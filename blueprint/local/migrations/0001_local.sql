@@ -1,6 +1,6 @@
 -- +goose Up
 -- owner is the replica that runs the build and lease until when it is believed to live; both are NULL while the build
--- waits and once it has ended. version grows with every change. entity is the one that the page of the build is found by, or empty.
+-- waits and once it has ended. updated grows with every change. entity is the one that the page of the build is found by, or empty.
 CREATE TABLE local_build (
     id            TEXT    PRIMARY KEY,
     provider      TEXT    NOT NULL,
@@ -27,8 +27,7 @@ CREATE TABLE local_build (
     exit_code     BIGINT,
     owner         TEXT,
     lease         BIGINT,
-    cancel        BOOLEAN NOT NULL DEFAULT FALSE,
-    version       BIGINT  NOT NULL DEFAULT 1
+    cancel        BOOLEAN NOT NULL DEFAULT FALSE
 );
 CREATE INDEX local_build_list ON local_build (provider, project, created DESC, id DESC);
 CREATE UNIQUE INDEX local_build_attempt ON local_build (provider, project, number, attempt);
