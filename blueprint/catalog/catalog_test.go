@@ -40,24 +40,25 @@ type host struct {
 	mu       sync.Mutex
 	files    map[string]string
 	requests int
-	bodies   int // of them, those that were sent in full
-	stall    chan struct{}
+	bodies   int           // of them, those that were sent in full
+	stalled  chan struct{} // what is slow waits for it
+	answer   func()        // ends the wait
 }
 
 func newHost(t *testing.T) *host {
-	h := &host{files: map[string]string{}, stall: make(chan struct{})}
+	h := &host{files: map[string]string{}, stalled: make(chan struct{})}
+	h.answer = sync.OnceFunc(func() { close(h.stalled) })
 	h.Server = httptest.NewServer(http.HandlerFunc(h.serve))
-	t.Cleanup(func() { close(h.stall); h.Close() })
+	t.Cleanup(func() { h.answer(); h.Close() })
 	return h
 }
 
 func (h *host) serve(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, "/slow") {
 		select {
-		case <-h.stall:
+		case <-h.stalled:
 		case <-r.Context().Done():
 		}
-		return
 	}
 	h.mu.Lock()
 	text, ok := h.files[r.URL.Path]
@@ -310,11 +311,14 @@ func TestASlowTargetIsReadLater(t *testing.T) {
 	t.Parallel()
 	each(t, nil, func(t *testing.T, s *blueprinttest.Server, h *host, _ string) {
 		start := time.Now()
-		r := register(s, h.URL+"/slow.yaml")
+		r := register(s, h.put("/slow.yaml", web))
 		if took := time.Since(start); took > 15*time.Second || r.Status != "processing" || len(r.Entities) > 0 {
 			t.Errorf("after %v: %+v", took, r)
 		}
-		s.Get("/api/catalog/locations/" + r.LocationID).Is(200)
+		h.answer()
+		blueprinttest.Eventually(t, "it is read", func() bool {
+			return s.Get("/api/catalog/entities/by-name/component/default/web").Status == 200
+		})
 	})
 }
 
