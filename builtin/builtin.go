@@ -4,12 +4,25 @@ package builtin
 
 import (
 	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/blueprint/build"
+	"github.com/slipway-platform/slipway/blueprint/catalog"
+	"github.com/slipway-platform/slipway/blueprint/local"
+	"github.com/slipway-platform/slipway/blueprint/platform"
 	"github.com/slipway-platform/slipway/provider"
 )
 
+// Early is called first in main, and in TestMain of tests that build: it makes the process the supervisor of a local build when it was
+// started as one, and then does not return.
+func Early() { local.Supervise() }
+
 // Blueprints returns the blueprints of this build, in alphabetical order.
 func Blueprints() []blueprint.Blueprint {
-	return []blueprint.Blueprint{}
+	return []blueprint.Blueprint{
+		build.Blueprint,
+		catalog.Blueprint,
+		local.Blueprint,
+		platform.Blueprint,
+	}
 }
 
 // Providers returns the kinds of providers of this build, in alphabetical order. Kinds that need a blueprint's service (local) come with
