@@ -26,10 +26,11 @@ type BlueprintVersion struct {
 
 // Caller is who the server takes the client for.
 type Caller struct {
-	Kind    string   `json:"kind"`
-	Subject string   `json:"subject"`
-	TokenID string   `json:"tokenId"`
-	Owns    []string `json:"owns"`
+	Kind        string   `json:"kind"`
+	Subject     string   `json:"subject"`
+	TokenID     string   `json:"tokenId"`
+	Owns        []string `json:"owns"`
+	Permissions []string `json:"permissions"`
 }
 
 // Version reads what the server is made of. It needs no token.

@@ -22,8 +22,8 @@ func (a *app) db() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "db",
 		Short: "Create databases and change their schemas",
-		Long: `Create the configured databases and bring their schemas up or down. The server does the first two by itself at start on SQLite, and brings
-schemas up on PostgreSQL too; these commands are for those who want to do it beforehand, and for going back.`,
+		Long: `Create the configured databases and bring their schemas up or down. The server brings schemas up by itself at start; these commands
+create databases on PostgreSQL, do the rest beforehand where that is wanted, and go back.`,
 		Example: "  slipway db migrate status --config slipway.yaml",
 	}
 	migrate := &cobra.Command{

@@ -293,6 +293,9 @@ token are right.`,
 			if len(me.Owns) > 0 {
 				rows = append(rows, []string{"Owns", strings.Join(me.Owns, ", ")})
 			}
+			for _, p := range me.Permissions {
+				rows = append(rows, []string{"May", p})
+			}
 			return a.print(cmd, raw, blueprint.Table{Rows: rows})
 		},
 	}

@@ -179,6 +179,9 @@ func strict(cmd *cobra.Command) {
 		cmd.SuggestionsMinimumDistance = 2
 		return
 	}
+	if cmd.Name() == "help" {
+		return // it takes the words of any command
+	}
 	check := cmd.Args
 	if check == nil {
 		check = cobra.NoArgs

@@ -96,6 +96,15 @@ func (t *tour) run(ctx context.Context) (err error) {
 	if err := t.furnish(ctx); err != nil {
 		return err
 	}
+	if t.once {
+		defer func() {
+			if err != nil {
+				say(t.cmd, "What happened stays in %s.", t.dir)
+				return
+			}
+			err = os.RemoveAll(t.dir)
+		}()
+	}
 	log, err := os.OpenFile(filepath.Join(t.dir, "slipway.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -109,40 +118,29 @@ func (t *tour) run(ctx context.Context) (err error) {
 	ended := make(chan error, 1)
 	go func() { ended <- t.running.run(serving) }()
 
-	told := make(chan error, 1)
-	bounded, cancel := context.WithTimeoutCause(serving, quickstartLimit,
-		slipway.Errorf(slipway.Unavailable, "it took longer than %s; the log of the server is %s", quickstartLimit, log.Name()))
-	defer cancel()
-	go func() { told <- t.tell(bounded) }()
-	select {
-	case err := <-ended:
-		return errors.Join(slipway.Errorf(slipway.Unavailable, "the server ended; its log is %s", log.Name()), err)
-	case err = <-told:
-	}
+	err = t.tellInTime(serving)
 	t.clear()
-	switch cause := context.Cause(bounded); {
-	case ctx.Err() != nil:
-		stop()
-		return errors.Join(<-ended, ctx.Err())
-	case err != nil && cause != nil:
-		err = cause
-	}
-	if t.once {
-		stop()
-		err = errors.Join(err, <-ended)
-		if err == nil {
-			return os.RemoveAll(t.dir)
-		}
-		say(t.cmd, "What happened stays in %s.", t.dir)
-		return err
-	}
-	if err != nil {
+	if err != nil || t.once {
 		stop()
 		return errors.Join(err, <-ended)
 	}
 	t.next()
-	err = <-ended
-	t.printf("\nStopped. %s stays: %s serves it again.\n", t.shown(""), t.program()+" serve --config "+t.shown("slipway.yaml"))
+	if err = <-ended; ctx.Err() == nil {
+		return errors.Join(slipway.Errorf(slipway.Unavailable, "the server ended by itself; its log is %s", log.Name()), err)
+	}
+	t.printf("\nStopped. %s stays; %s serve --config %s serves it again.\n", t.shown(""), t.program(), t.shown("slipway.yaml"))
+	return err
+}
+
+// tellInTime is tell with a limit.
+func (t *tour) tellInTime(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, quickstartLimit,
+		slipway.Errorf(slipway.Unavailable, "it took longer than %s; %s says more", quickstartLimit, filepath.Join(t.dir, "slipway.log")))
+	defer cancel()
+	err := t.tell(ctx)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	return err
 }
 
@@ -496,16 +494,12 @@ func (t *tour) next() {
 	t.printf("\nCtrl-C ends it.\n")
 }
 
-// program is how this program is called: by its name where the shell finds it, by its path, or through go run.
+// program is how this program was called, so that what is shown works where it is pasted.
 func (t *tour) program() string {
-	self := os.Args[0]
-	if strings.Contains(self, string(filepath.Separator)+"go-build") {
+	if strings.Contains(os.Args[0], string(filepath.Separator)+"go-build") {
 		return "go run ./cmd/slipway"
 	}
-	if _, err := exec.LookPath("slipway"); err == nil && filepath.Base(self) == self {
-		return self
-	}
-	return self
+	return os.Args[0]
 }
 
 // shown is a path in the folder as a person would write it.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,7 +31,7 @@ func (a *app) token() *cobra.Command {
 when it is made.`,
 		Example: "  slipway token list",
 	}
-	cmd.AddCommand(a.tokenCreate(), a.tokenList(), a.tokenRevoke())
+	cmd.AddCommand(a.tokenCreate(), a.tokenList(), a.tokenRevoke(), a.tokenPermissions())
 	return cmd
 }
 
@@ -153,18 +154,28 @@ func (a *app) adminToken(cmd *cobra.Command, s settings, name string, expires ti
 }
 
 func (a *app) tokenList() *cobra.Command {
-	return &cobra.Command{
+	var over bool
+	var user string
+	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List tokens",
-		Long:  "List the tokens that you may see, with who they act for, when they end and when they were last used. Secrets are not shown.",
+		Long: `List tokens with who they act for, when they end and when they were last used: those that are valid, and with --all those that are revoked or
+expired too. Secrets are not shown.`,
 		Example: `  slipway token list
-  slipway token list -o json`,
+  slipway token list --user user:default/jane --all -o json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			raw, items, more, err := all[client.Token](cmd.Context(), c, "/api/tokens")
+			q := url.Values{"limit": {strconv.Itoa(slipway.MaxPageLimit)}}
+			if user != "" {
+				q.Set("user", user)
+			}
+			if over {
+				q.Set("all", "true")
+			}
+			raw, items, more, err := all[client.Token](cmd.Context(), c, "/api/tokens", q)
 			if err != nil {
 				return err
 			}
@@ -190,6 +201,9 @@ func (a *app) tokenList() *cobra.Command {
 			return a.print(cmd, raw, t)
 		},
 	}
+	cmd.Flags().BoolVar(&over, "all", false, "also tokens that are revoked or expired")
+	cmd.Flags().StringVar(&user, "user", "", "only tokens that act as this user")
+	return cmd
 }
 
 func (a *app) tokenRevoke() *cobra.Command {
@@ -213,51 +227,68 @@ func (a *app) tokenRevoke() *cobra.Command {
 	}
 }
 
-// all reads every page of a list. The answer is the first page's document when it is the only one, and one of the same shape with all
-// items otherwise.
-func all[T any](ctx context.Context, c *client.Client, path string) (doc any, items []T, footer string, err error) {
-	const enough = 50 // pages
-	var first json.RawMessage
-	raws := []json.RawMessage{}
-	cursor := ""
-	for n := range enough {
-		next := path
-		if cursor != "" {
-			next += "?cursor=" + url.QueryEscape(cursor)
-		}
+func (a *app) tokenPermissions() *cobra.Command {
+	return &cobra.Command{
+		Use:     "permissions",
+		Short:   "List the permissions that exist",
+		Long:    "List the permissions that the server's blueprints declare, with what each allows: what --permission of token create and grants in the configuration can name.",
+		Example: "  slipway token permissions",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			var raw json.RawMessage
+			if err := c.Do(cmd.Context(), http.MethodGet, "/api/auth/permissions", nil, &raw); err != nil {
+				return err
+			}
+			var list client.List[auth.Permission]
+			if err := json.Unmarshal(raw, &list); err != nil {
+				return err
+			}
+			t := blueprint.Table{Header: []string{"Permission", "Narrowed to", "What it allows"}}
+			for _, p := range list.Items {
+				t.Rows = append(t.Rows, []string{p.Name, p.Object, p.Text})
+			}
+			return a.print(cmd, raw, t)
+		},
+	}
+}
+
+const allPages = 50 // pages that a list without paging of its own reads at most
+
+// all reads every page of a list. The document is the answer itself when there is one page, else one of the same shape with all items.
+func all[T any](ctx context.Context, c *client.Client, path string, q url.Values) (doc any, items []T, footer string, err error) {
+	var whole client.List[json.RawMessage]
+	for n := range allPages {
 		var raw json.RawMessage
-		if err := c.Do(ctx, http.MethodGet, next, nil, &raw); err != nil {
+		if err := c.Do(ctx, http.MethodGet, path+"?"+q.Encode(), nil, &raw); err != nil {
 			return nil, nil, "", err
 		}
 		var page client.List[json.RawMessage]
 		if err := json.Unmarshal(raw, &page); err != nil {
 			return nil, nil, "", err
 		}
-		if n == 0 {
-			first = raw
+		doc, whole.PageInfo = raw, page.PageInfo
+		if whole.Items = append(whole.Items, page.Items...); n > 0 {
+			doc = whole
 		}
-		raws = append(raws, page.Items...)
-		if cursor = page.PageInfo.NextCursor; cursor == "" {
+		if page.PageInfo.NextCursor == "" {
 			break
 		}
+		q.Set("cursor", page.PageInfo.NextCursor)
 	}
-	for _, raw := range raws {
+	for _, raw := range whole.Items {
 		var item T
 		if err := json.Unmarshal(raw, &item); err != nil {
 			return nil, nil, "", err
 		}
 		items = append(items, item)
 	}
-	if cursor != "" {
+	if whole.PageInfo.HasMore {
 		footer = fmt.Sprintf("Only the first %d are shown.", len(items))
 	}
-	if len(raws) <= slipway.MaxPageLimit && cursor == "" {
-		var page client.List[json.RawMessage]
-		if json.Unmarshal(first, &page) == nil && len(page.Items) == len(raws) {
-			return first, items, footer, nil
-		}
-	}
-	return map[string]any{"items": raws, "pageInfo": slipway.PageInfo{Limit: len(raws), NextCursor: cursor, HasMore: cursor != ""}}, items, footer, nil
+	return doc, items, footer, nil
 }
 
 // moment is a time as people on this machine write it.

@@ -5,13 +5,11 @@ package main
 import (
 	"os"
 
-	"github.com/slipway-platform/slipway/blueprint/local"
 	"github.com/slipway-platform/slipway/builtin"
 	"github.com/slipway-platform/slipway/command"
 )
 
 func main() {
-	local.Supervise() // when this process watches over a build, it does only that
-	builtin.Early() // first of all
+	builtin.Early() // when this process watches over a build, it does only that
 	os.Exit(command.Main(builtin.Blueprints(), builtin.Providers()))
 }
