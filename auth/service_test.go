@@ -593,6 +593,39 @@ func TestLastUseIsWrittenOnceAMinute(t *testing.T) {
 	})
 }
 
+func TestRunSaysThatTheReplicaLivesAndWritesWhatIsLeftWhenItEnds(t *testing.T) {
+	t.Parallel()
+	db := storetest.Open(t, store.Postgres, schema...)
+	c := newClock()
+	r := newReplica(t, db, c, DefaultConfig())
+	token, secret := r.create(t, System(), NewToken{Name: "ci", Admin: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- r.Run(ctx) }()
+	replicas := func() (n int) {
+		if err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM auth_replica`).Scan(&n); err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+	for deadline := time.Now().Add(20 * time.Second); replicas() == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the replica never said that it lives")
+		}
+	}
+	r.as(t, secret)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.GetToken(t.Context(), token.ID); err != nil || got.LastUsedAt == nil {
+		t.Errorf("last used: got %v, %v", got.LastUsedAt, err)
+	}
+	if n := replicas(); n != 0 {
+		t.Errorf("%d replicas are left that do not run", n)
+	}
+}
+
 func TestChangesAreWrittenDownAndPruned(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
