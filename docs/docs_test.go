@@ -1,0 +1,358 @@
+// Package docs checks the documentation: its commands run, its code compiles, its generated pages are fresh.
+package docs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/slipway-platform/slipway/blueprint/local"
+	"github.com/slipway-platform/slipway/builtin"
+	"github.com/slipway-platform/slipway/command"
+	"github.com/slipway-platform/slipway/server"
+)
+
+var update = flag.Bool("update", false, "write the generated pages anew")
+
+// The test's own binary is the program, too, when it is called by its name.
+func TestMain(m *testing.M) {
+	local.Supervise()
+	if filepath.Base(os.Args[0]) == "slipway" {
+		os.Exit(command.Main(builtin.Blueprints(), builtin.Providers()))
+	}
+	os.Exit(m.Run())
+}
+
+// program gives a folder that holds this binary under the program's name.
+func program(t *testing.T) (folder string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder = t.TempDir()
+	if err := os.Symlink(self, filepath.Join(folder, "slipway")); err != nil {
+		t.Fatal(err)
+	}
+	return folder
+}
+
+// pages are the documents whose commands and code are checked, from this folder.
+func pages(t *testing.T) []string {
+	t.Helper()
+	pages := []string{"../README.md"}
+	for _, pattern := range []string{"*.md", "decisions/*.md", "tasks/*.md", "../blueprint/*/README.md"} {
+		more, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, more...)
+	}
+	return pages
+}
+
+// block is a fenced block of a page.
+type block struct {
+	page   string
+	line   int
+	words  []string // after the fence: "console", "go", …
+	source string   // the comment before a block of code: the file that it is from
+	text   string
+}
+
+func (b block) String() string { return fmt.Sprintf("%s:%d", filepath.Base(b.page), b.line) }
+
+var comment = regexp.MustCompile(`^<!-- (\S+) -->$`)
+
+func blocks(t *testing.T, page string) (all []block) {
+	t.Helper()
+	raw, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open *block
+	source, fence := "", ""
+	for i, line := range strings.Split(string(raw), "\n") {
+		trimmed := strings.TrimSpace(line)
+		switch {
+		case open != nil && trimmed == fence:
+			all = append(all, *open)
+			open, source = nil, ""
+		case open != nil:
+			open.text += line + "\n"
+		case strings.HasPrefix(trimmed, "```"):
+			fence = trimmed[:len(trimmed)-len(strings.TrimLeft(trimmed, "`"))]
+			open = &block{page: page, line: i + 1, source: source, words: strings.Fields(strings.TrimLeft(trimmed, "`"))}
+		case trimmed != "":
+			source = ""
+			if m := comment.FindStringSubmatch(trimmed); m != nil {
+				source = m[1]
+			}
+		}
+	}
+	return all
+}
+
+// Every block of Go stands word for word in a file that is compiled and tested. "…" alone on a line leaves lines out.
+func TestCodeIsFromFilesThatCompile(t *testing.T) {
+	t.Parallel()
+	for _, page := range pages(t) {
+		for _, b := range blocks(t, page) {
+			if len(b.words) == 0 || b.words[0] != "go" && b.words[0] != "sql" {
+				continue
+			}
+			if b.source == "" {
+				t.Errorf("%s: say in a comment before the block which file it is from, such as <!-- examples/greeting/http.go -->", b)
+				continue
+			}
+			raw, err := os.ReadFile(filepath.Join("..", b.source))
+			if err != nil {
+				t.Errorf("%s: %v", b, err)
+				continue
+			}
+			rest := string(raw)
+			for part := range strings.SplitSeq("\n"+b.text, "\n…\n") {
+				_, after, ok := strings.Cut("\n"+rest, "\n"+strings.Trim(part, "\n")+"\n")
+				if !ok {
+					t.Errorf("%s: this is not in %s, or not any more:\n%s", b, b.source, part)
+					break
+				}
+				rest = after
+			}
+		}
+	}
+}
+
+// Commands stand in blocks called console. Their lines after "$ " are run by a shell, those of one page in one empty folder, one after the other;
+// what they print must be like what the block shows, where "…" stands for anything. A block called "console server" starts a program
+// that runs until the page ends.
+func TestCommandsDoWhatThePagesSay(t *testing.T) {
+	t.Parallel()
+	bin := program(t)
+	for _, page := range pages(t) {
+		var commands []block
+		for _, b := range blocks(t, page) {
+			if len(b.words) > 0 && b.words[0] == "console" {
+				commands = append(commands, b)
+			}
+		}
+		if len(commands) == 0 {
+			continue
+		}
+		t.Run(strings.TrimPrefix(page, "../"), func(t *testing.T) {
+			t.Parallel()
+			s := &shell{t: t, bin: bin, dir: t.TempDir(), page: page}
+			for _, b := range commands {
+				s.play(b)
+				if t.Failed() {
+					return // what follows builds on it
+				}
+			}
+		})
+	}
+}
+
+// shell plays one page.
+type shell struct {
+	t       *testing.T
+	bin     string
+	dir     string
+	page    string
+	address string // of the server, once one runs
+}
+
+// usual is the address that the pages show; the server may have had to take another.
+const usual = "127.0.0.1:8080"
+
+var listening = regexp.MustCompile(`http://(127\.0\.0\.1:\d+)`)
+
+func (s *shell) play(b block) {
+	s.t.Helper()
+	lines := strings.Split(strings.TrimSuffix(b.text, "\n"), "\n")
+	for i := 0; i < len(lines); {
+		text, ok := strings.CutPrefix(lines[i], "$ ")
+		if !ok {
+			s.t.Fatalf("%s: a line before the first command: %q", b, lines[i])
+		}
+		i++
+		for strings.HasSuffix(text, "\\") && i < len(lines) {
+			text += "\n" + lines[i]
+			i++
+		}
+		var want []string
+		for i < len(lines) && !strings.HasPrefix(lines[i], "$ ") {
+			want = append(want, lines[i])
+			i++
+		}
+		s.command(b, text, strings.Join(want, "\n"))
+	}
+}
+
+func (s *shell) command(b block, text, want string) {
+	s.t.Helper()
+	serve := len(b.words) > 1 && b.words[1] == "server"
+	run := strings.ReplaceAll(text, "go run ./cmd/slipway", "slipway")
+	if s.address != "" {
+		run = strings.ReplaceAll(run, usual, s.address)
+	}
+	// What one command exports, the next one has.
+	script := "set -a; [ ! -e .env ] || . ./.env; set +a; " + run + "\nstatus=$?; export -p >.env; exit $status"
+	if serve {
+		script = "[ ! -e .env ] || . ./.env; exec " + run
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	cmd := exec.CommandContext(ctx, "bash", "-c", script)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	cmd.WaitDelay = 20 * time.Second
+	cmd.Dir = s.dir
+	cmd.Env = []string{"PATH=" + s.bin + ":" + os.Getenv("PATH"), "HOME=" + s.dir, "USER=you", "LANG=C.UTF-8", "COLUMNS=160"}
+	out := &output{}
+	cmd.Stdout, cmd.Stderr = out, out
+	if serve {
+		s.serve(b, cmd, cancel, out, want)
+		return
+	}
+	defer cancel()
+	err := cmd.Run()
+	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
+		s.t.Fatalf("%s: %s: %v", b, text, err)
+	}
+	if err != nil && want == "" {
+		s.t.Fatalf("%s: %s: %v\n%s", b, text, err, out)
+	}
+	if !s.like(want, out.String()) {
+		s.t.Fatalf("%s: %s\ngot:\n%s\nwant something like:\n%s", b, text, out, want)
+	}
+}
+
+// serve starts a command, waits until it has said what it should, and lets it run.
+func (s *shell) serve(b block, cmd *exec.Cmd, cancel func(), out *output, want string) {
+	s.t.Helper()
+	if err := cmd.Start(); err != nil {
+		s.t.Fatalf("%s: %v", b, err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	s.t.Cleanup(func() { cancel(); <-done })
+	deadline := time.Now().Add(90 * time.Second)
+	for {
+		if m := listening.FindStringSubmatch(out.String()); m != nil {
+			s.address = m[1]
+		}
+		if s.address != "" && s.like(want, out.String()) {
+			return
+		}
+		select {
+		case err := <-done:
+			done <- err
+			s.t.Fatalf("%s: the server ended: %v\n%s", b, err, out)
+		case <-time.After(50 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s: got:\n%s\nwant something like:\n%s", b, out, want)
+		}
+	}
+}
+
+var spaces = regexp.MustCompile(`[ \t]+`)
+
+// like compares what was printed with what a page shows: "…" is anything, also nothing; how many spaces there are, and between which
+// lines of a table, does not matter.
+func (s *shell) like(want, got string) bool {
+	if strings.TrimSpace(want) == "" {
+		return true
+	}
+	plain := func(text string) string {
+		var lines []string
+		for line := range strings.SplitSeq(text, "\n") {
+			if line = strings.TrimSpace(spaces.ReplaceAllString(line, " ")); line != "" {
+				lines = append(lines, line)
+			}
+		}
+		return strings.Join(lines, "\n")
+	}
+	if s.address != "" {
+		got = strings.ReplaceAll(got, s.address, usual)
+	}
+	pattern := regexp.QuoteMeta(plain(want))
+	pattern = strings.ReplaceAll(pattern, "\n…", "(?s:.*)") // also no line at all
+	pattern = strings.ReplaceAll(pattern, "…", "(?s:.*)")
+	return regexp.MustCompile(`^` + pattern + `$`).MatchString(plain(got))
+}
+
+// output collects what a program prints.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// The version in the committed description: a release changes the program's, not the API's.
+const apiVersion = "1"
+
+func TestGenerated(t *testing.T) {
+	t.Parallel()
+	for name, make := range map[string]func(t *testing.T) []byte{
+		"openapi.json": func(t *testing.T) []byte {
+			raw, err := server.DescribeAPI(builtin.Blueprints(), apiVersion)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return pretty(t, raw)
+		},
+		"config.md": func(t *testing.T) []byte {
+			cmd := exec.CommandContext(t.Context(), filepath.Join(program(t), "slipway"), "config", "docs")
+			out, err := cmd.Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			want := make(t)
+			got, err := os.ReadFile(name)
+			if err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+			if name == "openapi.json" && len(got) > 0 {
+				// Not even an update takes back what was promised.
+				for _, fault := range breaks(t, got, want) {
+					t.Errorf("%s is stable and changes incompatibly: %s", name, fault)
+				}
+			}
+			if t.Failed() || bytes.Equal(got, want) {
+				return
+			}
+			if !*update {
+				t.Fatalf("docs/%s is not what the declarations say; run make generate and read the difference", name)
+			}
+			if err := os.WriteFile(name, want, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
