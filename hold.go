@@ -3,6 +3,7 @@
 package slipway
 
 import (
+	_ "github.com/XSAM/otelsql"
 	_ "github.com/danielgtaylor/huma/v2"
 	_ "github.com/danielgtaylor/huma/v2/adapters/humago"
 	_ "github.com/failsafe-go/failsafe-go"
@@ -12,11 +13,9 @@ import (
 	_ "github.com/jedib0t/go-pretty/v6/table"
 	_ "github.com/knadh/koanf/providers/env/v2"
 	_ "github.com/knadh/koanf/v2"
+	_ "github.com/mattn/go-isatty"
 	_ "github.com/pressly/goose/v3"
 	_ "github.com/prometheus/client_golang/prometheus"
-	_ "github.com/riverqueue/river"
-	_ "github.com/riverqueue/river/riverdriver/riverdatabasesql"
-	_ "github.com/riverqueue/river/riverdriver/riversqlite"
 	_ "github.com/robfig/cron/v3"
 	_ "github.com/rogpeppe/go-internal/testscript"
 	_ "github.com/santhosh-tekuri/jsonschema/v6"
@@ -27,9 +26,7 @@ import (
 	_ "go.opentelemetry.io/otel/sdk/trace"
 	_ "go.uber.org/goleak"
 	_ "go.yaml.in/yaml/v4"
-	_ "golang.org/x/sys/unix"
 	_ "golang.org/x/crypto/hkdf"
+	_ "golang.org/x/sys/unix"
 	_ "pgregory.net/rapid"
-	_ "github.com/mattn/go-isatty"
-	_ "github.com/XSAM/otelsql"
 )

@@ -54,7 +54,7 @@ func TestKilledAtRandomMomentsUnderLoad(t *testing.T) {
 							select {
 							case <-stop:
 								return
-							default:
+							case <-time.After(30 * time.Millisecond):
 							}
 							var out struct {
 								Build struct {

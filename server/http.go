@@ -294,10 +294,11 @@ func (e *written) ContentType(string) string    { return "application/json" }
 func (e *written) WriteJSON(w io.Writer) error  { return writeJSON(w, e.body) }
 func (e *written) MarshalJSON() ([]byte, error) { return json.Marshal(e.body) }
 
-// huma has one hook for all errors of a process; each request knows its server.
 var errNeedsGzip = slipway.Errorf(slipway.Invalid, "this file is sent compressed; send Accept-Encoding: gzip")
 
+// huma keeps these for the whole process: a list is never null, and one hook makes all errors; each request knows its server.
 func init() {
+	huma.DefaultArrayNullable = false
 	huma.NewErrorWithContext = func(ctx huma.Context, status int, message string, errs ...error) huma.StatusError {
 		if s := exchangeOf(ctx.Context()).server; s != nil {
 			return s.humaError(ctx, status, message, errs...)

@@ -17,7 +17,6 @@ import (
 
 // newAPI makes the huma API on an adapter, with its documentation routes off: the server brings its own.
 func newAPI(adapter huma.Adapter, version string) huma.API {
-	huma.DefaultArrayNullable = false
 	registry := huma.NewMapRegistry("#/components/schemas/", schemaName)
 	config := huma.DefaultConfig("Slipway", version)
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
