@@ -547,14 +547,35 @@ Lengths of time are written 90s, 5m, 1h30m, 400d or 5y; sizes 512, 64KiB, 10MiB 
 environment variable, ` + "`${file:/path}`" + ` for the content of a file, ` + "`$${`" + ` for a plain ` + "`${`" + `. In the environment, lists are written a,b or as
 YAML, and whole sections as YAML; ` + "`PORT`" + ` replaces the port of ` + "`server.listen`" + `.
 `)
+	head := func(title, text string) {
+		fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n| key | default | meaning | environment |\n|---|---|---|---|\n", title, strings.TrimSuffix(text, "."))
+	}
+	line := func(name, path string, k field, value string) {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | `%s` |\n", path, code(value), escape(k.doc), name)
+	}
+	head("General", "Keys that stand for themselves")
+	a.defaults(func(name, path string, k field, value string) {
+		if !strings.Contains(path, ".") && !entries(k.value) {
+			line(name, path, k, value)
+		}
+	})
 	section, texts := "", a.sectionTexts()
 	a.defaults(func(name, path string, k field, value string) {
-		top, _, _ := strings.Cut(path, ".")
+		top, _, deeper := strings.Cut(path, ".")
+		if !deeper && !entries(k.value) {
+			return
+		}
 		if top != section {
 			section = top
-			fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n| key | default | meaning | environment |\n|---|---|---|---|\n", top, strings.TrimSuffix(texts[top], "."))
+			head(top, texts[top])
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | `%s` |\n", path, code(value), escape(k.doc), name)
+		line(name, path, k, value)
+		if entries(k.value) {
+			inner, _ := fieldsOf(reflect.New(k.value.Type().Elem()).Elem())
+			for _, e := range inner {
+				fmt.Fprintf(&b, "| `%s[].%s` | | %s | |\n", path, e.key, escape(e.doc))
+			}
+		}
 	})
 	b.WriteString("\n## Types of providers\n\nAn entry of `providers` has a `name`, a `type`, and what the type takes.\n")
 	for _, kind := range a.allKinds() {
@@ -581,6 +602,11 @@ YAML, and whole sections as YAML; ` + "`PORT`" + ` replaces the port of ` + "`se
 	return b.String()
 }
 
+// entries says that a value is a list of things with keys of their own.
+func entries(v reflect.Value) bool {
+	return v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct
+}
+
 // sectionTexts says what each top-level key is about.
 func (a *app) sectionTexts() map[string]string {
 	out := map[string]string{}
@@ -598,10 +624,11 @@ func (a *app) sectionTexts() map[string]string {
 }
 
 func code(s string) string {
-	if s == "" || s == `""` {
+	if s == "" || s == "''" {
 		return ""
 	}
 	return "`" + strings.ReplaceAll(s, "|", "\\|") + "`"
 }
 
-func escape(s string) string { return strings.ReplaceAll(s, "|", "\\|") }
+// escape keeps a text from being read as Markdown's tables and tags.
+func escape(s string) string { return strings.NewReplacer("|", "\\|", "<", "&lt;").Replace(s) }

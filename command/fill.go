@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -437,7 +438,7 @@ func join(path, key string) string {
 
 // sentence is an error's text for people, without its code.
 func sentence(err error) string {
-	if e, ok := err.(*slipway.Error); ok {
+	if e, ok := errors.AsType[*slipway.Error](err); ok {
 		return e.Message
 	}
 	return err.Error()

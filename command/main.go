@@ -102,7 +102,7 @@ func explain(err error) string {
 			text += "; set SLIPWAY_TOKEN or run slipway login"
 		}
 	}
-	if answer, ok := errors.AsType[*client.Error](err); ok && answer.RequestID != "" {
+	if answer, ok := errors.AsType[*client.Error](err); ok && answer.RequestID != "" && !strings.Contains(text, answer.RequestID) {
 		text += " [request " + answer.RequestID + "]"
 	}
 	return text
