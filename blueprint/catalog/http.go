@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -237,7 +238,7 @@ type entitiesInput struct {
 	Filter []string `query:"filter,explode" maxItems:"50" doc:"Conditions key=value, joined by commas; may be repeated" example:"kind=Component,metadata.name=my-service"`
 	Fields string   `query:"fields" doc:"Only these fields, as paths joined by commas" example:"metadata.name,spec.owner"`
 	Order  []string `query:"order,explode" maxItems:"5" doc:"asc: or desc: and a field; may be repeated; then by ref" example:"asc:metadata.name"`
-	Limit  string   `query:"limit" pattern:"^[0-9]+$" doc:"How many at most, from 1; absent, all, 10,000 a page" example:"20"`
+	Limit  int      `query:"limit" minimum:"1" maximum:"10000" doc:"How many at most; absent, all, 10,000 a page" example:"20"`
 	Offset int      `query:"offset" minimum:"0" maximum:"100000" doc:"How many to pass over"`
 	After  string   `query:"after" doc:"Cursor of the Link header of the page before"`
 }
@@ -257,13 +258,7 @@ func (s *service) entities(ctx context.Context, in *entitiesInput) (*entitiesOut
 		return nil, err
 	}
 	caller := auth.Narrowed(ctx)
-	left := maxAnswer
-	if in.Limit != "" {
-		left, err = strconv.Atoi(in.Limit)
-		if err != nil || left < 1 || left > maxAnswer {
-			return nil, slipway.Errorf(slipway.Invalid, "limit must be from 1 to %d", maxAnswer)
-		}
-	}
+	left := cmp.Or(in.Limit, maxAnswer)
 	var body bytes.Buffer
 	body.WriteByte('[')
 	var next *entity.Mark
@@ -383,8 +378,8 @@ func (s *service) nextPage(in *entitiesInput, m *entity.Mark) string {
 	if in.Fields != "" {
 		q.Set("fields", in.Fields)
 	}
-	if in.Limit != "" {
-		q.Set("limit", in.Limit)
+	if in.Limit > 0 {
+		q.Set("limit", strconv.Itoa(in.Limit))
 	}
 	return "</api/catalog/entities?" + q.Encode() + `>; rel="next"`
 }

@@ -50,8 +50,7 @@ func (s *service) readDue(ctx context.Context, _ readDue) error {
 					return err
 				}
 				// Not again before the job has had its turn; it sets its own time.
-				l.NextRead = store.At(s.Now().Add(s.config.Refresh.Std()))
-				if _, err := saveReading(ctx, tx, l); err != nil {
+				if err := postpone(ctx, tx, l.ID, s.Now().Add(s.config.Refresh.Std())); err != nil {
 					return err
 				}
 			}

@@ -109,6 +109,12 @@ func saveReading(ctx context.Context, tx *store.Tx, r row) (bool, error) {
 	return n == 1, err
 }
 
+// postpone sets when a location is read again, and nothing else: it may be being read just now.
+func postpone(ctx context.Context, tx *store.Tx, id string, until time.Time) error {
+	_, err := tx.Exec(ctx, `UPDATE catalog_location SET next_read = $2 WHERE id = $1`, id, store.At(until))
+	return err
+}
+
 func markRemoving(ctx context.Context, tx *store.Tx, id string) error {
 	_, err := tx.Exec(ctx, `UPDATE catalog_location SET status = 'removing' WHERE id = $1`, id)
 	return err
