@@ -486,6 +486,39 @@ func TestPruneKeepsWhatIsYoungOrNotHandledYet(t *testing.T) {
 	})
 }
 
+func TestABusGoesOnAfterTheDatabaseWasAway(t *testing.T) {
+	t.Parallel()
+	pg := storetest.Server(t)
+	db, err := store.Open("main", pg.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if err := db.MigrateUp(t.Context(), schema...); err != nil {
+		t.Fatal(err)
+	}
+	b := newBus(db)
+	var s seen
+	b.Subscribe(event.Subscription{Name: "test.reader", Handle: func(_ context.Context, _ *store.Tx, e event.Event) error {
+		s.add(e.Subject)
+		return nil
+	}})
+	run(t, b)
+	registered(t, b, "test.reader")
+	publish(t, b, db, thing("before"))
+	within(t, 5*time.Second, "the first event came", func() bool { return len(s.list()) == 1 })
+	pg.Stop(t)
+	err = db.Write(t.Context(), func(tx *store.Tx) error { return b.Publish(t.Context(), tx, thing("never")) })
+	if !errors.Is(err, slipway.Unavailable) {
+		t.Errorf("without a database: got %v, want unavailable", err)
+	}
+	pg.Start(t)
+	within(t, 10*time.Second, "publishing works again", func() bool {
+		return db.Write(t.Context(), func(tx *store.Tx) error { return b.Publish(t.Context(), tx, thing("after")) }) == nil
+	})
+	within(t, 10*time.Second, "the second event came", func() bool { return len(s.list()) == 2 })
+}
+
 func TestSchemaGoesDownAndUp(t *testing.T) {
 	t.Parallel()
 	storetest.UpDownUp(t, event.Migrations)
