@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -85,6 +86,16 @@ func runSlipway(url, dir string) error {
 		return err
 	}
 	fmt.Println(l.Addr(), token)
+	if path := os.Getenv("BENCH_PROFILE"); path != "" { // of the whole life of the last server
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	go func() { _, _ = io.Copy(io.Discard, os.Stdin); stop() }()
 	return s.Run(ctx, l)
@@ -132,6 +143,10 @@ func runBare(url string) error {
 		out = append(out, `]}`...)
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(out)
+	})
+	mux.HandleFunc("GET /api/auth/me", func(w http.ResponseWriter, r *http.Request) { // what Slipway answers there, without asking who calls
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(make([]byte, 300))
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -311,7 +326,7 @@ func fill(t *testing.T, db *store.DB, entities, builds int) {
 	ctx := t.Context()
 	series := func(name string, n int) string {
 		if db.Engine() == store.Postgres {
-			return fmt.Sprintf("generate_series(0, %d) AS %s(n)", n-1, name)
+			return fmt.Sprintf("generate_series(CAST(0 AS BIGINT), %d) AS %s(n)", n-1, name)
 		}
 		return fmt.Sprintf("(WITH RECURSIVE c(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM c WHERE n + 1 < %d) SELECT n FROM c) AS %s", n, name)
 	}
@@ -328,7 +343,7 @@ func fill(t *testing.T, db *store.DB, entities, builds int) {
 	exec(`INSERT INTO task_source (id, task, provider, type, project, as_of, next_refresh)
 		SELECT 1 + n, 'build', 'bench', 'fake', 'p' || n, 4102444800000000, 4102444800000000 FROM ` + series("x", entities))
 	exec(`INSERT INTO task_binding (entity_id, source_id) SELECT 1000000 + n, 1 + n FROM ` + series("x", entities))
-	exec(`INSERT INTO task_term (id, source_id, field, value) SELECT 1 + n * 10 + k.n, 1 + n, CASE WHEN k.n < 4 THEN 'branch' WHEN k.n < 7 THEN 'pipeline' ELSE 'triggeredBy' END, 'v' || k.n
+	exec(`INSERT INTO task_term (id, source_id, field, value) SELECT 1 + x.n * 10 + k.n, 1 + x.n, CASE WHEN k.n < 4 THEN 'branch' WHEN k.n < 7 THEN 'pipeline' ELSE 'triggeredBy' END, 'v' || k.n
 		FROM ` + series("x", entities) + ` CROSS JOIN ` + series("k", 10))
 	first := min(100_000, builds/2)
 	each := (builds - first) / (entities - 1)
@@ -407,6 +422,17 @@ func measure(t *testing.T, e store.Engine) {
 	}
 	numbers.add("search by entity: throughput beside a bare handler with the same rows", name, fmt.Sprintf("%.2f (%.0f a second)", median(ratios), median(rates)), "≥ 0.5")
 	numbers.add("search by entity: CPU of the server a request, beside the bare handler", name, fmt.Sprintf("%.0f µs beside %.0f µs", median(cpuOurs), median(cpuBare)), "noted")
+
+	var around []float64
+	for range rounds {
+		c0 := b.cpu(t)
+		ours := b.call(t, []string{"/api/auth/me"}, seconds, 0, 0)
+		c1, d0 := b.cpu(t), bare.cpu(t)
+		theirs := bare.call(t, []string{"/api/auth/me"}, seconds, 0, 0)
+		d1 := bare.cpu(t)
+		around = append(around, float64((c1-c0).Microseconds())/float64(ours.Requests)-float64((d1-d0).Microseconds())/float64(theirs.Requests))
+	}
+	numbers.add("CPU of token, rate limit, permission and envelope a request (an answer without a query, beside a bare one)", name, fmt.Sprintf("%.0f µs", median(around)), "≤ 50 µs")
 
 	// Tail latency, large beside small.
 	half := top / 2
@@ -510,4 +536,20 @@ func walk(t *testing.T, p *process, path string, pages int) string {
 func median(v []float64) float64 {
 	slices.Sort(v)
 	return v[len(v)/2]
+}
+
+// TestProfile loads one server for some seconds, for BENCH_PROFILE.
+func TestProfile(t *testing.T) {
+	if os.Getenv("BENCH_PROFILE") == "" {
+		t.Skip("BENCH_PROFILE names no file")
+	}
+	p := start(t, "slipway", prepare(t, store.Engine(os.Getenv("BENCH_ENGINE")), 100, 10_000), t.TempDir())
+	paths := make([]string, 100)
+	for i := range paths {
+		paths[i] = fmt.Sprintf("/api/build/by-entity/component:default%%2Fc%d/search", i)
+	}
+	c0 := p.cpu(t)
+	o := p.call(t, paths, 10, 0, 0)
+	t.Logf("%.0f a second, %.0f µs CPU each", o.rate(), float64((p.cpu(t)-c0).Microseconds())/float64(o.Requests))
+	p.stop()
 }
