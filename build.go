@@ -20,9 +20,9 @@ type Build struct {
 	DurationSeconds *float64     `json:"durationSeconds" nullable:"true" doc:"Seconds from start to end; null until then"`
 	UpdatedAt       *time.Time   `json:"updatedAt,omitempty" doc:"When the vendor last changed it; absent where it does not say"`
 	URL             string       `json:"url" doc:"Page with more information" example:"https://ci.example.com/runs/42"`
-	TriggeredBy     *Person      `json:"triggeredBy" nullable:"true" doc:"Who caused this attempt; null when the vendor names nobody"`
+	TriggeredBy     *Person      `json:"triggeredBy" doc:"Who caused this attempt; null when the vendor names nobody"`
 	Trigger         BuildTrigger `json:"trigger" enum:"push,pull_request,schedule,manual,api,retry,other" doc:"What caused it"`
-	Commit          *Commit      `json:"commit" nullable:"true" doc:"What was built; null when unknown"`
+	Commit          *Commit      `json:"commit" doc:"What was built; null when unknown"`
 	Blocked         bool         `json:"blocked" doc:"True while it waits for a person"`
 	Retriggerable   bool         `json:"retriggerable" doc:"True when retrigger would be accepted without force"`
 }

@@ -88,7 +88,10 @@ func (x *Index[T]) join() {
 	x.engine.Jobs.AddSchedule(job.Schedule{
 		Name: name + ".refresh", Text: "Keeps the index of the task " + name + " fresh.", Every: dueEvery, Args: dueArgs{kind: due.Kind},
 	})
-	x.engine.Events.Subscribe(event.Subscription{Name: name + ".bind", Types: []string{entity.EventChanged, entity.EventRemoved}, Handle: x.follow})
+	x.engine.Events.Subscribe(event.Subscription{
+		Name: name + ".bind", Types: []string{entity.EventChanged, entity.EventRemoved}, Handle: x.follow,
+		Backlog: true, // what changed between the first binding of all and the first look at events must not be missed
+	})
 }
 
 func (x *Index[T]) deliver(ctx context.Context, o Provider, deliveries []provider.Delivery) (int, error) {

@@ -38,6 +38,7 @@ const (
 	fillItems      = 1000                // items of history that a source is filled with at most
 	fillAge        = 90 * 24 * time.Hour // and how old they may be
 	maxUnfinished  = 20                  // unfinished items beyond the list that are asked for one by one
+	callTimeout    = 30 * time.Second    // of one request to the vendor
 	maxBackOff     = 10 * time.Minute    // between looks at a source that fails
 )
 
@@ -155,6 +156,13 @@ func (x *Index[T]) look(ctx context.Context, l *look) error {
 	return x.readHistory(ctx, l)
 }
 
+// call asks the vendor something, for callTimeout at most.
+func call[R any](ctx context.Context, ask func(context.Context) (R, error)) (R, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return ask(ctx)
+}
+
 func (x *Index[T]) unfinished(ctx context.Context, l *look) error {
 	rows, err := x.engine.DB.QueryContext(ctx, `SELECT id FROM `+x.table+` WHERE source_id = $1 AND NOT finished ORDER BY created DESC LIMIT 200`, l.id)
 	if err != nil {
@@ -175,7 +183,7 @@ func (x *Index[T]) readNewest(ctx context.Context, l *look) error {
 	o := provider.ListOptions{Limit: pageLimit, Validator: l.validator}
 	seen := int64(0)
 	for {
-		page, err := list(ctx, l.project, o)
+		page, err := call(ctx, func(ctx context.Context) (provider.Page[T], error) { return list(ctx, l.project, o) })
 		if err != nil {
 			return err
 		}
@@ -212,7 +220,8 @@ func (x *Index[T]) readHistory(ctx context.Context, l *look) error {
 			l.fill = sql.NullString{}
 			return nil
 		}
-		page, err := list(ctx, l.project, provider.ListOptions{Limit: int(min(pageLimit, l.fillLeft)), Cursor: l.fill.String})
+		o := provider.ListOptions{Limit: int(min(pageLimit, l.fillLeft)), Cursor: l.fill.String}
+		page, err := call(ctx, func(ctx context.Context) (provider.Page[T], error) { return list(ctx, l.project, o) })
 		if errors.Is(err, slipway.Invalid) {
 			l.fill = sql.NullString{} // the vendor's cursor has expired; what is missing is old
 			return nil
@@ -248,7 +257,7 @@ func (x *Index[T]) askFor(ctx context.Context, l *look) error {
 		if asked++; asked > maxUnfinished {
 			return nil
 		}
-		item, err := get(ctx, l.project, id)
+		item, err := call(ctx, func(ctx context.Context) (T, error) { return get(ctx, l.project, id) })
 		if errors.Is(err, slipway.NotFound) {
 			if err := x.forget(ctx, l, id); err != nil {
 				return err

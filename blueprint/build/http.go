@@ -22,8 +22,8 @@ type Page struct {
 	Sources  []slipway.Source `json:"sources" nullable:"false" doc:"Where the builds come from, and how fresh each source is"`
 }
 
-// filters are the parameters that both searches have.
-type filters struct {
+// Filters are the parameters that both searches have.
+type Filters struct {
 	Limit       int       `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many on a page"`
 	Cursor      string    `query:"cursor" doc:"pageInfo.nextCursor of the page before. Pages by cursor neither repeat nor drop a build while new ones arrive"`
 	PageNumber  int       `query:"pageNumber" minimum:"1" doc:"Which page, from 1, instead of cursor; pageNumber × limit is at most 10,000"`
@@ -37,7 +37,7 @@ type filters struct {
 	Fresh       bool      `query:"fresh" doc:"Have the sources read first, and wait for that, 5 seconds at most. A vendor that is down gives its last known builds, with the state failed"`
 }
 
-func (f filters) query() task.Query {
+func (f Filters) query() task.Query {
 	return task.Query{
 		Statuses: f.Status,
 		Filters:  map[string][]string{"triggeredBy": {f.TriggeredBy}, "branch": f.Branch, "pipeline": f.Pipeline},
@@ -46,12 +46,12 @@ func (f filters) query() task.Query {
 	}
 }
 
-// entityInput names an entity in the path.
-type entityInput struct {
+// OfEntity names an entity in the path.
+type OfEntity struct {
 	EntityRef string `path:"entityRef" maxLength:"200" doc:"[kind:][namespace/]name; kind is component and namespace is default when left out; case does not matter" example:"component:default/web"`
 }
 
-func (in entityInput) ref() (slipway.EntityRef, error) {
+func (in OfEntity) ref() (slipway.EntityRef, error) {
 	ref, err := slipway.ParseEntityRef(in.EntityRef, slipway.EntityRef{})
 	return ref.Lower(), err
 }
@@ -66,8 +66,8 @@ func allow(ctx context.Context, permission string) func(task.Object) error {
 type pageOutput struct{ Body blueprint.Raw[Page] }
 
 func (s *service) search(ctx context.Context, in *struct {
-	entityInput
-	filters
+	OfEntity
+	Filters
 }) (*pageOutput, error) {
 	ref, err := in.ref()
 	if err != nil {
@@ -82,7 +82,7 @@ func (s *service) search(ctx context.Context, in *struct {
 }
 
 func (s *service) searchAll(ctx context.Context, in *struct {
-	filters
+	Filters
 	Owner  []string `query:"owner,explode" maxItems:"20" doc:"Owner of the entity; repeat for any of several. The kind is group when left out" example:"[\"group:default/team-a\"]"`
 	System []string `query:"system,explode" maxItems:"20" doc:"System of the entity; repeat for any of several"`
 	Entity []string `query:"entity,explode" maxItems:"100" doc:"The entity; repeat for any of several"`
@@ -110,13 +110,13 @@ func (s *service) searchAll(ctx context.Context, in *struct {
 	return &pageOutput{blueprint.Raw[Page]{JSON: raw}}, err
 }
 
-// buildInput names a build of an entity in the path.
-type buildInput struct {
-	entityInput
+// OfBuild names a build of an entity in the path.
+type OfBuild struct {
+	OfEntity
 	ID string `path:"id" maxLength:"600" doc:"Id of the build, as search shows it" example:"ci:0198c2f0"`
 }
 
-func (s *service) item(ctx context.Context, in buildInput, permission string) (item, error) {
+func (s *service) item(ctx context.Context, in OfBuild, permission string) (item, error) {
 	ref, err := in.ref()
 	if err != nil {
 		return item{}, err
@@ -124,7 +124,7 @@ func (s *service) item(ctx context.Context, in buildInput, permission string) (i
 	return s.index.Get(ctx, auth.CallerFrom(ctx), ref, in.ID, allow(ctx, permission))
 }
 
-func (s *service) get(ctx context.Context, in *buildInput) (*struct{ Body blueprint.Raw[slipway.Build] }, error) {
+func (s *service) get(ctx context.Context, in *OfBuild) (*struct{ Body blueprint.Raw[slipway.Build] }, error) {
 	it, err := s.item(ctx, *in, readPermission)
 	return &struct{ Body blueprint.Raw[slipway.Build] }{blueprint.Raw[slipway.Build]{JSON: it.JSON}}, err
 }
@@ -132,10 +132,10 @@ func (s *service) get(ctx context.Context, in *buildInput) (*struct{ Body bluepr
 type logsOutput struct{ Body blueprint.Streamed }
 
 func (s *service) logs(ctx context.Context, in *struct {
-	buildInput
+	OfBuild
 	Follow bool `query:"follow" doc:"Go on until the build ends"`
 }) (*logsOutput, error) {
-	it, err := s.item(ctx, in.buildInput, logsPermission)
+	it, err := s.item(ctx, in.OfBuild, logsPermission)
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +239,7 @@ func (b *retriggerBody) describe() (d description, err error) {
 // Accepted is the answer to a retrigger and a start.
 type Accepted struct {
 	Accepted bool           `json:"accepted" doc:"Always true: the provider has taken it"`
-	Build    *slipway.Build `json:"build" nullable:"true" doc:"The resulting build, which may have a new id; null while the provider has not named it yet"`
+	Build    *slipway.Build `json:"build" doc:"The resulting build, which may have a new id; null while the provider has not named it yet"`
 	URL      string         `json:"url" doc:"Page to look at"`
 }
 
@@ -269,7 +269,7 @@ func pathEscape(id string) string {
 }
 
 func (s *service) postRetrigger(ctx context.Context, in *struct {
-	entityInput
+	OfEntity
 	Force bool `query:"force" doc:"Also a build that neither failed nor was canceled"`
 	Body  retriggerBody
 }) (*acceptedOutput, error) {
@@ -298,7 +298,7 @@ func (s *service) postRetrigger(ctx context.Context, in *struct {
 }
 
 func (s *service) postStart(ctx context.Context, in *struct {
-	entityInput
+	OfEntity
 	Body startBody
 }) (*acceptedOutput, error) {
 	ref, err := in.ref()

@@ -65,7 +65,7 @@ type Fault string
 const (
 	None    Fault = ""
 	Down    Fault = "down"    // every call fails at once
-	Hang    Fault = "hang"    // no call returns before its context ends
+	Hang    Fault = "hang"    // no call returns before its context ends, or the fault does
 	Limited Fault = "limited" // every call is refused until some time has passed
 )
 
@@ -237,11 +237,12 @@ func (v *Vendor) Forget(projectName, id string) {
 	v.tell()
 }
 
-// Break switches a fault on, or off with None. Calls that hang go on hanging.
+// Break switches a fault on, or off with None.
 func (v *Vendor) Break(f Fault) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.fault = f
+	v.tell()
 }
 
 // Lists says how many list requests there were, and how many of them were answered with "not modified".
@@ -286,16 +287,23 @@ func (v *Vendor) sign(body []byte) http.Header {
 
 // call runs f as the vendor would: with its fault, its clock moved on, and nothing else going on.
 func (v *Vendor) call(ctx context.Context, f func() error) error {
-	v.mu.Lock()
-	fault := v.fault
-	v.mu.Unlock()
-	switch fault {
-	case Down:
-		return slipway.Errorf(slipway.Unavailable, "the fake vendor is down; switch its fault off")
-	case Limited:
-		return slipway.Errorf(slipway.RateLimited, "the fake vendor takes no more requests for now").After(30 * time.Second)
-	case Hang:
-		<-ctx.Done()
+	for {
+		v.mu.Lock()
+		fault, changed := v.fault, v.changed
+		v.mu.Unlock()
+		switch fault {
+		case Down:
+			return slipway.Errorf(slipway.Unavailable, "the fake vendor is down; switch its fault off")
+		case Limited:
+			return slipway.Errorf(slipway.RateLimited, "the fake vendor takes no more requests for now").After(30 * time.Second)
+		case Hang:
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+			}
+		}
+		break
 	}
 	if err := ctx.Err(); err != nil {
 		return err
