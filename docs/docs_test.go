@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/slipway-platform/slipway/blueprint/local"
 	"github.com/slipway-platform/slipway/builtin"
 	"github.com/slipway-platform/slipway/command"
 	"github.com/slipway-platform/slipway/server"
@@ -27,7 +26,7 @@ var update = flag.Bool("update", false, "write the generated pages anew")
 
 // The test's own binary is the program, too, when it is called by its name.
 func TestMain(m *testing.M) {
-	local.Supervise()
+	builtin.Early()
 	if filepath.Base(os.Args[0]) == "slipway" {
 		os.Exit(command.Main(builtin.Blueprints(), builtin.Providers()))
 	}
@@ -134,7 +133,7 @@ func TestCodeIsFromFilesThatCompile(t *testing.T) {
 	}
 }
 
-// Commands stand in blocks called console. Their lines after "$ " are run by a shell, those of one page in one empty folder, one after the other;
+// Commands stand in blocks called console. Their lines after "$ " (and "> ", which go on) are run by a shell, those of one page in one empty folder, one after the other;
 // what they print must be like what the block shows, where "…" stands for anything. A block called "console server" starts a program
 // that runs until the page ends.
 func TestCommandsDoWhatThePagesSay(t *testing.T) {
@@ -153,6 +152,9 @@ func TestCommandsDoWhatThePagesSay(t *testing.T) {
 		t.Run(strings.TrimPrefix(page, "../"), func(t *testing.T) {
 			t.Parallel()
 			s := &shell{t: t, bin: bin, dir: t.TempDir(), page: page}
+			if err := os.WriteFile(filepath.Join(s.dir, ".folder"), []byte(s.dir), 0o600); err != nil {
+				t.Fatal(err)
+			}
 			for _, b := range commands {
 				s.play(b)
 				if t.Failed() {
@@ -186,8 +188,8 @@ func (s *shell) play(b block) {
 			s.t.Fatalf("%s: a line before the first command: %q", b, lines[i])
 		}
 		i++
-		for strings.HasSuffix(text, "\\") && i < len(lines) {
-			text += "\n" + lines[i]
+		for i < len(lines) && strings.HasPrefix(lines[i], "> ") {
+			text += "\n" + lines[i][2:]
 			i++
 		}
 		var want []string
@@ -206,20 +208,21 @@ func (s *shell) command(b block, text, want string) {
 	if s.address != "" {
 		run = strings.ReplaceAll(run, usual, s.address)
 	}
-	// What one command exports, the next one has.
-	script := "set -a; [ ! -e .env ] || . ./.env; set +a; " + run + "\nstatus=$?; export -p >.env; exit $status"
+	// What one command exports, the next one has, and it begins in the folder where the other ended.
+	script := "set -a; [ ! -e ~/.env ] || . ~/.env; set +a; cd \"$(cat ~/.folder)\"; " + run + "\nstatus=$?; export -p >~/.env; pwd >~/.folder; exit $status"
 	if serve {
-		script = "[ ! -e .env ] || . ./.env; exec " + run
+		script = "exec " + run
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	cmd := exec.CommandContext(ctx, "bash", "-c", script)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 	cmd.WaitDelay = 20 * time.Second
 	cmd.Dir = s.dir
-	cmd.Env = []string{"PATH=" + s.bin + ":" + os.Getenv("PATH"), "HOME=" + s.dir, "USER=you", "LANG=C.UTF-8", "COLUMNS=160"}
+	cmd.Env = []string{"PATH=" + s.bin + ":" + os.Getenv("PATH"), "HOME=" + s.dir, "USER=you", "LANG=C.UTF-8"}
 	out := &output{}
 	cmd.Stdout, cmd.Stderr = out, out
 	if serve {
+		cmd.Env = append(cmd.Env, "SLIPWAY_SERVER_LISTEN=127.0.0.1:0") // the usual port may be taken
 		s.serve(b, cmd, cancel, out, want)
 		return
 	}

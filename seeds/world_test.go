@@ -36,6 +36,7 @@ import (
 
 // The test's own binary is the program, too, when it is called by its name.
 func TestMain(m *testing.M) {
+	builtin.Early()
 	if filepath.Base(os.Args[0]) == "slipway" {
 		os.Exit(command.Main(builtin.Blueprints(), builtin.Providers()))
 	}

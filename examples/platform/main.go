@@ -11,6 +11,7 @@ import (
 )
 
 func main() {
+	builtin.Early()
 	blueprints := append(builtin.Blueprints(), greeting.Blueprint)
 	providers := append(builtin.Providers(), paperboy.Kind)
 	os.Exit(command.Main(blueprints, providers))
