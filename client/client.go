@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/slipway-platform/slipway"
@@ -246,11 +247,15 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	why := "check the address (SLIPWAY_URL, --url) and that the server runs"
 	var dns *net.DNSError
 	var unknown x509.UnknownAuthorityError
+	var sent *url.Error
 	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
 	case errors.As(err, &dns):
 		why = "no such host: check the address (SLIPWAY_URL, --url)"
 	case errors.As(err, &unknown):
 		why = "its certificate is signed by nobody known here: name the signer's file in SLIPWAY_CA_FILE"
+	case errors.As(err, &sent):
+		why += " (" + sent.Err.Error() + ")"
 	}
 	return slipway.Errorf(slipway.Unavailable, "no answer from %s: %s", c.base, why).WithCause(err)
 }

@@ -89,7 +89,7 @@ func usage(format string, args ...any) error { return &usageError{fmt.Sprintf(fo
 func explain(err error) string {
 	text := err.Error()
 	if coded, ok := errors.AsType[*slipway.Error](err); ok {
-		text = coded.Message
+		text = strings.Replace(text, coded.Error(), coded.Message, 1) // without code and cause, with what was tried
 		for _, d := range coded.Details {
 			if !strings.Contains(text, d.Message) {
 				text += "\n  " + strings.TrimPrefix(d.Field+": ", ": ") + d.Message

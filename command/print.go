@@ -87,7 +87,7 @@ func printTable(out io.Writer, t blueprint.Table) error {
 	w := table.NewWriter()
 	style := table.StyleDefault
 	style.Options = table.OptionsNoBordersAndSeparators
-	style.Box.PaddingLeft, style.Box.PaddingRight = "", "   "
+	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
 	style.Format.Header = text.FormatUpper
 	w.SetStyle(style)
 	w.SuppressTrailingSpaces()

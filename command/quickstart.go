@@ -314,7 +314,12 @@ func (t *tour) tell(ctx context.Context) error {
 	}
 	people := map[string]*client.Client{}
 	for _, name := range []string{"jane", "ravi"} {
-		if people[name], err = t.person(ctx, name); err != nil {
+		token, err := t.token(ctx, name)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = t.admin.RevokeToken(context.WithoutCancel(ctx), token.ID) }() // it ends by itself, too
+		if people[name], err = newClient(t.running.address, token.Secret); err != nil {
 			return err
 		}
 	}
@@ -388,16 +393,16 @@ func (t *tour) register(ctx context.Context) error {
 	}
 }
 
-// person gives a client that acts as one of the example's users, for an hour.
-func (t *tour) person(ctx context.Context, name string) (*client.Client, error) {
+// token makes a token that acts as one of the example's users, for an hour at most.
+func (t *tour) token(ctx context.Context, name string) (client.CreatedToken, error) {
 	expires := time.Now().Add(time.Hour)
 	token, err := t.admin.CreateToken(ctx, client.NewToken{
 		Name: fmt.Sprintf("quickstart-%s-%d", name, time.Now().UnixMilli()), User: "user:default/" + name, ExpiresAt: &expires,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("a token for %s: %w", name, err)
+		return token, fmt.Errorf("a token for %s: %w", name, err)
 	}
-	return newClient(t.running.address, token.Secret)
+	return token, nil
 }
 
 // await follows a build in the entity's list until it has ended, and shows how.

@@ -1,7 +1,6 @@
 package platform
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -207,7 +206,7 @@ func (c cli) scheduleGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rows := [][]string{{"Name", s.Name}, {"What", s.Text}, {"When", cmp.Or(s.Cron, "every "+s.Every)}, {"Paused", strconv.FormatBool(s.Paused)}, {"Next run", clock(s.NextRun)}}
+			rows := [][]string{{"Name", s.Name}, {"What", s.Text}, {"When", when(s)}, {"Paused", strconv.FormatBool(s.Paused)}, {"Next run", clock(s.NextRun)}}
 			for _, r := range s.History {
 				rows = append(rows, []string{"Run", strings.TrimSpace(fmt.Sprintf("%s %s job %d %s", clock(r.StartedAt), r.State, r.ID, r.Error))})
 			}
@@ -223,9 +222,17 @@ func scheduleTable(list []job.ScheduleStatus) blueprint.Table {
 		if s.Paused {
 			state = "paused"
 		}
-		t.Rows = append(t.Rows, []string{s.Name, cmp.Or(s.Cron, "every "+s.Every), clock(s.NextRun), clock(s.LastRun), state, s.Text})
+		t.Rows = append(t.Rows, []string{s.Name, when(s), clock(s.NextRun), clock(s.LastRun), state, s.Text})
 	}
 	return t
+}
+
+// when says how often a schedule runs.
+func when(s job.ScheduleStatus) string {
+	if d, err := slipway.ParseDuration(s.Every); err == nil {
+		return "every " + d.String()
+	}
+	return s.Cron
 }
 
 // scheduleNames completes names of schedules.
