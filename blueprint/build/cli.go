@@ -344,7 +344,7 @@ func (b cli) logs() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer log.Close()
+			defer func() { _ = log.Close() }() // it was only read
 			_, err = io.Copy(cmd.OutOrStdout(), log)
 			if err != nil && cmd.Context().Err() == nil {
 				err = slipway.Errorf(slipway.Unavailable, "the log broke off before its end: ask again").WithCause(err)
