@@ -252,31 +252,33 @@ func TestBuildsThatFail(t *testing.T) {
 	eachSite(t, func(t *testing.T, s *site) {
 		r := s.replica()
 		p := s.open(r, func(c *Config) {
-			c.Timeout, c.MaxOutput, c.MaxDisk = slipway.Duration(3*time.Second), 64<<10, 4<<20
+			c.Timeout, c.MaxOutput, c.MaxDisk, c.Parallel = slipway.Duration(6*time.Second), 64<<10, 4<<20, 9
 		})
 		s.run(r)
-		for name, c := range map[string]struct{ script, detail, log string }{
-			"exit":     {"echo no; exit 3", "exit status 3", "no\n"},
-			"signal":   {"kill -9 $$", "exit status 137", ""},
-			"endless":  {"while :; do echo more; done", reasonOutput, "it printed more than 64KiB"},
-			"full":     {"head -c 100000000 /dev/zero >big; sleep 1000", reasonDisk, "it took more than 4MiB of disk"},
-			"deaf":     {"trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 1000' & while :; do sleep 1000; done", reasonTimeout, "it took longer than 3s"},
-			"bomb":     {"f() { [ $1 = 0 ] && exec sleep 1000; f $(($1-1)) & f $(($1-1)) & wait; }; f 5", reasonTimeout, "it took longer"},
-			"huge":     {"# " + strings.Repeat("x", 6<<20), "clone: ", "clone: "},
-			"nosuch":   {"exec nosuchcommand", "exit status 127", "not found"},
-			"nobody's": {"mv build.sh other.sh; exec ./build.sh", "exit status 127", ""},
-		} {
-			t.Run(name, func(t *testing.T) {
-				name := strings.Trim(name, "'")
-				project := s.repository(strings.ReplaceAll(name, "'", ""), c.script)
-				b := s.ended(p, project, s.start(p, project, "").ID)
-				if b.Status != slipway.BuildFailed || !strings.HasPrefix(b.Detail, c.detail) || !b.Retriggerable {
-					t.Errorf("got status %s, detail %q; want failed, %q", b.Status, b.Detail, c.detail)
-				}
-				if log := s.text(p, project, b.ID); !strings.Contains(log, c.log) {
-					t.Errorf("no %q in the log:\n%s", c.log, log[max(0, len(log)-1000):])
-				}
-			})
+		cases := map[string]struct{ script, detail, log string }{
+			"exit":    {"echo no; exit 3", "exit status 3", "no\n"},
+			"signal":  {"kill -9 $$", "exit status 137", ""},
+			"endless": {"while :; do echo more; done", reasonOutput, "it printed more than 64KiB"},
+			"full":    {"head -c 100000000 /dev/zero >big; sleep 1000", reasonDisk, "it took more than 4MiB of disk"},
+			"deaf":    {"trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 1000' & while :; do sleep 1000; done", reasonTimeout, "it took longer than 6s"},
+			"bomb":    {"f() { [ $1 = 0 ] && exec sleep 1000; f $(($1-1)) & f $(($1-1)) & wait; }; f 5", reasonTimeout, "it took longer"},
+			"huge":    {"# " + strings.Repeat("x", 6<<20), "clone: ", "clone: "},
+			"nosuch":  {"exec nosuchcommand", "exit status 127", "not found"},
+			"moved":   {"mv build.sh other.sh; exec ./build.sh", "exit status 127", ""},
+		}
+		started := map[string]slipway.Build{}
+		for name, c := range cases {
+			started[name] = s.start(p, s.repository(name, c.script), "")
+		}
+		for name, c := range cases {
+			project := "file://" + filepath.Join(s.roots, name)
+			b := s.ended(p, project, started[name].ID)
+			if b.Status != slipway.BuildFailed || !strings.HasPrefix(b.Detail, c.detail) || !b.Retriggerable {
+				t.Errorf("%s: got status %s, detail %q; want failed, %q", name, b.Status, b.Detail, c.detail)
+			}
+			if log := s.text(p, project, b.ID); !strings.Contains(log, c.log) {
+				t.Errorf("%s: no %q in the log:\n%s", name, c.log, log[max(0, len(log)-1000):])
+			}
 		}
 	})
 }
