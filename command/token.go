@@ -43,18 +43,25 @@ func (a *app) tokenCreate() *cobra.Command {
 		admin               bool
 	}
 	cmd := &cobra.Command{
-		Use:   "create NAME",
+		Use:   "create [NAME]",
 		Short: "Make a token and print its secret",
 		Long: `Make a token and print its secret, and nothing else, on standard output. It cannot be shown again.
 
 Permissions are named like build.run.read, with * for a part, and narrowed to objects as in "build.*:component:default/web" or
 "build.*:owned". With --user the token acts as that user. With --admin, the first token of an installation is made in the database itself,
-by whoever may read the configuration: no server is asked.`,
+by whoever may read the configuration: no server is asked, and the name is admin unless another is given.`,
 		Example: `  slipway token create ci-bot --permission build.run.read --permission catalog.entity.read --expires 90d
   slipway token create jane-laptop --user user:default/jane
-  slipway token create first-admin --admin --config slipway.yaml`,
-		Args: cobra.ExactArgs(1),
+  slipway token create --admin --config slipway.yaml`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			name := "admin"
+			switch {
+			case len(args) == 1:
+				name = args[0]
+			case !in.admin:
+				return usage("give the token a name: write slipway token create NAME")
+			}
 			var expires time.Time
 			if in.expires != "" {
 				d, err := slipway.ParseDuration(in.expires)
@@ -67,12 +74,12 @@ by whoever may read the configuration: no server is asked.`,
 				if in.user != "" || in.rate != "" || len(in.permissions) > 0 {
 					return usage("--admin goes with --expires only: the token may do everything")
 				}
-				return a.adminToken(cmd, s, args[0], expires)
+				return a.adminToken(cmd, s, name, expires)
 			}
 			if cmd.Flags().Changed("config") || cmd.Flags().Changed("data-dir") {
 				return usage("--config and --data-dir go with --admin only: otherwise a server is asked")
 			}
-			body := client.NewToken{Name: args[0], User: in.user, Permissions: in.permissions, RateLimit: in.rate}
+			body := client.NewToken{Name: name, User: in.user, Permissions: in.permissions, RateLimit: in.rate}
 			if !expires.IsZero() {
 				body.ExpiresAt = &expires
 			}

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -235,7 +237,8 @@ func (c cli) get() *cobra.Command {
 		Long:  "Show an entity with its annotations and relations; -o yaml shows the whole document.",
 		Example: `  slipway catalog get web
   slipway catalog get group:default/shop -o yaml`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: c.refs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ref, err := slipway.ParseEntityRef(args[0], slipway.EntityRef{})
 			if err != nil {
@@ -253,6 +256,20 @@ func (c cli) get() *cobra.Command {
 			return c.Print(cmd, raw, entityDetails(e))
 		},
 	}
+}
+
+// refs completes the refs of entities.
+func (c cli) refs(cmd *cobra.Command, args []string, _ string) (words []string, _ cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
+	defer cancel()
+	var entities []slipway.Entity
+	if len(args) > 0 || c.Do(ctx, http.MethodGet, "/api/catalog/entities?limit=500", nil, &entities) != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	for _, e := range entities {
+		words = append(words, e.Ref().String()+"\t"+e.Metadata.Description)
+	}
+	return words, cobra.ShellCompDirectiveNoFileComp
 }
 
 // entityDetails shows one entity, a field a line.
