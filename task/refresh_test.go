@@ -1,0 +1,353 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/provider/fake"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// row is a source as it is stored.
+type sourceState struct {
+	ID, Failures, Looks, FillLeft int64
+	AsOf, Next                    store.Time
+	Error                         string
+	Filling                       bool
+}
+
+func (w *world) source(provider string) (s sourceState) {
+	w.t.Helper()
+	err := w.db.QueryRowContext(context.Background(), `SELECT id, failures, looks, fill_left, as_of, next_refresh, error, fill_cursor IS NOT NULL FROM task_source WHERE provider = $1`, provider).
+		Scan(&s.ID, &s.Failures, &s.Looks, &s.FillLeft, &s.AsOf, &s.Next, &s.Error, &s.Filling)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+// look reads the source of a provider now, in the test's own goroutine. The world's jobs do not run.
+func (w *world) look(provider string) {
+	w.t.Helper()
+	if err := w.runs.refresh(context.Background(), refreshArgs{Source: w.source(provider).ID}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// still is a world whose jobs do not run, with an entity bound to octo/web at the provider ci.
+func still(t *testing.T, test func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef)) {
+	each(t, func(t *testing.T, w *world) {
+		v := fake.New(fake.Config{WebhookSecret: "hush"})
+		v.Now = w.clock.now
+		v.Project("octo/web")
+		w.vendors(map[string]*fake.Vendor{"ci": v})
+		web := w.entity("web", "team-a", map[string]string{fake.Annotation: "octo/web"})
+		eventually(t, "the first look", func() bool {
+			s := w.search(web, Query{}).Sources
+			return s[0].AsOf != nil
+		})
+		w.stop()
+		test(t, w, v, web)
+	})
+}
+
+func TestALookReadsOnlyWhatIsNew(t *testing.T) {
+	t.Parallel()
+	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
+		for i := range 250 {
+			v.Add("octo/web", slipway.Build{CreatedAt: at(i), Status: slipway.BuildSucceeded})
+		}
+		w.look("ci")
+		if got := len(w.search(web, Query{Limit: 100, PageNumber: 3}).Items); got != 50 {
+			t.Errorf("page 3 has %d items, want 50 of 250", got)
+		}
+		before, unmoved := v.Lists()
+		w.look("ci")
+		if lists, not := v.Lists(); lists != before+1 || not != unmoved+1 {
+			t.Errorf("nothing new cost %d lists, %d answered with not modified; want one that was", lists-before, not-unmoved)
+		}
+		v.Add("octo/web", slipway.Build{ID: "new", CreatedAt: at(250), Status: slipway.BuildSucceeded})
+		before, _ = v.Lists()
+		w.look("ci")
+		if lists, _ := v.Lists(); lists != before+1 {
+			t.Errorf("one new build cost %d lists, want one", lists-before)
+		}
+		if got := ids(w.search(web, Query{Limit: 1})); got[0] != "new" {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
+func TestHistoryIsFilledInBoundsOverSeveralLooks(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		v := fake.New(fake.Config{})
+		for i := range 1300 {
+			v.Add("octo/web", slipway.Build{CreatedAt: at(i), Status: slipway.BuildSucceeded})
+		}
+		for i := range 30 {
+			v.Add("octo/old", slipway.Build{CreatedAt: time.Now().Add(-time.Duration(i*10) * 24 * time.Hour), Status: slipway.BuildSucceeded})
+		}
+		w.vendors(map[string]*fake.Vendor{"ci": v})
+		web := w.entity("web", "team-a", map[string]string{fake.Annotation: "octo/web"})
+		old := w.entity("old", "team-a", map[string]string{fake.Annotation: "octo/old"})
+		w.await(old, 30) // one page, and what it holds is kept
+		eventually(t, "history", func() bool { return len(w.search(web, Query{Limit: 100, PageNumber: 10}).Items) == 100 })
+		if p := w.search(web, Query{Limit: 100, PageNumber: 10}); p.PageInfo.HasMore {
+			t.Error("more than 1,000 builds of history were read")
+		}
+		if n := w.eventsOf(web); n != 0 {
+			t.Errorf("history that is read for the first time sent %d events", n)
+		}
+	})
+}
+
+func (w *world) eventsOf(ref slipway.EntityRef) (n int) {
+	w.t.Helper()
+	err := w.db.QueryRowContext(context.Background(), `SELECT COUNT(*) FROM event WHERE subject = $1 AND type LIKE 'run.%'`, ref.String()).Scan(&n)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
+func TestStatesFollowTheSource(t *testing.T) {
+	t.Parallel()
+	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
+		state := func() slipway.Source {
+			t.Helper()
+			defer w.Wait()
+			return w.search(web, Query{}).Sources[0]
+		}
+		v.Add("octo/web", slipway.Build{ID: "1", Status: slipway.BuildSucceeded})
+		w.look("ci")
+		if s := state(); s.State != slipway.SourceFresh {
+			t.Errorf("after a look: %+v", s)
+		}
+		w.clock.forward(3 * time.Minute)
+		if s := state(); s.State != slipway.SourceStale || s.AsOf == nil {
+			t.Errorf("after twice the interval: %+v", s)
+		}
+		v.Break(fake.Down)
+		var last time.Duration
+		for failures := range 6 {
+			w.look("ci")
+			s := w.source("ci")
+			wait := s.Next.Sub(w.clock.now())
+			if s.Failures != int64(failures+1) || wait < last*8/10 || wait > maxBackOff*11/10 {
+				t.Errorf("after %d failures: %+v, next in %v", failures+1, s, wait)
+			}
+			last = wait
+		}
+		if s := state(); s.State != slipway.SourceFailed || !strings.Contains(s.Error, "down") || s.AsOf == nil || len(w.search(web, Query{}).Items) != 1 {
+			t.Errorf("a vendor that is down: %+v; want the last known items and why", s)
+		}
+		v.Break(fake.Limited)
+		w.look("ci")
+		if wait := w.source("ci").Next.Sub(w.clock.now()); wait < 25*time.Second || wait > 70*time.Second {
+			t.Errorf("a vendor that says when: next in %v", wait)
+		}
+		v.Break(fake.None)
+		w.look("ci")
+		if s := state(); s.State != slipway.SourceFresh || s.Error != "" {
+			t.Errorf("a vendor that is back: %+v", s)
+		}
+		if err := w.SetProviders(t.Context(), []Provider{{Name: "ci", Type: "fake", Err: errors.New("a secret detail")}}); err != nil {
+			t.Fatal(err)
+		}
+		if s := state(); s.State != slipway.SourceFailed || strings.Contains(s.Error, "secret") {
+			t.Errorf("a provider that did not open: %+v", s)
+		}
+		if err := w.SetProviders(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if s := state(); s.State != slipway.SourceDetached || len(w.search(web, Query{}).Items) != 1 {
+			t.Errorf("a provider that was removed: %+v; want its items still", s)
+		}
+	})
+}
+
+func TestAStaleSourceIsReadBehindTheAnswer(t *testing.T) {
+	t.Parallel()
+	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
+		w.clock.forward(3 * time.Minute)
+		for range 20 {
+			w.search(web, Query{})
+		}
+		w.Wait()
+		var waiting int
+		if err := w.db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM job WHERE kind = 'run.refresh' AND state = 'available'`).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+		if waiting != 1 {
+			t.Errorf("20 searches of a stale source asked for %d looks, want one", waiting)
+		}
+	})
+}
+
+func TestStatesOfAnItemGoForwardOnly(t *testing.T) {
+	t.Parallel()
+	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
+		running := v.Add("octo/web", slipway.Build{ID: "1", CreatedAt: at(5)})
+		w.clock.forward(time.Second)
+		done := v.Move("octo/web", "1", slipway.BuildSucceeded)
+		moved := done
+		moved.CreatedAt = at(9)
+		observe := func(b slipway.Build) (n int) {
+			t.Helper()
+			err := w.db.Write(t.Context(), func(tx *store.Tx) (err error) {
+				n, err = w.runs.Observe(t.Context(), tx, "ci", "octo/web", b)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		if n := observe(done); n != 1 {
+			t.Errorf("a new build changed %d items", n)
+		}
+		if n := observe(running); n != 0 {
+			t.Errorf("an older state changed %d items", n)
+		}
+		if n := observe(done); n != 0 {
+			t.Errorf("the same state changed %d items", n)
+		}
+		observe(moved)
+		b := builds(w.search(web, Query{}))[0]
+		if b.Status != slipway.BuildSucceeded {
+			t.Errorf("an older state replaced a newer one: %s", b.Status)
+		}
+		if got := ids(w.search(web, Query{Since: at(5), Until: at(6)})); len(got) != 1 {
+			t.Error("a build changed its place in the order after it was first seen")
+		}
+		if n := w.eventsOf(web); n != 1 {
+			t.Errorf("%d events, want one", n)
+		}
+	})
+}
+
+func TestABuildThatTheVendorForgotEndsUnknown(t *testing.T) {
+	t.Parallel()
+	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
+		v.Add("octo/web", slipway.Build{ID: "1", CreatedAt: at(1)})
+		w.look("ci")
+		v.Forget("octo/web", "1")
+		w.look("ci")
+		if b := builds(w.search(web, Query{}))[0]; b.Status != slipway.BuildUnknown || b.Detail == "" {
+			t.Errorf("got %s (%s)", b.Status, b.Detail)
+		}
+	})
+}
+
+func TestAnOldUnfinishedBuildIsStillFollowed(t *testing.T) {
+	t.Parallel()
+	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
+		v.Add("octo/web", slipway.Build{ID: "slow", CreatedAt: at(1)})
+		w.look("ci")
+		for i := range 150 {
+			v.Add("octo/web", slipway.Build{CreatedAt: at(10 + i), Status: slipway.BuildSucceeded})
+		}
+		w.look("ci")
+		v.Move("octo/web", "slow", slipway.BuildFailed)
+		w.look("ci")
+		if got := ids(w.search(web, Query{Statuses: []string{"failed"}})); !slices.Equal(got, []string{"slow"}) {
+			t.Errorf("failed: %q, want the build that ended behind 150 newer ones", got)
+		}
+	})
+}
+
+func TestWebhooks(t *testing.T) {
+	t.Parallel()
+	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
+		v.Add("octo/web", slipway.Build{ID: "1", CreatedAt: at(1)})
+		h, body := v.Notification("octo/web", "1")
+		if n, err := w.Deliver(t.Context(), "ci", h, body); n != 1 || err != nil {
+			t.Errorf("got %d, %v; want one change", n, err)
+		}
+		if n, err := w.Deliver(t.Context(), "ci", h, body); n != 0 || err != nil {
+			t.Errorf("a repeat: got %d, %v; want no change", n, err)
+		}
+		if _, err := w.Deliver(t.Context(), "ci", http.Header{}, body); !errors.Is(err, slipway.Unauthenticated) {
+			t.Errorf("unsigned: %v", err)
+		}
+		if _, err := w.Deliver(t.Context(), "nobody", h, body); !errors.Is(err, slipway.NotFound) {
+			t.Errorf("unknown provider: %v", err)
+		}
+		again := []byte(`{"event":"build","project":"octo/web"}`)
+		if _, err := w.Deliver(t.Context(), "ci", v.Sign(again), again); err != nil {
+			t.Error(err)
+		}
+		var waiting int
+		if err := w.db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM job WHERE kind = 'run.refresh' AND state = 'available'`).Scan(&waiting); err != nil || waiting != 1 {
+			t.Errorf("a notification without a build: %d looks wait, %v; want one", waiting, err)
+		}
+	})
+}
+
+func TestBindingsFollowAnnotationsAndProviders(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		one, two := fake.New(fake.Config{}), fake.New(fake.Config{})
+		one.Add("octo/web", slipway.Build{ID: "1", CreatedAt: at(1), Status: slipway.BuildSucceeded})
+		two.Add("octo/web", slipway.Build{ID: "2", CreatedAt: at(2), Status: slipway.BuildSucceeded})
+		one.Add("octo/mono", slipway.Build{ID: "3", CreatedAt: at(3), Status: slipway.BuildSucceeded})
+		web := w.entity("web", "team-a", map[string]string{fake.Annotation: "octo/web"})
+		w.vendors(map[string]*fake.Vendor{"one": one}) // after the entity
+		w.await(web, 1)
+		w.vendors(map[string]*fake.Vendor{"one": one, "two": two})
+		w.await(web, 2)
+		web = w.entity("web", "team-a", map[string]string{fake.Annotation: "octo/web, octo/mono"})
+		w.await(web, 3)
+		api := w.entity("api", "team-a", map[string]string{fake.Annotation: "octo/mono"})
+		w.await(api, 1)
+		if p, err := w.runs.SearchAll(t.Context(), system, Scope{}, Query{}); err != nil || fmt.Sprint(ids(p)) != "[3 2 1]" || builds(p)[0].EntityRef != api.String() {
+			t.Errorf("across entities: %v, %v; want a build of two entities once, under the first", ids(p), err)
+		}
+		w.vendors(map[string]*fake.Vendor{"two": two})
+		eventually(t, "one is detached", func() bool {
+			p := w.search(web, Query{})
+			return len(p.Items) == 3 && slices.ContainsFunc(p.Sources, func(s slipway.Source) bool { return s.Provider == "one" && s.State == slipway.SourceDetached })
+		})
+		w.vendors(map[string]*fake.Vendor{"one": one, "two": two})
+		one.Add("octo/web", slipway.Build{ID: "4", CreatedAt: at(4), Status: slipway.BuildSucceeded})
+		if got := fmt.Sprint(ids(w.search(web, Query{Fresh: true}))); got != "[4 3 2 1]" {
+			t.Errorf("after the provider came back: %s", got)
+		}
+		w.entity("web", "team-a", nil)
+		eventually(t, "unbound", func() bool { return len(w.search(web, Query{}).Items) == 0 })
+		err := w.db.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := w.entities.Remove(t.Context(), tx, "test", []slipway.EntityRef{api.Lower()})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "no binding is left", func() bool {
+			var n int
+			return w.db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM task_binding`).Scan(&n) == nil && n == 0
+		})
+	})
+}
+
+func TestPruneDeletesOldFinishedItems(t *testing.T) {
+	t.Parallel()
+	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
+		for i := range 5 {
+			v.Add("octo/web", slipway.Build{ID: fmt.Sprint(i), CreatedAt: time.Now().Add(-time.Duration(i) * 24 * time.Hour), Status: slipway.BuildSucceeded})
+		}
+		v.Add("octo/web", slipway.Build{ID: "slow", CreatedAt: time.Now().Add(-80 * 24 * time.Hour)})
+		w.look("ci")
+		n, err := w.Prune(t.Context(), "run", 60*time.Hour)
+		if got := fmt.Sprint(ids(w.search(web, Query{}))); err != nil || n != 2 || got != "[0 1 2 slow]" {
+			t.Errorf("pruned %d, %v; left %s", n, err, got)
+		}
+	})
+}
