@@ -63,17 +63,14 @@ func (s *Store) List(ctx context.Context, caller *slipway.Caller, q Query) ([]Ro
 	if err != nil || !some {
 		return nil, nil, err
 	}
-	order, extra := b.order(q)
-	statement := b.with + `SELECT ` + rowColumns + extra + ` FROM ` + b.from + ` WHERE ` + strings.Join(b.where, ` AND `) +
-		` ORDER BY ` + order + fmt.Sprintf(` LIMIT %d`, q.Limit+1)
-	if q.Offset > 0 {
-		statement += fmt.Sprintf(` OFFSET %d`, q.Offset)
-	}
+	// The page first, with what it is sorted by; then its documents: a driven page sorts more rows than it shows.
+	page, order, marked := b.page(q)
+	statement := b.with + `SELECT ` + rowColumns + marked + ` FROM (` + page + `) p CROSS JOIN entity e WHERE e.id = p.id ORDER BY ` + order
 	rows, err := s.db.QueryContext(ctx, statement, b.args...)
 	if err != nil {
 		return nil, nil, store.Err(err)
 	}
-	var page []Row
+	var list []Row
 	var marks []*Mark
 	err = store.Each(rows, func(rows *sql.Rows) error {
 		mark := &Mark{Values: make([]*string, len(q.Order))}
@@ -86,13 +83,13 @@ func (s *Store) List(ctx context.Context, caller *slipway.Caller, q Query) ([]Ro
 			return err
 		}
 		mark.Ref = r.Ref.String()
-		page, marks = append(page, r), append(marks, mark)
+		list, marks = append(list, r), append(marks, mark)
 		return nil
 	})
-	if err != nil || len(page) <= q.Limit {
-		return page, nil, err
+	if err != nil || len(list) <= q.Limit {
+		return list, nil, err
 	}
-	return page[:q.Limit], marks[q.Limit-1], nil
+	return list[:q.Limit], marks[q.Limit-1], nil
 }
 
 // Count says how many entities of the filters the caller may read. It costs as much as reading the keys of all of them.
@@ -382,10 +379,11 @@ func (p *part) condition(b *builder, ordered bool) string {
 	return `EXISTS (SELECT 1 FROM entity_term et JOIN term t ON t.id = et.term_id WHERE et.entity_id = e.id AND t.key = ` + b.arg(p.key) + `)`
 }
 
-// order adds the keyset condition of the page; it gives the ORDER BY and the columns that a mark needs.
-func (b *builder) order(q Query) (order, extra string) {
+// page is the statement that finds the ids of a page, in order; with the order of its rows, and the columns of it that a mark needs.
+func (b *builder) page(q Query) (page, order, marked string) {
 	var terms, expressions []string
-	for _, o := range q.Order {
+	selected := ""
+	for i, o := range q.Order {
 		key := strings.ToLower(o.Key)
 		x := columnOf[key]
 		if x == "" {
@@ -393,13 +391,10 @@ func (b *builder) order(q Query) (order, extra string) {
 			x = `(SELECT MIN(t.value) FROM entity_term et JOIN term t ON t.id = et.term_id WHERE et.entity_id = e.id AND t.key = ` + b.arg(key) +
 				` AND t.value NOT IN (` + b.arg(opaque) + `, ` + b.arg(present) + `))`
 		}
-		direction := ""
-		if o.Desc {
-			direction = " DESC"
-		}
 		expressions = append(expressions, x)
-		terms = append(terms, x+direction+` NULLS LAST`)
-		extra += `, ` + x
+		selected += fmt.Sprintf(`, %s AS o%d`, x, i)
+		marked += fmt.Sprintf(`, p.o%d`, i)
+		terms = append(terms, fmt.Sprintf([2]string{`o%d`, `o%d DESC`}[direction(o)], i)+` NULLS LAST`)
 	}
 	if m := q.After; m != nil {
 		var or []string
@@ -410,15 +405,23 @@ func (b *builder) order(q Query) (order, extra string) {
 				same += x + ` IS NULL AND `
 				continue
 			}
-			than := ` > `
-			if q.Order[i].Desc {
-				than = ` < `
-			}
 			a := b.arg(*v)
-			or = append(or, `(`+same+`(`+x+than+a+` OR `+x+` IS NULL))`)
+			or = append(or, `(`+same+`(`+x+[2]string{` > `, ` < `}[direction(q.Order[i])]+a+` OR `+x+` IS NULL))`)
 			same += x + ` = ` + a + ` AND `
 		}
 		b.where = append(b.where, `(`+strings.Join(append(or, `(`+same+`e.ref > `+b.arg(m.Ref)+`)`), ` OR `)+`)`)
 	}
-	return strings.Join(append(terms, `e.ref`), `, `), extra
+	page = `SELECT e.id, e.ref` + selected + ` FROM ` + b.from + ` WHERE ` + strings.Join(b.where, ` AND `) +
+		` ORDER BY ` + strings.Join(append(slices.Clone(terms), `e.ref`), `, `) + fmt.Sprintf(` LIMIT %d`, q.Limit+1)
+	if q.Offset > 0 {
+		page += fmt.Sprintf(` OFFSET %d`, q.Offset)
+	}
+	return page, strings.Join(append(terms, `p.ref`), `, `), marked
+}
+
+func direction(o Order) int {
+	if o.Desc {
+		return 1
+	}
+	return 0
 }

@@ -27,29 +27,48 @@ func Holding(caller *slipway.Caller, permission, alias string, argStart int) (sq
 		return fmt.Sprintf("$%d", argStart+len(args)-1)
 	}
 	var or, refs []string
-	owned := false
+	var owners string // written once, however many grants need it
+	own := func() string {
+		if owners == "" {
+			list := make([]string, len(caller.Owns))
+			for i, o := range caller.Owns {
+				list[i] = arg(o)
+			}
+			owners = alias + ".owner IN (" + strings.Join(list, ", ") + ")"
+		}
+		return owners
+	}
 	for _, g := range caller.Grants {
-		prefix, pattern := strings.CutSuffix(g.Object, "*")
-		switch {
-		case !covers(g.Permission, permission):
-		case g.Object == ":owned":
-			owned = true
-		case pattern:
-			p := strings.ToLower(prefix)
-			or = append(or, fmt.Sprintf("(%s.ref >= %s AND %s.ref < %s)", alias, arg(p), alias, arg(p+"\U0010FFFF")))
+		if !slipway.Fits(g.Permission, permission) {
+			continue
+		}
+		owned, pattern := g.Narrowing()
+		pattern = strings.ToLower(pattern)
+		if owned && len(caller.Owns) == 0 {
+			continue
+		}
+		fits := ""
+		switch prefix, open := strings.CutSuffix(pattern, "*"); {
+		case open && prefix == "":
+		case open:
+			fits = fmt.Sprintf("(%s.ref >= %s AND %s.ref < %s)", alias, arg(prefix), alias, arg(prefix+"\U0010FFFF"))
+		case !owned:
+			refs = append(refs, arg(pattern))
+			continue
 		default:
-			refs = append(refs, arg(strings.ToLower(g.Object)))
+			fits = alias + ".ref = " + arg(pattern)
+		}
+		switch {
+		case owned && fits == "":
+			or = append(or, own())
+		case owned:
+			or = append(or, "("+own()+" AND "+fits+")")
+		default:
+			or = append(or, fits)
 		}
 	}
 	if len(refs) > 0 {
 		or = append(or, alias+".ref IN ("+strings.Join(refs, ", ")+")")
-	}
-	if owned && len(caller.Owns) > 0 {
-		owners := make([]string, len(caller.Owns))
-		for i, o := range caller.Owns {
-			owners[i] = arg(o)
-		}
-		or = append(or, alias+".owner IN ("+strings.Join(owners, ", ")+")")
 	}
 	if or == nil {
 		return "FALSE", nil
@@ -66,17 +85,9 @@ func All(caller *slipway.Caller, permission string) bool {
 		return true
 	}
 	for _, g := range caller.Grants {
-		if (g.Object == "" || g.Object == "*") && covers(g.Permission, permission) {
+		if owned, pattern := g.Narrowing(); !owned && pattern == "*" && slipway.Fits(g.Permission, permission) {
 			return true
 		}
 	}
 	return false
-}
-
-// covers says that a granted pattern ("build.*", "*") stands for a permission.
-func covers(pattern, permission string) bool {
-	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
-		return strings.HasPrefix(permission, prefix)
-	}
-	return pattern == permission
 }
