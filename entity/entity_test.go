@@ -371,6 +371,8 @@ func TestACallerSeesWhatWasGranted(t *testing.T) {
 			"all by pattern":       {grant("catalog.*", "*"), everything},
 			"other permission":     {grant("build.run.read", ""), nil},
 			"owned":                {grant("catalog.entity.read", ":owned"), []string{"component:default/a"}},
+			"owned and fitting":    {grant("catalog.entity.read", ":owned:component:*", ":owned:api:*"), []string{"component:default/a"}},
+			"owned, one ref":       {grant("catalog.entity.read", ":owned:component:default/a", ":owned:component:default/b"), []string{"component:default/a"}},
 			"one":                  {grant("*", "component:default/b"), []string{"component:default/b"}},
 			"pattern":              {grant("catalog.entity.*", "component:default/shop-*"), []string{"component:default/shop-web"}},
 			"pattern, owned, refs": {grant("catalog.entity.*", "API:default/*", ":owned", "Component:default/B"), []string{"api:default/shop-api", "component:default/a", "component:default/b"}},
