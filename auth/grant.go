@@ -10,10 +10,6 @@ import (
 	"github.com/slipway-platform/slipway"
 )
 
-// Owned as the object of a grant stands for the entities that the caller's ownership refs own. Followed by a colon and a ref or
-// pattern it stands for those among them that fit it too: ":owned:component:default/web".
-const Owned = ":owned"
-
 // GrantConfig gives permissions to callers, in the configuration.
 type GrantConfig struct {
 	To          string   `json:"to" yaml:"to" doc:"Who: user:default/jane, group:default/team-a, token:<name>, tool:<name>, a prefix of one ending in *, or * for every caller with a credential" example:"group:default/team-a"`
@@ -39,7 +35,7 @@ func ParseGrant(s string) (slipway.Grant, error) {
 	}
 	rest, owned := strings.CutPrefix(object, "owned")
 	if owned && rest == "" {
-		g.Object = Owned
+		g.Object = slipway.Owned
 		return g, nil
 	}
 	if owned && rest[0] == ':' {
@@ -73,7 +69,7 @@ func FormatGrant(g slipway.Grant) string {
 	switch {
 	case g.Object == "":
 		return g.Permission
-	case strings.HasPrefix(g.Object, Owned):
+	case strings.HasPrefix(g.Object, slipway.Owned):
 		return g.Permission + g.Object
 	}
 	return g.Permission + ":" + g.Object
@@ -88,14 +84,6 @@ func FormatGrants(grants []slipway.Grant) []string {
 	return texts
 }
 
-// fits says whether a pattern (a trailing * matches the rest) covers a name, or all that another pattern covers.
-func fits(pattern, name string) bool {
-	if n := len(pattern) - 1; n >= 0 && pattern[n] == '*' {
-		return strings.HasPrefix(name, pattern[:n])
-	}
-	return pattern == name
-}
-
 // Allows says whether the caller holds the permission on the object. The zero Object stands for no particular thing: only rights that are not
 // narrowed count.
 func Allows(c *slipway.Caller, permission string, o Object) bool {
@@ -106,16 +94,16 @@ func Allows(c *slipway.Caller, permission string, o Object) bool {
 		return true
 	}
 	for _, g := range c.Grants {
-		if fits(g.Permission, permission) && (g.Object == "" || includes(c, g.Object, o)) {
+		if slipway.Fits(g.Permission, permission) && (g.Object == "" || includes(c, g, o)) {
 			return true
 		}
 	}
 	return false
 }
 
-func includes(c *slipway.Caller, object string, o Object) bool {
-	owned, pattern := split(object)
-	return fits(pattern, o.Ref) && (!owned || o.Owner != "" && slices.Contains(c.Owns, o.Owner))
+func includes(c *slipway.Caller, g slipway.Grant, o Object) bool {
+	owned, pattern := g.Narrowing()
+	return slipway.Fits(pattern, o.Ref) && (!owned || o.Owner != "" && slices.Contains(c.Owns, o.Owner))
 }
 
 // AllowsAny says whether the caller holds the permission on at least something. It is the gate before an operation that
@@ -124,28 +112,17 @@ func AllowsAny(c *slipway.Caller, permission string) bool {
 	if c == nil {
 		return false
 	}
-	return c.Kind == slipway.CallerSystem || slices.ContainsFunc(c.Grants, func(g slipway.Grant) bool { return fits(g.Permission, permission) })
-}
-
-// split takes a grant's object apart: whether only what is owned counts, and the pattern that refs must fit.
-func split(object string) (owned bool, pattern string) {
-	if rest, ok := strings.CutPrefix(object, Owned); ok {
-		owned, object = true, strings.TrimPrefix(rest, ":")
-	}
-	if object == "" {
-		object = "*"
-	}
-	return owned, object
+	return c.Kind == slipway.CallerSystem || slices.ContainsFunc(c.Grants, func(g slipway.Grant) bool { return slipway.Fits(g.Permission, permission) })
 }
 
 func join(owned bool, pattern string) string {
 	switch {
 	case pattern == "*" && owned:
-		return Owned
+		return slipway.Owned
 	case pattern == "*":
 		return ""
 	case owned:
-		return Owned + ":" + pattern
+		return slipway.Owned + ":" + pattern
 	}
 	return pattern
 }
@@ -157,17 +134,17 @@ func meet(a, b slipway.Grant) (slipway.Grant, bool) {
 	if !ok {
 		return slipway.Grant{}, false
 	}
-	aOwned, aPattern := split(a.Object)
-	bOwned, bPattern := split(b.Object)
+	aOwned, aPattern := a.Narrowing()
+	bOwned, bPattern := b.Narrowing()
 	pattern, ok := narrower(aPattern, bPattern)
 	return slipway.Grant{Permission: permission, Object: join(aOwned || bOwned, pattern)}, ok
 }
 
 func narrower(a, b string) (string, bool) {
 	switch {
-	case fits(a, b):
+	case slipway.Fits(a, b):
 		return b, true
-	case fits(b, a):
+	case slipway.Fits(b, a):
 		return a, true
 	}
 	return "", false
@@ -198,7 +175,7 @@ func intersect(a, b []slipway.Grant) []slipway.Grant {
 func notOwned(grants []slipway.Grant) []slipway.Grant {
 	var all []slipway.Grant
 	for _, g := range grants {
-		if owned, _ := split(g.Object); !owned {
+		if owned, _ := g.Narrowing(); !owned {
 			all = append(all, g)
 		}
 	}
@@ -269,7 +246,7 @@ func parseDeclared(s string, declared []Permission) (slipway.Grant, error) {
 	}
 	known, narrows := false, false
 	for _, p := range declared {
-		if fits(g.Permission, p.Name) {
+		if slipway.Fits(g.Permission, p.Name) {
 			known, narrows = true, narrows || p.Object != ""
 		}
 	}
@@ -286,7 +263,7 @@ func parseDeclared(s string, declared []Permission) (slipway.Grant, error) {
 func (s *Service) granted(subject string, owns []string) []slipway.Grant {
 	var all []slipway.Grant
 	for _, r := range s.rules {
-		if !fits(r.to, subject) && !slices.ContainsFunc(owns, func(ref string) bool { return fits(r.to, ref) }) {
+		if !slipway.Fits(r.to, subject) && !slices.ContainsFunc(owns, func(ref string) bool { return slipway.Fits(r.to, ref) }) {
 			continue
 		}
 		for _, g := range r.grants {

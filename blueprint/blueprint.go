@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/entity"
 	"github.com/slipway-platform/slipway/event"
@@ -189,7 +190,8 @@ type Host struct {
 	Blueprint string       // the blueprint's name
 	Log       *slog.Logger // marked with the blueprint's name
 	Now       func() time.Time
-	Config    any           // what Blueprint.Config made, filled in and validated
+	Config    any // what Blueprint.Config made, filled in and validated
+	Retention Retention
 	DataDir   string        // folder for files of this installation; not shared between replicas
 	URL       func() string // external address of the server, without a slash at the end
 
@@ -212,6 +214,14 @@ type Host struct {
 	Kinds func() []provider.Kind
 	// Permissions lists what all enabled blueprints declare.
 	Permissions func() []auth.Permission
+}
+
+// Retention says how long things are kept. Every table that grows follows one of these.
+type Retention struct {
+	Builds slipway.Duration `yaml:"builds" doc:"Builds in the index"`
+	Events slipway.Duration `yaml:"events" doc:"Events"`
+	Jobs   slipway.Duration `yaml:"jobs" doc:"Finished jobs"`
+	Audit  slipway.Duration `yaml:"audit" doc:"Audit records"`
 }
 
 // Client is what a blueprint's commands talk through: set up from flags and environment before a command runs.

@@ -12,23 +12,24 @@ import (
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/fetch"
 )
 
 // Config is the configuration of an installation. Every key is optional; the field tags are the documentation:
 // yaml is the key, doc says what it means. Blueprints add sections of their own (Sections).
 type Config struct {
-	Server     Listen            `yaml:"server" doc:"How the server is reached"`
-	DataDir    string            `yaml:"dataDir" doc:"Folder for the embedded database, keys and files of this installation"`
-	Databases  map[string]string `yaml:"databases" doc:"Databases by short name: sqlite:<file> or postgres://…; {dataDir} is replaced"`
-	Secrets    Secrets           `yaml:"secrets" doc:"Keys"`
-	Blueprints []string          `yaml:"blueprints" doc:"Which parts to run; empty: all of this build"`
-	Fetch      fetch.Config      `yaml:"fetch" doc:"What may be read from user-given addresses"`
-	Auth       auth.Config       `yaml:",inline" mapstructure:",squash"`
-	Providers  []ProviderConfig  `yaml:"providers" doc:"Vendors: name, type, and what the type takes"`
-	Retention  Retention         `yaml:"retention" doc:"How long things are kept"`
-	Log        Log               `yaml:"log" doc:"What is logged and how"`
-	Telemetry  Telemetry         `yaml:"telemetry" doc:"Where traces go"`
+	Server     Listen              `yaml:"server" doc:"How the server is reached"`
+	DataDir    string              `yaml:"dataDir" doc:"Folder for the embedded database, keys and files of this installation"`
+	Databases  map[string]string   `yaml:"databases" doc:"Databases by short name: sqlite:<file> or postgres://…; {dataDir} is replaced"`
+	Secrets    Secrets             `yaml:"secrets" doc:"Keys"`
+	Blueprints []string            `yaml:"blueprints" doc:"Which parts to run; empty: all of this build"`
+	Fetch      fetch.Config        `yaml:"fetch" doc:"What may be read from user-given addresses"`
+	Auth       auth.Config         `yaml:",inline" mapstructure:",squash"`
+	Providers  []ProviderConfig    `yaml:"providers" doc:"Vendors: name, type, and what the type takes"`
+	Retention  blueprint.Retention `yaml:"retention" doc:"How long things are kept"`
+	Log        Log                 `yaml:"log" doc:"What is logged and how"`
+	Telemetry  Telemetry           `yaml:"telemetry" doc:"Where traces go"`
 
 	// Sections holds each enabled blueprint's own section by its key: what Blueprint.Config made, filled in.
 	Sections map[string]any `yaml:"-" mapstructure:"-"`
@@ -62,14 +63,6 @@ type ProviderConfig struct {
 	Rest map[string]any `yaml:",inline" mapstructure:",remain"`
 }
 
-// Retention says how long things are kept.
-type Retention struct {
-	Builds slipway.Duration `yaml:"builds" doc:"Builds in the index"`
-	Events slipway.Duration `yaml:"events" doc:"Events"`
-	Jobs   slipway.Duration `yaml:"jobs" doc:"Finished jobs"`
-	Audit  slipway.Duration `yaml:"audit" doc:"Audit records"`
-}
-
 // Log says what is logged.
 type Log struct {
 	Level  string `yaml:"level" doc:"debug, info, warn or error"`
@@ -91,7 +84,7 @@ func DefaultConfig() *Config {
 		Secrets:   Secrets{KeyFile: "{dataDir}/master.key"},
 		Fetch:     fetch.DefaultConfig(),
 		Auth:      auth.DefaultConfig(),
-		Retention: Retention{Builds: 400 * day, Events: 30 * day, Jobs: 7 * day, Audit: 400 * day},
+		Retention: blueprint.Retention{Builds: 400 * day, Events: 30 * day, Jobs: 7 * day, Audit: 400 * day},
 		Log:       Log{Level: "info", Format: "json"},
 		Role:      "all",
 	}
@@ -145,6 +138,11 @@ func (c *Config) Resolve() error {
 	case "all", "web", "worker":
 	default:
 		fault("role", "%q is not all, web or worker", c.Role)
+	}
+	for key, d := range map[string]slipway.Duration{"builds": c.Retention.Builds, "events": c.Retention.Events, "jobs": c.Retention.Jobs, "audit": c.Retention.Audit} {
+		if d.Std() < time.Hour {
+			fault("retention."+key, "%s is shorter than an hour", d)
+		}
 	}
 	names := map[string]bool{}
 	for i, p := range c.Providers {

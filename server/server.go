@@ -382,7 +382,7 @@ func (s *Server) openServices(ctx context.Context) error {
 func (s *Server) openBlueprint(ctx context.Context, b blueprint.Blueprint) error {
 	log := s.log.With("blueprint", b.Name)
 	h := &blueprint.Host{
-		Blueprint: b.Name, Log: log, Now: s.now, DataDir: s.config.DataDir, Config: s.config.Sections[sectionKey(b)],
+		Blueprint: b.Name, Log: log, Now: s.now, DataDir: s.config.DataDir, Retention: s.config.Retention, Config: s.config.Sections[sectionKey(b)],
 		URL: s.externalURL, Revisions: s.revisions, Jobs: s.jobs, Events: s.events, Entities: s.entities, Auth: s.auth, Tasks: s.tasks,
 		Fetch: s.fetch, Keys: s.keys, Redact: s.redact,
 		DB: func(name string) *store.DB {

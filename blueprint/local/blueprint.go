@@ -21,26 +21,12 @@ import (
 //go:embed README.md
 var readme string
 
-// Settings is the section `local` of the configuration. The providers themselves stand under `providers`.
-type Settings struct {
-	Keep slipway.Duration `yaml:"keep" doc:"How long ended builds and their logs are kept"`
-}
-
-// Validate refuses what would delete builds at once.
-func (s *Settings) Validate() error {
-	if s.Keep.Std() < time.Hour {
-		return fmt.Errorf("keep: %s is shorter than an hour", s.Keep)
-	}
-	return nil
-}
-
 // Blueprint is Slipway's own small CI. Its builds are shown by the blueprint build, as those of any other provider.
 var Blueprint = blueprint.Blueprint{
 	Name:      "local",
 	Version:   "0.1.0",
 	Summary:   "A small CI of its own: clones a git repository and runs the operator's command, with limits and a log.",
 	Stability: blueprint.Experimental,
-	Config:    func() any { return &Settings{Keep: slipway.Duration(400 * 24 * time.Hour)} },
 	Databases: []blueprint.Database{{
 		Name: "main", Migrations: Migrations.FS, Tables: []string{"local_build", "local_log", "local_number", "local_watch"},
 	}},
@@ -56,7 +42,7 @@ var Blueprint = blueprint.Blueprint{
 func open(_ context.Context, h *blueprint.Host) (any, error) {
 	s := newService(h.DB("main"), h.Now)
 	s.fetch, s.redact, s.log, s.dataDir, s.url = h.Fetch, h.Redact, h.Log, h.DataDir, h.URL
-	s.keep = h.Config.(*Settings).Keep.Std()
+	s.keep = h.Retention.Builds.Std()
 	s.observe = func(ctx context.Context, tx *store.Tx, provider, project string, builds ...slipway.Build) error {
 		return task.Observe(ctx, h.Tasks, tx, provider, project, builds...)
 	}
