@@ -1,6 +1,7 @@
 package catalog_test
 
 import (
+	"database/sql"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -486,8 +487,35 @@ func TestConfiguredLocationsComeAndGoWithTheConfiguration(t *testing.T) {
 			blueprinttest.Eventually(t, "the entity is gone", func() bool {
 				return s.Get("/api/catalog/entities/by-name/component/default/web").Status == 404
 			})
+			s.Stop()
+			if diff := cmp.Diff([]string{"dev.slipway.catalog.entity.changed.v1 component:default/web", "dev.slipway.catalog.entity.removed.v1 component:default/web"}, events(t, database)); diff != "" {
+				t.Error(diff)
+			}
 		})
 	}
+}
+
+// events reads what a stopped server has published.
+func events(t *testing.T, database string) (list []string) {
+	db, err := store.Open("main", database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.QueryContext(t.Context(), `SELECT type || ' ' || subject FROM event ORDER BY id`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var e string
+		err := rows.Scan(&e)
+		list = append(list, e)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 func TestConfigFaultsAreReportedTogether(t *testing.T) {
