@@ -39,7 +39,7 @@ type line struct {
 	As      string            `yaml:"as"`      // who asks, see world; "" is an administrator
 	Headers map[string]string `yaml:"headers"`
 	Body    yaml.Node         `yaml:"body"`  // sent as JSON; a text is sent as it is
-	Times   int               `yaml:"times"` // how often; the last answer counts
+	Within  int               `yaml:"within"` // sent again until it fits, so often at most
 
 	Command     string            `yaml:"command"`
 	Environment map[string]string `yaml:"environment"`
@@ -134,12 +134,14 @@ func play(t *testing.T, tab table) {
 // attempt plays a line, again and again where the line says so.
 func (w *world) attempt(t *testing.T, l line, known map[string]string) error {
 	deadline := time.Now().Add(20 * time.Second)
-	for {
+	for n := 1; ; n++ {
 		err := w.once(t, l, known)
-		if err == nil || !l.Eventually || time.Now().After(deadline) {
+		if err == nil || !l.Eventually && n >= l.Within || time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(20 * time.Millisecond)
+		if l.Eventually {
+			time.Sleep(20 * time.Millisecond)
+		}
 	}
 }
 
@@ -157,9 +159,7 @@ func (w *world) once(t *testing.T, l line, known map[string]string) error {
 			body = fillIn(value(&l.Body), fill)
 		}
 		method, path, _ := strings.Cut(fill(l.Request), " ")
-		for range max(1, l.Times) {
-			a = w.ask(t, l.As, method, path, body, l.Headers)
-		}
+		a = w.ask(t, l.As, method, path, body, l.Headers)
 	}
 	if want := l.Status + l.Exit; a.status != want {
 		return fmt.Errorf("got status %d, want %d; %s%s", a.status, want, clip(a.body), clip(a.stderr))

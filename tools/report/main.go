@@ -139,6 +139,9 @@ func (r *report) add(e event) {
 	case "build-output":
 		fmt.Fprint(r.out, e.Output)
 	case "output":
+		if strings.HasPrefix(e.Output, "=== ") {
+			return // that a test runs, pauses, goes on
+		}
 		if _, text, ok := strings.Cut(e.Output, note); ok {
 			r.notes = append(r.notes, strings.TrimSpace(text))
 		}
