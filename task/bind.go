@@ -20,9 +20,6 @@ type bindArgs struct{ kind string }
 
 func (a bindArgs) Kind() string { return a.kind }
 
-// bindChunk is how many entities are bound in one transaction at most.
-const bindChunk = 100
-
 // bindAll goes through the catalog, chunk by chunk. Where nothing has changed nothing is written.
 func (x *Index[T]) bindAll(ctx context.Context, _ bindArgs) error {
 	for after := int64(0); ; {
@@ -42,50 +39,70 @@ func (x *Index[T]) bindAll(ctx context.Context, _ bindArgs) error {
 
 // bindChanged compares without a transaction first, and writes only what differs, in small transactions.
 func (x *Index[T]) bindChanged(ctx context.Context, entities []bound) error {
-	changed := entities[:0]
 	have, err := x.bindings(ctx, x.engine.DB, entities)
 	if err != nil {
 		return err
 	}
-	for _, en := range entities {
-		if !maps.Equal(have[en.id], x.wanted(en, have[en.id])) || en.isUser() {
-			changed = append(changed, en)
+	var chunk []int64
+	rows := 0
+	for i, en := range entities {
+		want := x.wanted(en, have[en.id])
+		if !maps.Equal(have[en.id], want) || en.isUser() {
+			chunk = append(chunk, en.id)
+			rows += 1 + len(want)
+		}
+		if last := i == len(entities)-1; len(chunk) > 0 && (last || rows > 100) {
+			if err := x.bindChunk(ctx, chunk); err != nil {
+				return err
+			}
+			chunk, rows = nil, 0
 		}
 	}
-	for chunk := range slices.Chunk(changed, 20) {
-		err := x.engine.DB.Write(ctx, func(tx *store.Tx) error {
-			for _, en := range chunk {
-				// What was read before the transaction may be old by now.
-				now, err := readEntities(ctx, tx, `id = $1`, en.id)
-				if err != nil || len(now) == 0 {
-					return err
-				}
-				if err := x.bind(ctx, tx, now[0]); err != nil {
-					return err
-				}
+	return nil
+}
+
+func (x *Index[T]) bindChunk(ctx context.Context, ids []int64) error {
+	return x.engine.DB.Write(ctx, func(tx *store.Tx) error {
+		// What was read before the transaction may be old by now.
+		now, err := readEntities(ctx, tx, `id IN (`+numbers(1, len(ids))+`)`, anys(ids)...)
+		if err != nil {
+			return err
+		}
+		for _, en := range now {
+			if err := x.bind(ctx, tx, en); err != nil {
+				return err
 			}
-			return nil
+		}
+		return nil
+	})
+}
+
+// unbindMissing drops bindings of entities that are gone, should an event about one never have come.
+func (x *Index[T]) unbindMissing(ctx context.Context) error {
+	rows, err := x.engine.DB.QueryContext(ctx, `SELECT DISTINCT b.entity_id FROM task_binding b LEFT JOIN entity e ON e.id = b.entity_id WHERE e.id IS NULL`)
+	if err != nil {
+		return store.Err(err)
+	}
+	var gone []int64
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var id int64
+		err := rows.Scan(&id)
+		gone = append(gone, id)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range gone {
+		err := x.engine.DB.Write(ctx, func(tx *store.Tx) error {
+			_, err := tx.Exec(ctx, `DELETE FROM task_binding WHERE entity_id = $1`, id)
+			return err
 		})
 		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// unbindMissing drops bindings of entities that are gone, should an event about one never have come.
-func (x *Index[T]) unbindMissing(ctx context.Context) error {
-	for {
-		var n int64
-		err := x.engine.DB.Write(ctx, func(tx *store.Tx) (err error) {
-			n, err = tx.Exec(ctx, `DELETE FROM task_binding WHERE (entity_id, source_id) IN (
-				SELECT b.entity_id, b.source_id FROM task_binding b LEFT JOIN entity e ON e.id = b.entity_id WHERE e.id IS NULL LIMIT 400)`)
-			return err
-		})
-		if err != nil || n == 0 {
-			return err
-		}
-	}
 }
 
 // follow binds one entity when the catalog says that it has changed.

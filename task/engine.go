@@ -46,6 +46,7 @@ type Engine struct {
 	read store.Querier // DB; tests count with it
 
 	providers atomic.Pointer[snapshot]
+	health    health
 
 	mu         sync.Mutex
 	tasks      map[string]task

@@ -130,7 +130,7 @@ func prepare(t testing.TB, db *store.DB) *world {
 		events.Declare(event.Type{Name: "run." + s, Text: "A run is " + s})
 	}
 	w.Engine = NewEngine(Options{DB: db, Jobs: jobs, Events: events, Entities: w.entities, Keys: keys, Now: w.clock.now, Log: log})
-	w.read = counting{db, &w.queries}
+	w.read = counting{Querier: db, n: &w.queries}
 	w.runs = New(w.Engine, runTask())
 	return w
 }
@@ -153,14 +153,18 @@ func (w *world) start() {
 	w.t.Cleanup(func() { w.stop() })
 }
 
-// counting counts the queries of reads.
+// counting counts the queries of reads, and shows them.
 type counting struct {
 	store.Querier
-	n *atomic.Int64
+	n    *atomic.Int64
+	seen func(query string, args []any)
 }
 
 func (c counting) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	c.n.Add(1)
+	if c.seen != nil {
+		c.seen(query, args)
+	}
 	return c.Querier.QueryContext(ctx, query, args...)
 }
 

@@ -80,6 +80,7 @@ func (x *Index[T]) join() {
 	name := x.task.Name
 	refresh := job.Work(x.refresh)
 	refresh.Kind, refresh.Text, refresh.Timeout = name+".refresh", "Reads what is new in one project at one provider.", refreshTimeout
+	refresh.Parallel = refreshParallel
 	due := job.Work(x.refreshDue)
 	due.Kind, due.Text = name+".refresh_due", "Asks for the projects whose time to be read has come."
 	bind := job.Work(x.bindAll)
@@ -110,14 +111,15 @@ func (x *Index[T]) deliver(ctx context.Context, o Provider, deliveries []provide
 	n := 0
 	for project, all := range items {
 		for chunk := range slices.Chunk(all, 4) { // each may be told to maxTold entities
-			err := x.engine.DB.Write(ctx, func(tx *store.Tx) error {
-				written, err := x.observe(ctx, tx, o, project, chunk)
-				n += written
+			var written int
+			err := x.engine.DB.Write(ctx, func(tx *store.Tx) (err error) {
+				written, err = x.observe(ctx, tx, o, project, chunk)
 				return err
 			})
 			if err != nil {
 				return n, err
 			}
+			n += written
 		}
 	}
 	for project := range again {

@@ -31,15 +31,16 @@ func (a dueArgs) Kind() string { return a.kind }
 // How much is read. A look at the newest items goes on until it meets what is known; what it cannot reach in one run, and the history of a new source, is
 // filled in by further runs, within bounds.
 const (
-	dueEvery       = 10 * time.Second
-	refreshTimeout = 2 * time.Minute
-	pageLimit      = 100                 // items asked for at once
-	maxPages       = 10                  // pages in one run
-	fillItems      = 1000                // items of history that a source is filled with at most
-	fillAge        = 90 * 24 * time.Hour // and how old they may be
-	maxUnfinished  = 20                  // unfinished items beyond the list that are asked for one by one
-	callTimeout    = 30 * time.Second    // of one request to the vendor
-	maxBackOff     = 10 * time.Minute    // between looks at a source that fails
+	dueEvery        = 10 * time.Second
+	refreshTimeout  = 2 * time.Minute
+	pageLimit       = 100                 // items asked for at once
+	maxPages        = 10                  // pages in one run
+	fillItems       = 1000                // items of history that a source is filled with at most
+	fillAge         = 90 * 24 * time.Hour // and how old they may be
+	maxUnfinished   = 20                  // unfinished items beyond the list that are asked for one by one
+	refreshParallel = 8                   // sources read at once by one replica
+	callTimeout     = 30 * time.Second    // of one request to the vendor
+	maxBackOff      = 10 * time.Minute    // between looks at a source that fails
 )
 
 // refreshDue claims sources whose time has come and inserts their jobs, in small transactions. Sources of providers that are not at work stay as they are.
@@ -120,6 +121,7 @@ type look struct {
 	fillLeft  int64
 	open      map[string]bool // unfinished items that have not been seen yet
 	pages     int
+	held      bool // the vendor was not asked, because of how it has answered others
 }
 
 // refresh reads one source. What goes wrong at the vendor is noted at the source and is no failure of the job: the next look comes later and later.
@@ -136,9 +138,14 @@ func (x *Index[T]) refresh(ctx context.Context, a refreshArgs) error {
 	if l.opened, ok = x.engine.opened(providerName); !ok || l.opened.Provider == nil || !x.serves(l.opened.Provider) {
 		return nil // the answer says so by itself, and what brings the provider back has the source read again
 	}
-	err = x.look(ctx, &l)
-	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
-		return ctx.Err() // the replica stops; the vendor is not to blame
+	if err = x.engine.health.check(providerName, l.start); err != nil {
+		l.held = true
+	} else {
+		err = x.look(ctx, &l)
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return ctx.Err() // the replica stops; the vendor is not to blame
+		}
+		x.engine.health.report(providerName, x.engine.Now(), err)
 	}
 	return x.note(context.WithoutCancel(ctx), &l, err)
 }
@@ -390,7 +397,7 @@ func (x *Index[T]) note(ctx context.Context, l *look, cause error) error {
 		}
 		failures++
 		wait := min(interval<<min(failures, 10), max(maxBackOff, interval))
-		if e, ok := errors.AsType[*slipway.Error](cause); ok && e.RetryAfter > 0 {
+		if e, ok := errors.AsType[*slipway.Error](cause); ok && e.RetryAfter > 0 && !l.held {
 			wait = max(e.RetryAfter, min(wait, interval))
 		}
 		x.engine.Log.WarnContext(ctx, "a source was not read", "task", x.task.Name, "provider", l.opened.Name, "project", l.project, "failures", failures, "error", cause)

@@ -150,11 +150,18 @@ func TestStatesFollowTheSource(t *testing.T) {
 			t.Errorf("a vendor that is down: %+v; want the last known items and why", s)
 		}
 		v.Break(fake.Limited)
+		w.clock.forward(2 * maxRest)
 		w.look("ci")
 		if wait := w.source("ci").Next.Sub(w.clock.now()); wait < 25*time.Second || wait > 70*time.Second {
 			t.Errorf("a vendor that says when: next in %v", wait)
 		}
 		v.Break(fake.None)
+		before, _ := v.Lists()
+		w.look("ci")
+		if lists, _ := v.Lists(); lists != before {
+			t.Error("a vendor that had enough was asked before the time that it named")
+		}
+		w.clock.forward(time.Minute)
 		w.look("ci")
 		if s := state(); s.State != slipway.SourceFresh || s.Error != "" {
 			t.Errorf("a vendor that is back: %+v", s)
@@ -350,4 +357,36 @@ func TestPruneDeletesOldFinishedItems(t *testing.T) {
 			t.Errorf("pruned %d, %v; left %s", n, err, got)
 		}
 	})
+}
+
+func TestAVendorThatDoesNotAnswerIsLeftAloneForAWhile(t *testing.T) {
+	t.Parallel()
+	var h health
+	now := at(0)
+	down := slipway.Errorf(slipway.Unavailable, "down")
+	for i := range patience {
+		if err := h.check("ci", now); err != nil {
+			t.Fatalf("after %d failures it is not asked any more: %v", i, err)
+		}
+		h.report("ci", now, down)
+	}
+	if err := h.check("ci", now); !errors.Is(err, slipway.Unavailable) {
+		t.Errorf("after %d failures: got %v, want unavailable", patience, err)
+	}
+	if err := h.check("other", now); err != nil {
+		t.Errorf("another provider: %v", err)
+	}
+	now = now.Add(maxRest)
+	if err := h.check("ci", now); err != nil {
+		t.Errorf("after a rest: %v", err)
+	}
+	h.report("ci", now, slipway.Errorf(slipway.NotFound, "no such project"))
+	h.report("ci", now, down)
+	if err := h.check("ci", now); err != nil {
+		t.Errorf("one failure after an answer: %v", err)
+	}
+	h.report("ci", now, slipway.Errorf(slipway.RateLimited, "enough").After(time.Hour))
+	if err := h.check("ci", now.Add(59*time.Minute)); !errors.Is(err, slipway.RateLimited) {
+		t.Errorf("before the time that the vendor named: %v", err)
+	}
 }

@@ -588,7 +588,7 @@ func (x *Index[T]) looked(ctx context.Context, waiting map[int64]int64, start ti
 // are gone through by time.
 const (
 	maxArms   = 64   // stretches that are merged at most
-	maxScan   = 5000 // items of a stretch that are looked through where a further condition has to be checked on each
+	maxScan   = 2000 // items of a stretch that are looked through where a further condition has to be checked on each
 	maxScoped = 300  // entities that a search across entities goes through one by one
 )
 

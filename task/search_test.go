@@ -1,14 +1,18 @@
 package task
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/provider/fake"
+	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/store/storetest"
 )
 
 func at(minute int) time.Time {
@@ -295,7 +299,7 @@ func TestALongCheckedStretchIsCutAndContinued(t *testing.T) {
 		// A history that is longer than what one search looks through, between the two.
 		for _, sql := range []string{
 			`INSERT INTO run_item (source_id, created, id, version, status, finished, triggered_by_id, pipeline_id, branch_id, doc)
-			WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 12000)
+			WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 5000)
 			SELECT source_id, created - n, 'h' || n, version, status, finished, triggered_by_id, pipeline_id, branch_id, doc FROM run_item, n WHERE id = 'new'`,
 		} {
 			if _, err := w.db.Writer().ExecContext(t.Context(), sql); err != nil {
@@ -334,4 +338,75 @@ func TestALongCheckedStretchIsCutAndContinued(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestNoSearchScansATable(t *testing.T) {
+	t.Parallel()
+	w := open(t, storetest.Open(t, store.SQLite, migrations()...)) // its plans do not depend on what is stored
+	v := fake.New(fake.Config{})
+	v.Add("octo/web", slipway.Build{CreatedAt: at(1), Commit: &slipway.Commit{Branch: "main"}, TriggeredBy: &slipway.Person{ID: "jane"}})
+	w.vendors(map[string]*fake.Vendor{"one": v, "two": v})
+	web := w.entity("web", "team-a", map[string]string{fake.Annotation: "octo/web"})
+	w.await(web, 2)
+	first := w.search(web, Query{Limit: 1}).PageInfo.NextCursor
+	plans := 0
+	check := func(query string, args []any) {
+		rows, err := w.db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		err = store.Each(rows, func(rows *sql.Rows) error {
+			var id, parent, unused int
+			var step string
+			if err := rows.Scan(&id, &parent, &unused, &step); err != nil {
+				return err
+			}
+			for _, table := range []string{"i", "s", "b", "a", "c", "run_item"} {
+				// Through an index in the order of the list, up to a limit, is how one goes back in time over all sources.
+				if strings.HasPrefix(step, "SCAN "+table) && (len(step) == 5+len(table) || step[5+len(table)] == ' ') && !strings.Contains(step, "run_item_created") {
+					t.Errorf("%s\nin %s", step, query)
+				}
+			}
+			plans++
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	w.read = counting{Querier: w.db, n: &w.queries, seen: check}
+	by := func(values ...string) map[string][]string {
+		f := map[string][]string{}
+		for i := 0; i < len(values); i += 2 {
+			f[values[i]] = append(f[values[i]], values[i+1])
+		}
+		return f
+	}
+	for _, q := range []Query{
+		{}, {Ascending: true}, {Limit: 1, Cursor: first}, {PageNumber: 3}, {Since: at(0), Until: at(9)}, {Statuses: []string{"running", "failed"}},
+		{Filters: by("branch", "main", "branch", "topic")}, {Filters: by("triggeredBy", "user:default/jane")},
+		{Filters: by("branch", "main", "triggeredBy", "jane"), Statuses: []string{"running"}, Since: at(0)},
+	} {
+		w.search(web, q)
+		if q.Cursor != "" {
+			continue
+		}
+		if _, err := w.runs.SearchAll(t.Context(), system, Scope{Owners: []string{"group:default/team-a"}}, q); err != nil {
+			t.Error(err)
+		}
+		p, err := w.runs.plan(system, "", q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.runs.itemsByTime(t.Context(), system, Scope{}, p); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := w.runs.Get(t.Context(), system, web, "one:1", nil); err != nil {
+		t.Error(err)
+	}
+	if plans < 50 {
+		t.Errorf("only %d steps were looked at", plans)
+	}
 }
