@@ -341,6 +341,7 @@ func (s *Server) openServices(ctx context.Context) error {
 	s.events = event.New(s.main, s.log)
 	s.events.Now = s.now
 	s.entities = entity.New(s.main, s.now)
+	s.entities.Announce, s.entities.Revisions = s.events.Announce, s.revisions
 	if s.fetch, err = fetch.New(s.config.Fetch); err != nil {
 		return fmt.Errorf("fetch: %w", err)
 	}

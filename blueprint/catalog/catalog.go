@@ -165,12 +165,6 @@ type service struct {
 func open(_ context.Context, h *blueprint.Host) (any, error) {
 	s := &service{Host: h, db: h.DB("main"), config: h.Config.(*Config)}
 	s.kinds = accepted(s.config.Kinds)
-	if h.Entities.Announce == nil {
-		h.Entities.Announce = h.Events.Announce
-	}
-	if h.Entities.Revisions == nil {
-		h.Entities.Revisions = h.Revisions
-	}
 	h.Go("configured locations", s.keepConfigured)
 	return s, nil
 }
