@@ -20,7 +20,9 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/builtin"
+	"github.com/slipway-platform/slipway/store"
 )
 
 // table is one document.
@@ -38,7 +40,7 @@ type line struct {
 	Request string            `yaml:"request"` // "GET /path"
 	As      string            `yaml:"as"`      // who asks, see world; "" is an administrator
 	Headers map[string]string `yaml:"headers"`
-	Body    yaml.Node         `yaml:"body"`  // sent as JSON; a text is sent as it is
+	Body    yaml.Node         `yaml:"body"`   // sent as JSON; a text is sent as it is
 	Within  int               `yaml:"within"` // sent again until it fits, so often at most
 
 	Command     string            `yaml:"command"`
@@ -68,10 +70,14 @@ func TestSeeds(t *testing.T) {
 		t.Fatalf("got %d tables, %v; want one for each of the five documents", len(files), err)
 	}
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
-			t.Parallel()
-			play(t, read(t, file))
-		})
+		tab := read(t, file)
+		for _, engine := range []store.Engine{store.SQLite, store.Postgres} {
+			t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml")+"/"+string(engine), func(t *testing.T) {
+				t.Parallel()
+				play(t, tab, newWorld(t, engine))
+			})
+		}
+		t.Logf("NOTE: seed %s: %s", tab.Seed, tab.count())
 	}
 }
 
@@ -98,37 +104,39 @@ func read(t *testing.T, file string) table {
 	return tab
 }
 
-func play(t *testing.T, tab table) {
-	w := newWorld(t)
-	known := map[string]string{}
+// count says how many lines are green, and names those that are not.
+func (tab table) count() string {
 	var pending []string
-	green := 0
 	for _, l := range tab.Lines {
-		if l.Pending == "" {
-			green++
-			t.Run(l.Name, func(t *testing.T) {
+		if l.Pending != "" {
+			pending = append(pending, fmt.Sprintf("%s (%s)", l.Name, l.Pending))
+		}
+	}
+	text := fmt.Sprintf("%d lines green, %d pending", len(tab.Lines)-len(pending), len(pending))
+	if len(pending) > 0 {
+		text += ": " + strings.Join(pending, "; ")
+	}
+	return text
+}
+
+func play(t *testing.T, tab table, w *world) {
+	known := map[string]string{}
+	for _, l := range tab.Lines {
+		t.Run(l.Name, func(t *testing.T) {
+			if l.Pending == "" {
 				if err := w.attempt(t, l, known); err != nil {
 					t.Error(err)
 				}
-			})
-			continue
-		}
-		pending = append(pending, fmt.Sprintf("%s (%s)", l.Name, l.Pending))
-		t.Run(l.Name, func(t *testing.T) {
-			for _, b := range builtin.Blueprints() {
-				if b.Name == l.Pending {
-					t.Errorf("it waits for the blueprint %s, which is in this build; make the line pass and remove its pending", l.Pending)
-				}
+				return
+			}
+			if slices.ContainsFunc(builtin.Blueprints(), func(b blueprint.Blueprint) bool { return b.Name == l.Pending }) {
+				t.Errorf("it waits for the blueprint %s, which is in this build; make the line pass and remove its pending", l.Pending)
 			}
 			if err := w.once(t, l, known); err == nil {
 				t.Error("it passes; remove its pending, so that it stays so")
 			}
 		})
 	}
-	for _, p := range pending {
-		t.Logf("pending: %s", p)
-	}
-	t.Logf("NOTE: seed %s: %d lines green, %d pending", tab.Seed, green, len(pending))
 }
 
 // attempt plays a line, again and again where the line says so.

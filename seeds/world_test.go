@@ -104,7 +104,7 @@ spec: {type: service, lifecycle: production, owner: platform-team}
 `,
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, engine store.Engine) *world {
 	t.Helper()
 	dir := t.TempDir()
 	roots := filepath.Join(dir, "catalog")
@@ -117,7 +117,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{dir: t.TempDir(), tokens: map[string]string{}}
 	kinds := slices.DeleteFunc(builtin.Providers(), func(k provider.Kind) bool { return k.Name == fake.Kind.Name })
-	w.server = blueprinttest.Start(t, store.SQLite, blueprinttest.Options{
+	w.server = blueprinttest.Start(t, engine, blueprinttest.Options{
 		Blueprints: builtin.Blueprints(),
 		Kinds:      append(kinds, vendors()),
 		Configure: func(c *server.Config) {
