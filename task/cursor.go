@@ -1,7 +1,6 @@
 package task
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -22,10 +21,6 @@ type key struct {
 	Created int64  `json:"c"`
 	Source  int64  `json:"s"`
 	ID      string `json:"i,omitempty"`
-}
-
-func (k key) compare(o key) int {
-	return cmp.Or(cmp.Compare(k.Created, o.Created), cmp.Compare(k.Source, o.Source), cmp.Compare(k.ID, o.ID))
 }
 
 // edge is the place beyond all items of one moment: a list goes on with the moment after it.
