@@ -36,9 +36,20 @@ const (
 // Main runs the command that the process was started with, and returns its exit status: 0 done, 1 failed,
 // 2 wrongly called. The first interrupt (SIGINT, SIGTERM) ends the work in order, the second one at once.
 func Main(blueprints []blueprint.Blueprint, kinds []provider.Kind) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // from then on the signals do what they do to any process
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		signal.Stop(signals) // from now on they do what they do to any process
+		cancel()
+		select {
+		case <-signals: // a second one that came before that
+			os.Exit(exitFailed)
+		default:
+		}
+	}()
 	a := &app{blueprints: blueprints, kinds: kinds}
 	return a.run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }

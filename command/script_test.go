@@ -21,6 +21,8 @@ import (
 
 func TestMain(m *testing.M) {
 	builtin.Early()
+	// With the race detector every process would sleep for a second at its end.
+	_ = os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0")) // the name is valid
 	testscript.Main(m, map[string]func(){
 		"slipway": func() { os.Exit(command.Main(builtin.Blueprints(), builtin.Providers())) },
 	})
@@ -37,6 +39,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, "user"))
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("TZ", "UTC")
+			env.Setenv("GORACE", os.Getenv("GORACE"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status, "server": serve, "stop": stop},

@@ -66,7 +66,10 @@ func TestASecondInterruptEndsAtOnce(t *testing.T) {
 	}
 	err = cmd.Wait()
 	exit, ok := errors.AsType[*exec.ExitError](err)
-	if status, _ := exit.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGINT {
+	if !ok {
+		t.Fatalf("got %v, want it ended by the signal", err)
+	}
+	if status, _ := exit.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGINT {
 		t.Errorf("got %v, want it ended by the signal", err)
 	}
 	if took := time.Since(begun); took > 10*time.Second {
