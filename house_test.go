@@ -3,12 +3,12 @@ package slipway_test
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"go/ast"
 	"go/build"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -33,31 +33,28 @@ var mayImport = map[string][]string{
 	"provider": {},
 	"secret":   {},
 	"fetch":    {},
-	"cluster":  {},
 	"entity":   {"store"},
 	"job":      {"store"},
 	"event":    {"store", "entity"},
 	"auth":     {"store", "entity", "secret"},
 	"task":     {"store", "provider", "secret", "fetch", "entity", "job", "event", "auth"},
-	"resource": {"store", "provider", "secret", "fetch", "entity", "job", "event", "auth"},
 	"client":   {},
 
-	"blueprint":   {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource"},
-	"blueprint/*": {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource", "blueprint"},
+	"blueprint":   {"store", "provider", "secret", "fetch", "entity", "job", "event", "auth", "task"},
+	"blueprint/*": {"store", "provider", "secret", "fetch", "entity", "job", "event", "auth", "task", "blueprint"},
 	"provider/*":  {"provider"},
-	"server":      {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource", "blueprint"},
-	"command":     {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource", "blueprint", "server", "client"},
+	"server":      {"store", "provider", "secret", "fetch", "entity", "job", "event", "auth", "task", "blueprint"},
+	"command":     {"store", "provider", "secret", "fetch", "entity", "job", "event", "auth", "task", "blueprint", "server", "client"},
 	"builtin":     {"blueprint", "blueprint/*", "provider", "provider/*"},
 	"cmd/*":       {"builtin", "command", "blueprint", "provider"},
 
 	// Made for tests.
 	"store/storetest":         {"store"},
 	"provider/providertest":   {"provider"},
-	"cluster/clustertest":     {"cluster"},
 	"blueprint/blueprinttest": {"store", "store/storetest", "provider", "auth", "blueprint", "server"},
 	"seeds":                   {},
 	"docs":                    {},
-	"bench":                   {"*", "*/*"},
+	"bench":                   {},
 	"e2e":                     {},
 	"examples/greeting":       {"store", "auth", "event", "job", "blueprint"},
 	"examples/paperboy":       {"provider"},
@@ -65,7 +62,7 @@ var mayImport = map[string][]string{
 }
 
 // forTests are packages that only tests import, and the packages that tests may import besides.
-var forTests = []string{"store/storetest", "provider/providertest", "provider/fake", "cluster/clustertest", "blueprint/blueprinttest"}
+var forTests = []string{"store/storetest", "provider/providertest", "provider/fake", "blueprint/blueprinttest"}
 
 // reachesAll are packages whose tests start the whole of Slipway.
 var reachesAll = []string{".", "builtin", "bench", "blueprint/*", "client", "command", "docs", "e2e", "examples/*", "seeds", "server", "cmd/*"}
@@ -73,24 +70,17 @@ var reachesAll = []string{".", "builtin", "bench", "blueprint/*", "client", "com
 // behind lists libraries that one place hides from the rest, so that they can be replaced there.
 var behind = map[string][]string{
 	"github.com/danielgtaylor/huma":   {"blueprint", "server"},
-	"github.com/riverqueue":           {"job"},
 	"github.com/pressly/goose":        {"store"},
-	"modernc.org/sqlite":              {"store", "bench"},
-	"github.com/jackc/pgx":            {"store", "store/storetest", "event", "job", "bench"},
-	"github.com/knadh/koanf":          {"command"},
+	"modernc.org/sqlite":              {"store"},
+	"github.com/jackc/pgx":            {"store", "store/storetest", "event", "job"},
 	"github.com/jedib0t/go-pretty":    {"command"},
 	"github.com/prometheus":           {"server"},
 	"go.opentelemetry.io":             {"server", "provider"},
-	"github.com/failsafe-go":          {"provider"},
 	"github.com/yuin/goldmark":        {"server"},
 	"github.com/robfig/cron":          {"job"},
-	"github.com/go-sql-driver/mysql":  {"blueprint/dora"},
-	"k8s.io":                          {"cluster"},
 	"github.com/golang-jwt":           {},
 	"github.com/stretchr/testify":     {},
 	"gopkg.in/yaml":                   {},
-	"sigs.k8s.io":                     {"cluster"},
-	"github.com/santhosh-tekuri":      {"entity", "task", "resource", "provider", "blueprint/*"},
 	"github.com/getkin/kin-openapi":   {}, // tests only
 	"github.com/google/go-cmp":        {},
 	"pgregory.net/rapid":              {},
@@ -145,11 +135,11 @@ var sources = sync.OnceValues(func() ([]file, error) {
 	return files, nil
 })
 
-// compiled says whether a file is compiled on any platform that Slipway runs on.
+// compiled says whether a file is compiled on any platform that Slipway runs on, or for its benchmarks.
 func compiled(name string) bool {
 	for _, goos := range []string{"linux", "darwin", "windows"} {
 		c := build.Default
-		c.GOOS, c.CgoEnabled = goos, false
+		c.GOOS, c.CgoEnabled, c.BuildTags = goos, false, []string{"bench"}
 		if ok, err := c.MatchFile(filepath.Dir(name), filepath.Base(name)); ok && err == nil {
 			return true
 		}
@@ -438,6 +428,16 @@ func (m mod) version(module string) string {
 	return ""
 }
 
+// of gives the module of a package, the longest that fits; "" for the standard library and ourselves.
+func (m mod) of(imported string) (longest string) {
+	for _, r := range m.Require {
+		if (imported == r.Path || strings.HasPrefix(imported, r.Path+"/")) && len(r.Path) > len(longest) {
+			longest = r.Path
+		}
+	}
+	return longest
+}
+
 // Code generated from C runs only on the very libc that it was generated for; module versions alone would let it drift.
 func TestSQLiteGetsTheLibcItWasMadeFor(t *testing.T) {
 	t.Parallel()
@@ -467,17 +467,30 @@ func TestEveryDependencyHasAReason(t *testing.T) {
 		}
 		listed[name] = true
 	}
-	for _, r := range goMod(t, "go.mod").Require {
-		if r.Indirect {
-			continue
+	required := goMod(t, "go.mod")
+	used := map[string]bool{}
+	for _, f := range goFiles(t) {
+		for _, spec := range f.Imports {
+			imported, _ := strconv.Unquote(spec.Path.Value)
+			if m := required.of(imported); m != "" {
+				used[m] = true
+			}
 		}
-		if !listed[r.Path] {
-			t.Errorf("docs/dependencies.md has no line for %s; say what it is for and its licence", r.Path)
+	}
+	for name := range used {
+		if !listed[name] {
+			t.Errorf("docs/dependencies.md has no line for %s; say what it is for and its licence", name)
 		}
-		delete(listed, r.Path)
 	}
 	for name := range listed {
-		t.Errorf("docs/dependencies.md names %s, which go.mod does not require; remove the line", name)
+		if !used[name] {
+			t.Errorf("docs/dependencies.md names %s, which nothing imports; remove the line", name)
+		}
+	}
+	for _, r := range required.Require {
+		if r.Indirect == used[r.Path] {
+			t.Errorf("go.mod does not say how %s is used; run go mod tidy", r.Path)
+		}
 	}
 }
 
@@ -489,9 +502,22 @@ func TestTheRulesThemselvesAreTidy(t *testing.T) {
 			t.Errorf("initFuncs allows %s (%s), which has no func init any more; remove the line", name, reason)
 		}
 	}
+	dirs, imports := map[string]bool{}, map[string]bool{}
+	for _, f := range goFiles(t) {
+		dirs[f.dir], dirs[path.Dir(f.dir)+"/*"] = true, true
+		for _, spec := range f.Imports {
+			imported, _ := strconv.Unquote(spec.Path.Value)
+			imports[imported] = true
+		}
+	}
+	for dir := range mayImport {
+		if !dirs[dir] {
+			t.Errorf("mayImport has a row for %s, where there is nothing; remove it", dir)
+		}
+	}
 	for prefix, places := range behind {
-		if slices.Contains(places, "*") {
-			t.Errorf("behind: %s may be imported anywhere; remove the row", fmt.Sprint(prefix))
+		if len(places) > 0 && !slices.ContainsFunc(slices.Collect(maps.Keys(imports)), func(i string) bool { return strings.HasPrefix(i, prefix) }) {
+			t.Errorf("behind has a row for %s, which nothing imports; remove it", prefix)
 		}
 	}
 }
