@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -249,11 +250,12 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// await waits until an entity's items are as many.
+// await waits until an entity's items are as many, and its sources were all read.
 func (w *world) await(ref slipway.EntityRef, n int) {
 	w.t.Helper()
 	eventually(w.t, fmt.Sprintf("%d items of %s", n, ref), func() bool {
-		return len(w.search(ref, Query{Limit: 100}).Items) == n
+		p := w.search(ref, Query{Limit: 100})
+		return len(p.Items) == n && !slices.ContainsFunc(p.Sources, func(s slipway.Source) bool { return s.AsOf == nil })
 	})
 }
 

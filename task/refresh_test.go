@@ -305,6 +305,7 @@ func TestBindingsFollowAnnotationsAndProviders(t *testing.T) {
 		one, two := fake.New(fake.Config{}), fake.New(fake.Config{})
 		one.Add("octo/web", slipway.Build{ID: "1", CreatedAt: at(1), Status: slipway.BuildSucceeded})
 		two.Add("octo/web", slipway.Build{ID: "2", CreatedAt: at(2), Status: slipway.BuildSucceeded})
+		two.Project("octo/mono")
 		one.Add("octo/mono", slipway.Build{ID: "3", CreatedAt: at(3), Status: slipway.BuildSucceeded})
 		web := w.entity("web", "team-a", map[string]string{fake.Annotation: "octo/web"})
 		w.vendors(map[string]*fake.Vendor{"one": one}) // after the entity

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,7 +116,10 @@ func (w *world) search(query string) build.Page {
 
 func (w *world) await(n int) {
 	w.t.Helper()
-	blueprinttest.Eventually(w.t, fmt.Sprintf("%d builds", n), func() bool { return len(w.search("?limit=100").Items) == n })
+	blueprinttest.Eventually(w.t, fmt.Sprintf("%d builds", n), func() bool {
+		p := w.search("?limit=100")
+		return len(p.Items) == n && !slices.ContainsFunc(p.Sources, func(s slipway.Source) bool { return s.AsOf == nil })
+	})
 }
 
 func ids(p build.Page) string {
