@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -109,7 +110,7 @@ func explain(err error) string {
 		if coded.RetryAfter > 0 {
 			text += fmt.Sprintf(" (try again in %s)", coded.RetryAfter)
 		}
-		if coded.Code == slipway.Unauthenticated {
+		if coded.Code == slipway.Unauthenticated && !strings.Contains(text, "slipway login") {
 			text += "; set SLIPWAY_TOKEN or run slipway login"
 		}
 	}
@@ -160,8 +161,41 @@ http://127.0.0.1:8080. Exit status: 0 done, 1 failed, 2 wrongly called.`,
 	root.SetCompletionCommandGroupID("own")
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
-	each(root, strict)
+	each(root, func(cmd *cobra.Command) {
+		cmd.Long = reflow(cmd.Long, helpWidth)
+		strict(cmd)
+	})
 	return root
+}
+
+const helpWidth = 80 // columns of the long texts
+
+// reflow breaks the paragraphs of a text into lines that fit; a paragraph that is indented stays as it is.
+func reflow(s string, width int) string {
+	paragraphs := strings.Split(s, "\n\n")
+	for i, p := range paragraphs {
+		if strings.HasPrefix(p, " ") || strings.HasPrefix(p, "\t") {
+			continue
+		}
+		var out strings.Builder
+		column := 0
+		for _, word := range strings.Fields(p) {
+			n := utf8.RuneCountInString(word)
+			switch {
+			case column == 0:
+			case column+1+n > width:
+				out.WriteByte('\n')
+				column = 0
+			default:
+				out.WriteByte(' ')
+				column++
+			}
+			out.WriteString(word)
+			column += n
+		}
+		paragraphs[i] = out.String()
+	}
+	return strings.Join(paragraphs, "\n\n")
 }
 
 // each visits a command and all below it.

@@ -3,6 +3,7 @@ package command_test
 import (
 	"bufio"
 	"bytes"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -11,12 +12,18 @@ import (
 	"time"
 )
 
-// The quickstart says what to try next: that must work as it stands there, and a second run must find what the first one made.
+// The quickstart says what to try next: that must work as it stands there, and a second run must find what the first one made. A port that
+// is taken does not matter.
 func TestWhatTheQuickstartSuggestsWorks(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
 	for run := range 2 {
-		cmd := exec.Command("slipway", "quickstart", "--listen", "127.0.0.1:0")
+		cmd := exec.Command("slipway", "quickstart", "--listen", taken.Addr().String())
 		cmd.Dir = dir
 		var errs bytes.Buffer
 		cmd.Stderr = &errs

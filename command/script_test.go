@@ -88,7 +88,7 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	p := &process{cmd: exec.Command(program, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...), ended: make(chan error, 1), errors: log.Name()}
 	p.cmd.Dir = ts.MkAbs(".")
-	p.cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("HOME"), "SLIPWAY_TEST_SCRIPT=1")
+	p.cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("HOME"))
 	p.cmd.Stderr = log
 	out, err := p.cmd.StdoutPipe()
 	ts.Check(err)

@@ -467,15 +467,11 @@ func (b cli) begin(cmd *cobra.Command, entity, path string, body map[string]any,
 	if a.Build == nil {
 		return slipway.Errorf(slipway.Unsupported, "accepted, but the provider has not named the build yet, so it cannot be waited for: slipway build watch %s follows it", entity)
 	}
-	build, err := b.await(cmd, entity, *a.Build)
+	doc, build, err := b.await(cmd, entity, *a.Build)
 	if err != nil {
 		return err
 	}
-	doc, err := json.Marshal(build)
-	if err != nil {
-		return err
-	}
-	if err := b.Print(cmd, json.RawMessage(doc), found{Items: []slipway.Build{build}}.table(false, time.Now())); err != nil {
+	if err := b.Print(cmd, doc, found{Items: []slipway.Build{build}}.table(false, time.Now())); err != nil {
 		return err
 	}
 	if build.Status != slipway.BuildSucceeded {
@@ -485,21 +481,21 @@ func (b cli) begin(cmd *cobra.Command, entity, path string, body map[string]any,
 }
 
 // await follows one build to its end and tells each change on standard error.
-func (b cli) await(cmd *cobra.Command, entity string, build slipway.Build) (slipway.Build, error) {
-	last := slipway.BuildStatus("")
+func (b cli) await(cmd *cobra.Command, entity string, build slipway.Build) (raw json.RawMessage, _ slipway.Build, err error) {
+	path, last := of(entity)+"/builds/"+url.PathEscape(build.ID), slipway.BuildStatus("")
 	for p := newPace(); ; {
 		if build.Status != last {
 			last = build.Status
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s %s\n", build.ID, build.Status)
 		}
-		if build.Status.Finished() {
-			return build, nil
+		if build.Status.Finished() && raw != nil {
+			return raw, build, nil
 		}
 		if err := p.wait(cmd.Context()); err != nil {
-			return build, err
+			return nil, build, err
 		}
-		if err := b.Do(cmd.Context(), http.MethodGet, of(entity)+"/builds/"+url.PathEscape(build.ID), nil, &build); err != nil {
-			return build, err
+		if raw, build, err = read[slipway.Build](cmd.Context(), b, path); err != nil {
+			return nil, build, err
 		}
 	}
 }
@@ -548,14 +544,20 @@ func (b cli) follow(cmd *cobra.Command, path string) error {
 		if err != nil {
 			return err
 		}
+		var documents struct {
+			Items []json.RawMessage `json:"items"`
+		}
+		if err := json.Unmarshal(raw, &documents); err != nil {
+			return err
+		}
 		running := false
-		var changed []slipway.Build
+		var changed []int
 		for i := len(list.Items) - 1; i >= 0; i-- { // the oldest first, as they happened
 			item := list.Items[i]
 			running = running || !item.Status.Finished() && item.Status != slipway.BuildUnknown
 			if now := string(item.Status) + item.Detail; seen[item.ID] != now {
 				seen[item.ID] = now
-				changed = append(changed, item)
+				changed = append(changed, i)
 			}
 		}
 		switch {
@@ -575,16 +577,12 @@ func (b cli) follow(cmd *cobra.Command, path string) error {
 				drawn++
 			}
 		case asJSON:
-			for _, item := range changed {
-				doc, err := json.Marshal(item)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintf(out, "%s\n", doc)
+			for _, i := range changed {
+				fmt.Fprintf(out, "%s\n", documents.Items[i])
 			}
 		default:
-			for _, item := range changed {
-				r := line(item, time.Now())
+			for _, i := range changed {
+				r := line(list.Items[i], time.Now())
 				fmt.Fprintln(out, strings.TrimRight(fmt.Sprintf("%s  %-9s  %s  %s", r[0], r[1], r[2], strings.Join(nonempty(r[4:7]), " ")), " "))
 			}
 		}
