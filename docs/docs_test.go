@@ -7,6 +7,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,13 +26,41 @@ import (
 
 var update = flag.Bool("update", false, "write the generated pages anew")
 
-// The test's own binary is the program, too, when it is called by its name.
+// The test's own binary is the program, too, when it is called by its name; and curl, where the machine has none.
 func TestMain(m *testing.M) {
 	builtin.Early()
-	if filepath.Base(os.Args[0]) == "slipway" {
+	switch filepath.Base(os.Args[0]) {
+	case "slipway":
 		os.Exit(command.Main(builtin.Blueprints(), builtin.Providers()))
+	case "curl":
+		if err := curl(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "curl:", err)
+			os.Exit(1)
+		}
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+}
+
+// curl does what these pages ask of the real one: curl -s -H "Name: value" URL.
+func curl(args []string) error {
+	req, err := http.NewRequest(http.MethodGet, args[len(args)-1], nil)
+	if err != nil {
+		return err
+	}
+	for i, arg := range args {
+		if arg == "-H" {
+			name, value, _ := strings.Cut(args[i+1], ": ")
+			req.Header.Set(name, value)
+		}
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	_, err = io.Copy(os.Stdout, res.Body)
+	return err
 }
 
 // program gives a folder that holds this binary under the program's name.
@@ -41,8 +71,14 @@ func program(t *testing.T) (folder string) {
 		t.Fatal(err)
 	}
 	folder = t.TempDir()
-	if err := os.Symlink(self, filepath.Join(folder, "slipway")); err != nil {
-		t.Fatal(err)
+	names := []string{"slipway"}
+	if _, err := exec.LookPath("curl"); err != nil {
+		names = append(names, "curl")
+	}
+	for _, name := range names {
+		if err := os.Symlink(self, filepath.Join(folder, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return folder
 }
@@ -214,7 +250,7 @@ func (s *shell) command(b block, text, want string) {
 		script = "exec " + run
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	cmd := exec.CommandContext(ctx, "bash", "-c", script)
+	cmd := exec.CommandContext(ctx, "sh", "-c", script)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 	cmd.WaitDelay = 20 * time.Second
 	cmd.Dir = s.dir
