@@ -29,8 +29,8 @@ const module = "github.com/slipway-platform/slipway"
 var mayImport = map[string][]string{
 	".":        {},
 	"store":    {},
-	"provider": {},
 	"secret":   {},
+	"provider": {"secret"},
 	"fetch":    {},
 	"entity":   {"store"},
 	"job":      {"store"},
@@ -82,6 +82,7 @@ var behind = map[string][]string{
 	"github.com/robfig/cron":          {"job"},
 	"github.com/go-sql-driver/mysql":  {"blueprint/dora"},
 	"k8s.io":                          {"cluster"},
+	"github.com/failsafe-go":          {"provider"},
 	"github.com/golang-jwt":           {},
 	"github.com/stretchr/testify":     {},
 	"gopkg.in/yaml":                   {},
