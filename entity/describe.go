@@ -84,7 +84,8 @@ func (d *description) document(uid string) (string, error) {
 
 func (d *description) describeFields(tree map[string]any) {
 	fields := map[term]bool{}
-	walk(tree, "", func(key, value string) {
+	walk(tree, "", func(key, text string) {
+		value := searchable(text)
 		switch key {
 		case "kind", "metadata.name", "metadata.namespace":
 		case "spec.type":
@@ -106,9 +107,9 @@ func (d *description) describeFields(tree map[string]any) {
 	d.terms = slices.SortedFunc(maps.Keys(fields), func(a, b term) int { return cmpStrings(a.key, b.key, a.value, b.value) })
 }
 
-// walk visits every leaf as it is searched for: keys and values in lower case; lists leave no trace in the key; a text in a
-// list also counts as a field of its own that is true.
-func walk(v any, path string, visit func(key, value string)) {
+// walk visits every leaf with its key as it is searched for and its text as it is written: keys in lower case; lists leave no trace in
+// the key; a text in a list also counts as a field of its own that is true.
+func walk(v any, path string, visit func(key, text string)) {
 	leaf := func(path, value string) {
 		if key := strings.ToLower(path); len(key) <= maxSearchable && storable(key) {
 			visit(key, value)
@@ -131,9 +132,9 @@ func walk(v any, path string, visit func(key, value string)) {
 			}
 		}
 	case string:
-		leaf(path, searchable(v))
+		leaf(path, v)
 	case json.Number:
-		leaf(path, searchable(v.String()))
+		leaf(path, v.String())
 	case bool:
 		leaf(path, map[bool]string{true: "true", false: "false"}[v])
 	case nil:
@@ -141,7 +142,11 @@ func walk(v any, path string, visit func(key, value string)) {
 	}
 }
 
+// searchable is a text as it is compared.
 func searchable(v string) string {
+	if v == opaque {
+		return v
+	}
 	v = strings.ToLower(v)
 	if len(v) > maxSearchable || !storable(v) {
 		return opaque

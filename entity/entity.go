@@ -47,8 +47,9 @@ type Store struct {
 	// Announce of the event bus, so that whoever puts entities sends the events.
 	Announce func(ctx context.Context, tx *store.Tx, changes []Change) error
 
-	db  *store.DB
-	now func() time.Time
+	db    *store.DB
+	now   func() time.Time
+	cache cache
 }
 
 // Change is one entity that was created, changed or removed.

@@ -191,7 +191,7 @@ func search(t testing.TB, s *entity.Store, caller *slipway.Caller, filters ...st
 	if next != nil {
 		t.Fatal("more than one page")
 	}
-	n, err := s.Count(t.Context(), caller, q.Filters)
+	n, err := s.Count(t.Context(), caller, q)
 	if err != nil || n != int64(len(rows)) {
 		t.Errorf("count of %v is %d, %v; want %d", filters, n, err, len(rows))
 	}

@@ -15,27 +15,27 @@ import (
 // rowColumns read a Row from entity e. The relations come in the same query, as lines of type and target: they are those of a
 // moment, whoever said them, and no document has to be written again when a neighbour changes.
 const rowColumns = `e.id, e.kind, e.namespace, e.name, e.uid, e.etag, COALESCE(e.owner, ''), COALESCE(e.system, ''), e.doc, e.source, e.updated_at,
-	(SELECT STRING_AGG(r.line, '|') FROM (SELECT DISTINCT type || ' ' || target AS line FROM relation WHERE source = e.ref) r)`
+	(SELECT STRING_AGG(r.line, '|') FROM (SELECT DISTINCT type || ' ' || target AS line FROM relation WHERE source = e.ref) r), e.status`
 
 func scanRow(scan func(...any) error, more ...any) (Row, error) {
 	var r Row
 	var doc string
-	var relations sql.NullString
+	var relations, status sql.NullString
 	var updated store.Time
-	dest := []any{&r.ID, &r.Ref.Kind, &r.Ref.Namespace, &r.Ref.Name, &r.UID, &r.ETag, &r.Owner, &r.System, &doc, &r.Source, &updated, &relations}
+	dest := []any{&r.ID, &r.Ref.Kind, &r.Ref.Namespace, &r.Ref.Name, &r.UID, &r.ETag, &r.Owner, &r.System, &doc, &r.Source, &updated, &relations, &status}
 	if err := scan(append(dest, more...)...); err != nil {
 		return Row{}, store.Err(err)
 	}
 	r.UpdatedAt = updated.Time
-	r.JSON = withRelations(doc, relations.String)
+	r.JSON = derived(doc, relations.String, status.String)
 	return r, nil
 }
 
-// withRelations puts the relations at the end of a stored document. A ref and the name of a relation hold nothing that JSON
+// derived puts the relations and the status at the end of a stored document. A ref and the name of a relation hold nothing that JSON
 // would escape.
-func withRelations(doc, lines string) json.RawMessage {
+func derived(doc, lines, status string) json.RawMessage {
 	var b bytes.Buffer
-	b.Grow(len(doc) + 2*len(lines) + 20)
+	b.Grow(len(doc) + 2*len(lines) + len(status) + 32)
 	b.WriteString(doc[:len(doc)-1])
 	b.WriteString(`,"relations":[`)
 	if lines != "" {
@@ -49,7 +49,12 @@ func withRelations(doc, lines string) json.RawMessage {
 			b.WriteString(`{"type":"` + kind + `","targetRef":"` + target + `"}`)
 		}
 	}
-	b.WriteString(`]}`)
+	b.WriteByte(']')
+	if status != "" {
+		b.WriteString(`,"status":`)
+		b.WriteString(status)
+	}
+	b.WriteByte('}')
 	return b.Bytes()
 }
 

@@ -13,7 +13,8 @@ import (
 
 // Condition is one condition of a filter: a field has one of the values or, without values, is there. Keys are paths such as
 // spec.type or metadata.annotations.github.com/project-slug, or relations.<type>; keys and values compare in
-// lower case. A field of a list has each of its items. Fields longer than 200 bytes can only be asked for being there.
+// lower case. A field of a list has each of its items. Fields longer than 200 bytes can only be asked for being there, and a map is there
+// when something is in it.
 type Condition struct {
 	Key    string
 	Values []string
@@ -28,9 +29,12 @@ type Order struct {
 // Query says which entities to list, in which order, and from where.
 type Query struct {
 	Filters [][]Condition // one of these sets must hold, with all of its conditions; none: everything
+	Where   *Predicate    // and this
+	Text    *Text         // and this is found
 	Order   []Order       // then by ref, ascending; none: by ref
 	Limit   int           // 1 to 1,000
 	After   *Mark         // the last row of the page before
+	Before  *Mark         // the first row of the page after: the page that ends before it, in the same order. Not together with After
 	Offset  int           // how many to leave out; costs as much as reading them, so page with After
 }
 
@@ -40,35 +44,58 @@ type Mark struct {
 	Ref    string    `json:"r"`
 }
 
-// List gives the entities of a query that the caller may read, and the mark to go on from, nil on the last page. At most two
-// round trips: one asks how long the posting lists of the filter are, one reads the page.
+// List gives the entities of a query that the caller may read, and the mark to go on from, nil on the last page. With Before it goes on
+// backwards, and nil stands for the first page. At most two round trips: one asks how long the posting lists of the filter are, one
+// reads the page.
 func (s *Store) List(ctx context.Context, caller *slipway.Caller, q Query) ([]Row, *Mark, error) {
-	if q.Limit < 1 || q.Limit > 1000 || q.Offset < 0 {
-		return nil, nil, slipway.Errorf(slipway.Invalid, "limit must be from 1 to 1000, and offset not negative")
+	page, err := s.Page(ctx, caller, q)
+	next := page.Next
+	if q.Before != nil {
+		next = page.Previous
 	}
-	if q.After != nil && len(q.After.Values) != len(q.Order) {
-		return nil, nil, slipway.Errorf(slipway.Invalid, "the cursor belongs to another order; start again without it")
+	return page.Rows, next, err
+}
+
+// Page is a page of a list. A mark that is nil says that there is nothing on that side, as far as the page knows: one that was read
+// forwards from a mark has something before it.
+type Page struct {
+	Rows           []Row
+	Previous, Next *Mark
+}
+
+// Page is List with the marks of both sides.
+func (s *Store) Page(ctx context.Context, caller *slipway.Caller, q Query) (Page, error) {
+	if q.Limit < 1 || q.Limit > 1000 || q.Offset < 0 {
+		return Page{}, slipway.Errorf(slipway.Invalid, "limit must be from 1 to 1000, and offset not negative")
+	}
+	for _, m := range []*Mark{q.After, q.Before} {
+		if m != nil && len(m.Values) != len(q.Order) {
+			return Page{}, slipway.Errorf(slipway.Invalid, "the cursor belongs to another order; start again without it")
+		}
 	}
 	for _, o := range q.Order {
 		if !storable(o.Key) {
-			return nil, nil, slipway.Errorf(slipway.Invalid, "order %q names no field", strings.ToValidUTF8(o.Key, "?"))
+			return Page{}, slipway.Errorf(slipway.Invalid, "order %q names no field", strings.ToValidUTF8(o.Key, "?"))
 		}
 	}
 	var b builder
 	if q.After != nil && len(q.Order) == 0 {
 		b.floor = q.After.Ref
 	}
+	if q.Before != nil && len(q.Order) == 0 {
+		b.ceiling = q.Before.Ref
+	}
 	b.caller(caller)
-	some, err := s.filter(ctx, &b, q.Filters)
+	some, err := s.filter(ctx, &b, q)
 	if err != nil || !some {
-		return nil, nil, err
+		return Page{}, err
 	}
 	// The page first, with what it is sorted by; then its documents: a driven page sorts more rows than it shows.
 	page, order, marked := b.page(q)
 	statement := b.with + `SELECT ` + rowColumns + marked + ` FROM (` + page + `) p CROSS JOIN entity e WHERE e.id = p.id ORDER BY ` + order
 	rows, err := s.db.QueryContext(ctx, statement, b.args...)
 	if err != nil {
-		return nil, nil, store.Err(err)
+		return Page{}, store.Err(err)
 	}
 	var list []Row
 	var marks []*Mark
@@ -86,23 +113,78 @@ func (s *Store) List(ctx context.Context, caller *slipway.Caller, q Query) ([]Ro
 		list, marks = append(list, r), append(marks, mark)
 		return nil
 	})
-	if err != nil || len(list) <= q.Limit {
-		return list, nil, err
+	if err != nil || len(list) == 0 {
+		return Page{}, err
 	}
-	return list[:q.Limit], marks[q.Limit-1], nil
+	more := len(list) > q.Limit
+	if more {
+		list, marks = list[:q.Limit], marks[:q.Limit]
+	}
+	p := Page{Rows: list}
+	first, last := marks[0], marks[len(marks)-1]
+	if q.Before != nil {
+		slices.Reverse(list)
+		if p.Next = first; more {
+			p.Previous = last
+		}
+		return p, nil
+	}
+	if q.After != nil || q.Offset > 0 {
+		p.Previous = first
+	}
+	if more {
+		p.Next = last
+	}
+	return p, nil
 }
 
-// Count says how many entities of the filters the caller may read. It costs as much as reading the keys of all of them.
-func (s *Store) Count(ctx context.Context, caller *slipway.Caller, filters [][]Condition) (int64, error) {
+// Among reads those of some entities, at most 1,000, that a query's conditions hold for and the caller may read, by canonical ref.
+func (s *Store) Among(ctx context.Context, caller *slipway.Caller, refs []slipway.EntityRef, q Query) (map[string]Row, error) {
+	if q.Filters == nil && q.Where == nil && q.Text == nil {
+		return s.ByRefs(ctx, s.db, caller, refs)
+	}
+	found := make(map[string]Row, len(refs))
+	if len(refs) > 1000 {
+		return nil, slipway.Errorf(slipway.Invalid, "at most 1,000 entities at once")
+	}
+	if len(refs) == 0 {
+		return found, nil
+	}
 	var b builder
 	b.caller(caller)
-	some, err := s.filter(ctx, &b, filters)
-	if err != nil || !some {
-		return 0, err
+	names := make([]string, len(refs))
+	for i, r := range refs {
+		names[i] = r.String()
 	}
-	var n int64
-	err = s.db.QueryRowContext(ctx, b.with+`SELECT COUNT(*) FROM `+b.from+` WHERE `+strings.Join(b.where, ` AND `), b.args...).Scan(&n)
-	return n, store.Err(err)
+	b.where = append(b.where, `e.ref`+b.in(names))
+	some, err := s.filter(ctx, &b, q)
+	if err != nil || !some {
+		return found, err
+	}
+	rows, err := s.db.QueryContext(ctx, b.with+`SELECT `+rowColumns+` FROM `+b.from+` WHERE `+strings.Join(b.where, ` AND `), b.args...)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	return found, store.Each(rows, func(rows *sql.Rows) error {
+		r, err := scanRow(rows.Scan)
+		found[r.Ref.String()] = r
+		return err
+	})
+}
+
+// Count says how many entities of a query the caller may read, wherever its page begins. It costs as much as reading the keys of all of
+// them, once for every revision of the catalog.
+func (s *Store) Count(ctx context.Context, caller *slipway.Caller, q Query) (int64, error) {
+	return remembered(s, caller, "count", nil, q, func() (n int64, err error) {
+		var b builder
+		b.caller(caller)
+		some, err := s.filter(ctx, &b, q)
+		if err != nil || !some {
+			return 0, err
+		}
+		err = s.db.QueryRowContext(ctx, b.with+`SELECT COUNT(*) FROM `+b.from+` WHERE `+strings.Join(b.where, ` AND `), b.args...).Scan(&n)
+		return n, store.Err(err)
+	})
 }
 
 // builder collects a statement.
@@ -111,6 +193,7 @@ type builder struct {
 	where      []string
 	args       []any
 	floor      string // the ref after which the page begins, when that is the order
+	ceiling    string // the ref before which it ends
 }
 
 func (b *builder) arg(v any) string {
@@ -154,6 +237,7 @@ type part struct {
 	column   string   // a column, or
 	relation string   // a relation, or
 	key      string   // a field with postings
+	under    []string // columns that lie below the key
 	values   []string // sorted; none: the field is there
 	terms    []int64  // the postings of the values
 	count    int      // of postings, at most driveMost+1; -1 when it cannot drive
@@ -163,18 +247,36 @@ type part struct {
 //
 // No single form is right. A short posting list drives: its entities are read and sorted. Else the entities are walked in
 // order, and each is asked for the rest; with long lists the page is soon full.
-func (s *Store) filter(ctx context.Context, b *builder, filters [][]Condition) (bool, error) {
-	var sets [][]*part
+func (s *Store) filter(ctx context.Context, b *builder, q Query) (bool, error) {
+	if q.Text != nil && q.Text.Term != "" {
+		b.where = append(b.where, b.search(q.Text))
+	}
+	filters, where := q.Filters, q.Where
+	if where != nil && len(filters) == 0 {
+		sets, whole := where.sets()
+		if filters = sets; whole {
+			where = nil
+		}
+	}
+	var sets, leaves [][]*part
 	for _, f := range filters {
 		if set := parts(f); len(set) > 0 {
 			sets = append(sets, set)
 		}
 	}
+	leaf := map[*Condition]*part{}
+	where.leaves(func(c *Condition) {
+		set := parts([]Condition{*c})
+		leaf[c], leaves = set[0], append(leaves, set)
+	})
+	if err := s.plan(ctx, append(leaves, sets...)); err != nil {
+		return false, err
+	}
+	if where != nil {
+		b.where = append(b.where, b.compile(where, leaf))
+	}
 	if len(sets) == 0 {
 		return true, nil // an empty set is no condition
-	}
-	if err := s.plan(ctx, sets); err != nil {
-		return false, err
 	}
 	sets = slices.DeleteFunc(sets, func(set []*part) bool {
 		return slices.ContainsFunc(set, func(p *part) bool { return p.count == 0 })
@@ -258,8 +360,16 @@ func parts(conditions []Condition) []*part {
 		}
 	}
 	for _, p := range set {
-		if len(p.values) == 0 && hasPresence(p.key) {
+		if len(p.values) > 0 || p.column != "" || p.relation != "" || p.count == 0 {
+			continue
+		}
+		switch {
+		case hasPresence(p.key):
 			p.values = []string{present}
+		case p.key == "metadata":
+			p.column = "e.name" // every entity has one
+		case p.key == "spec":
+			p.under = []string{"e.type", "e.lifecycle"}
 		}
 	}
 	return set
@@ -302,8 +412,10 @@ func (s *Store) plan(ctx context.Context, sets [][]*part) error {
 				selects = append(selects, fmt.Sprintf(`SELECT %d, t.id, `, n)+capped(`entity_term et WHERE et.term_id = t.id`)+
 					` FROM term t WHERE t.key = `+b.arg(p.key)+` AND t.value`+b.in(p.values)+ofKinds(&b, kinds))
 				p.count = 0
+			case p.under != nil:
+				continue
 			default:
-				selects = append(selects, fmt.Sprintf(`SELECT %d, 0, `, n)+capped(`term t JOIN entity_term et ON et.term_id = t.id WHERE t.key = `+b.arg(p.key)+ofKinds(&b, kinds)))
+				selects = append(selects, fmt.Sprintf(`SELECT %d, 0, `, n)+capped(`term t JOIN entity_term et ON et.term_id = t.id WHERE `+b.at(p.key)+ofKinds(&b, kinds)))
 			}
 			planned = append(planned, p)
 		}
@@ -337,6 +449,11 @@ func ofKinds(b *builder, kinds []string) string {
 	return ` AND t.kind` + b.in(kinds)
 }
 
+// at holds for the terms of a field, and of those below it.
+func (b *builder) at(key string) string {
+	return `(t.key = ` + b.arg(key) + ` OR t.key > ` + b.arg(key+".") + ` AND t.key < ` + b.arg(key+"/") + `)`
+}
+
 func numbers(ids []int64) string {
 	return strings.Trim(strings.ReplaceAll(fmt.Sprint(ids), " ", ", "), "[]")
 }
@@ -351,7 +468,7 @@ func (p *part) postings(b *builder, kinds []string) string {
 	case p.values != nil:
 		return `SELECT DISTINCT entity_id FROM entity_term WHERE term_id IN (` + numbers(p.terms) + `)`
 	}
-	return `SELECT DISTINCT et.entity_id FROM term t JOIN entity_term et ON et.term_id = t.id WHERE t.key = ` + b.arg(p.key) + ofKinds(b, kinds)
+	return `SELECT DISTINCT et.entity_id FROM term t JOIN entity_term et ON et.term_id = t.id WHERE ` + b.at(p.key) + ofKinds(b, kinds)
 }
 
 // condition asks entity e. Ordered: the walk goes by ref and should go on doing so.
@@ -368,7 +485,11 @@ func (p *part) condition(b *builder, ordered bool) string {
 	case p.column == "e.kind" && ordered && len(p.values) == 1:
 		// A ref begins with the kind: said so, one index gives both the kind and the order.
 		// The page before is the lower bound, when it is higher: SQLite takes one bound to the index, not the best one.
-		return `e.ref >= ` + b.arg(max(p.values[0]+":", b.floor)) + ` AND e.ref < ` + b.arg(p.values[0]+";")
+		last := p.values[0] + ";"
+		if b.ceiling != "" {
+			last = min(last, b.ceiling)
+		}
+		return `e.ref >= ` + b.arg(max(p.values[0]+":", b.floor)) + ` AND e.ref < ` + b.arg(last)
 	case p.column == "e.kind" && ordered:
 		return `(e.kind || '')` + b.in(p.values) // no index on the kind: it would bring entities out of order
 	case p.column != "":
@@ -376,13 +497,21 @@ func (p *part) condition(b *builder, ordered bool) string {
 	case p.values != nil:
 		return `EXISTS (SELECT 1 FROM entity_term et WHERE et.entity_id = e.id AND et.term_id IN (` + numbers(p.terms) + `))`
 	}
-	return `EXISTS (SELECT 1 FROM entity_term et JOIN term t ON t.id = et.term_id WHERE et.entity_id = e.id AND t.key = ` + b.arg(p.key) + `)`
+	there := `EXISTS (SELECT 1 FROM entity_term et JOIN term t ON t.id = et.term_id WHERE et.entity_id = e.id AND ` + b.at(p.key) + `)`
+	if p.under != nil {
+		there = `(` + strings.Join(p.under, ` IS NOT NULL OR `) + ` IS NOT NULL OR ` + there + `)`
+	}
+	return there
 }
 
 // page is the statement that finds the ids of a page, in order; with the order of its rows, and the columns of it that a mark needs.
 func (b *builder) page(q Query) (page, order, marked string) {
 	var terms, expressions []string
 	selected := ""
+	back, nulls, byRef := q.Before != nil, ` NULLS LAST`, ``
+	if back {
+		nulls, byRef = ` NULLS FIRST`, ` DESC`
+	}
 	for i, o := range q.Order {
 		key := strings.ToLower(o.Key)
 		x := columnOf[key]
@@ -394,7 +523,8 @@ func (b *builder) page(q Query) (page, order, marked string) {
 		expressions = append(expressions, x)
 		selected += fmt.Sprintf(`, %s AS o%d`, x, i)
 		marked += fmt.Sprintf(`, p.o%d`, i)
-		terms = append(terms, fmt.Sprintf([2]string{`o%d`, `o%d DESC`}[direction(o)], i)+` NULLS LAST`)
+		o.Desc = o.Desc != back
+		terms = append(terms, fmt.Sprintf([2]string{`o%d`, `o%d DESC`}[direction(o)], i)+nulls)
 	}
 	if m := q.After; m != nil {
 		var or []string
@@ -411,12 +541,28 @@ func (b *builder) page(q Query) (page, order, marked string) {
 		}
 		b.where = append(b.where, `(`+strings.Join(append(or, `(`+same+`e.ref > `+b.arg(m.Ref)+`)`), ` OR `)+`)`)
 	}
+	if m := q.Before; m != nil {
+		var or []string
+		same := ""
+		for i, x := range expressions {
+			v := m.Values[i]
+			if v == nil { // all that have a value come before it
+				or = append(or, `(`+same+x+` IS NOT NULL)`)
+				same += x + ` IS NULL AND `
+				continue
+			}
+			a := b.arg(*v)
+			or = append(or, `(`+same+x+[2]string{` < `, ` > `}[direction(q.Order[i])]+a+`)`)
+			same += x + ` = ` + a + ` AND `
+		}
+		b.where = append(b.where, `(`+strings.Join(append(or, `(`+same+`e.ref < `+b.arg(m.Ref)+`)`), ` OR `)+`)`)
+	}
 	page = `SELECT e.id, e.ref` + selected + ` FROM ` + b.from + ` WHERE ` + strings.Join(b.where, ` AND `) +
-		` ORDER BY ` + strings.Join(append(slices.Clone(terms), `e.ref`), `, `) + fmt.Sprintf(` LIMIT %d`, q.Limit+1)
+		` ORDER BY ` + strings.Join(append(slices.Clone(terms), `e.ref`+byRef), `, `) + fmt.Sprintf(` LIMIT %d`, q.Limit+1)
 	if q.Offset > 0 {
 		page += fmt.Sprintf(` OFFSET %d`, q.Offset)
 	}
-	return page, strings.Join(append(terms, `p.ref`), `, `), marked
+	return page, strings.Join(append(terms, `p.ref`+byRef), `, `), marked
 }
 
 func direction(o Order) int {

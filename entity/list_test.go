@@ -11,6 +11,7 @@ import (
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/slipway-platform/slipway"
@@ -56,6 +57,39 @@ func newNaive(e *slipway.Entity) naive {
 	return n
 }
 
+func (n naive) has(key string) bool {
+	for k := range n.fields {
+		if k == key || strings.HasPrefix(k, key+".") {
+			return true
+		}
+	}
+	return false
+}
+
+func (n naive) holds(p *entity.Predicate) bool {
+	switch {
+	case p.Is != nil:
+		return n.matches([][]entity.Condition{{*p.Is}})
+	case p.Prefix != nil:
+		return slices.ContainsFunc(n.fields[strings.ToLower(p.Prefix.Key)], func(v string) bool { return strings.HasPrefix(v, strings.ToLower(p.Prefix.Text)) })
+	case p.Not != nil:
+		return !n.holds(p.Not)
+	case p.Any != nil:
+		return slices.ContainsFunc(p.Any, func(q entity.Predicate) bool { return n.holds(&q) })
+	}
+	return !slices.ContainsFunc(p.All, func(q entity.Predicate) bool { return !n.holds(&q) })
+}
+
+func (n naive) contains(t *entity.Text) bool {
+	fields := t.Fields
+	if len(fields) == 0 {
+		fields = []string{"metadata.name", "metadata.title"}
+	}
+	return t.Term == "" || slices.ContainsFunc(fields, func(f string) bool {
+		return slices.ContainsFunc(n.fields[strings.ToLower(f)], func(v string) bool { return strings.Contains(v, strings.ToLower(t.Term)) })
+	})
+}
+
 func (n naive) matches(filters [][]entity.Condition) bool {
 	if len(filters) == 0 {
 		return true
@@ -67,8 +101,8 @@ func (n naive) matches(filters [][]entity.Condition) bool {
 			wanted[key] = append(wanted[key], c.Values...)
 		}
 		for key, values := range wanted {
-			have, there := n.fields[key]
-			if !there || len(values) > 0 && !slices.ContainsFunc(values, func(v string) bool { return slices.Contains(have, strings.ToLower(v)) }) {
+			have := n.fields[key]
+			if !n.has(key) || len(values) > 0 && !slices.ContainsFunc(values, func(v string) bool { return slices.Contains(have, strings.ToLower(v)) }) {
 				return false
 			}
 		}
@@ -125,11 +159,37 @@ func TestFiltersMeanWhatTheyMeanOnBothEngines(t *testing.T) {
 	}
 
 	keys := []string{"kind", "KIND", "metadata.name", "metadata.namespace", "spec.type", "spec.lifecycle", "spec.owner", "spec.port", "spec.flag",
-		"metadata.tags", "metadata.tags.java", "metadata.labels.team", "metadata.labels.Env", "spec.nested.a.b", "spec.nested.list", "spec.nested.list.x", "spec.nested.list.c", "spec", "missing"}
+		"metadata.tags", "metadata.tags.java", "metadata.labels.team", "metadata.labels.Env", "spec.nested.a.b", "spec.nested.list", "spec.nested.list.x", "spec.nested.list.c", "spec", "spec.nested", "metadata", "metadata.labels", "missing"}
 	values := []string{"component", "Component", "api", "group", "name-3", "NAME-7", "default", "other", "service", "Library", "production", "team-a", "team-b",
 		"0", "1", "2", "true", "false", "java", "t1", "t5", "prod", "", "x", "no such"}
 	condition := rapid.Custom(func(t *rapid.T) entity.Condition {
 		return entity.Condition{Key: rapid.SampledFrom(keys).Draw(t, "key"), Values: rapid.SliceOfN(rapid.SampledFrom(values), 0, 3).Draw(t, "values")}
+	})
+	var predicate func(depth int) *rapid.Generator[entity.Predicate]
+	predicate = func(depth int) *rapid.Generator[entity.Predicate] {
+		return rapid.Custom(func(t *rapid.T) entity.Predicate {
+			form := rapid.IntRange(0, 4).Draw(t, "form")
+			if depth == 0 {
+				form = min(form, 1)
+			}
+			switch form {
+			case 0:
+				c := condition.Draw(t, "is")
+				return entity.Predicate{Is: &c}
+			case 1:
+				return entity.Predicate{Prefix: &entity.Prefix{Key: rapid.SampledFrom(keys).Draw(t, "key"), Text: rapid.SampledFrom([]string{"", "S", "pro", "te", "name-1", "%", "_"}).Draw(t, "prefix")}}
+			case 2:
+				p := predicate(depth-1).Draw(t, "not")
+				return entity.Predicate{Not: &p}
+			case 3:
+				return entity.Predicate{Any: rapid.SliceOfN(predicate(depth-1), 0, 3).Draw(t, "any")}
+			}
+			return entity.Predicate{All: rapid.SliceOfN(predicate(depth-1), 0, 3).Draw(t, "all")}
+		})
+	}
+	texts := rapid.Custom(func(t *rapid.T) *entity.Text {
+		return &entity.Text{Term: rapid.SampledFrom([]string{"", "ame-1", "NAME", "t1", "%", "_", `\`, "prod"}).Draw(t, "term"),
+			Fields: rapid.SliceOfN(rapid.SampledFrom([]string{"metadata.name", "metadata.title", "spec.lifecycle", "metadata.labels.team", "spec.nested.list", "missing"}), 0, 3).Draw(t, "fields")}
 	})
 	orders := rapid.Custom(func(t *rapid.T) entity.Order {
 		return entity.Order{Key: rapid.SampledFrom([]string{"metadata.name", "spec.type", "spec.lifecycle", "metadata.labels.team", "spec.port", "missing", "metadata.tags"}).Draw(t, "order"), Desc: rapid.Bool().Draw(t, "desc")}
@@ -144,13 +204,20 @@ func TestFiltersMeanWhatTheyMeanOnBothEngines(t *testing.T) {
 			Order:   rapid.SliceOfN(orders, 0, 2).Draw(t, "order"),
 			Limit:   rapid.SampledFrom([]int{1, 7, 100, 1000}).Draw(t, "limit"),
 		}
+		if rapid.Bool().Draw(t, "with a predicate") {
+			p := predicate(2).Draw(t, "where")
+			q.Where = &p
+		}
+		if rapid.IntRange(0, 3).Draw(t, "with a text") == 0 {
+			q.Text = texts.Draw(t, "text")
+		}
 		caller := callers.Draw(t, "caller")
 
 		var want []naive
 		for _, n := range all {
 			visible := caller == system || slices.Contains(caller.Owns, n.owner) && len(caller.Owns) > 0 ||
 				len(caller.Owns) == 0 && (strings.HasPrefix(n.ref, "component:") || n.ref == "api:default/name-3")
-			if visible && n.matches(q.Filters) {
+			if visible && n.matches(q.Filters) && (q.Where == nil || n.holds(q.Where)) && (q.Text == nil || n.contains(q.Text)) {
 				want = append(want, n)
 			}
 		}
@@ -194,7 +261,24 @@ func TestFiltersMeanWhatTheyMeanOnBothEngines(t *testing.T) {
 			if diff := gocmp.Diff(wantRefs, got); diff != "" {
 				t.Fatalf("%s: %s", name, diff)
 			}
-			if n, err := s.Count(t.Context(), caller, q.Filters); err != nil || n != int64(len(want)) {
+			// Back from the last page to the first: the same pages.
+			if page.After != nil {
+				back := page
+				back.After, back.Before = nil, page.After
+				p, err := s.Page(t.Context(), caller, back)
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				var before []string
+				for _, r := range p.Rows {
+					before = append(before, r.Ref.String())
+				}
+				end := slices.Index(wantRefs, page.After.Ref)
+				if diff := gocmp.Diff(wantRefs[max(0, end-q.Limit):end], before, cmpopts.EquateEmpty()); diff != "" || (p.Previous != nil) != (end > q.Limit) && end > 0 {
+					t.Fatalf("%s: back from %s, more %v: %s", name, page.After.Ref, p.Previous != nil, diff)
+				}
+			}
+			if n, err := s.Count(t.Context(), caller, q); err != nil || n != int64(len(want)) {
 				t.Fatalf("%s: count %d, %v; want %d", name, n, err, len(want))
 			}
 		}
