@@ -51,7 +51,8 @@ func (s *settings) flags(cmd *cobra.Command) {
 type loaded struct {
 	config  *server.Config
 	redact  *secret.Redactor
-	file    string            // the file that was read, or ""
+	file    string // the file that was read, or ""
+	env     func(string) (string, bool)
 	lines   map[string]int    // line of each path that the file holds
 	written map[string]string // values that held ${…}, as they were written
 	ignored []string          // SLIPWAY_… variables that name no key
@@ -64,7 +65,7 @@ func (a *app) load(s settings, environ []string) (*loaded, error) {
 	cfg := server.DefaultConfig()
 	cfg.Sections = server.Sections(a.blueprints)
 	keys := configFields(cfg)
-	l := &loaded{config: cfg, redact: &secret.Redactor{}}
+	l := &loaded{config: cfg, redact: &secret.Redactor{}, env: env}
 
 	raw, err := l.read(s.file)
 	if err != nil {
@@ -307,7 +308,7 @@ asked of the network. Exit status 1 when there is a fault.`,
 
 // checkProviders compares the entries of providers with their types. The server starts with a faulty one, and shows it as failed.
 func (a *app) checkProviders(l *loaded) error {
-	f := newFiller(nil)
+	f := newFiller(l.env)
 	f.lines = l.lines
 	for i, p := range l.config.Providers {
 		a.checkProvider(f, fmt.Sprintf("providers[%d]", i), p)
@@ -332,8 +333,27 @@ func (a *app) checkProvider(f *filler, path string, p server.ProviderConfig) {
 	}
 	fields, rest := fieldsOf(reflect.New(reflect.Indirect(reflect.ValueOf(kinds[i].Config)).Type()).Elem())
 	for _, key := range slices.Sorted(maps.Keys(p.Rest)) {
+		f.checkReplacements(join(path, key), p.Rest[key])
 		if !rest.IsValid() && !slices.ContainsFunc(fields, func(k field) bool { return k.key == key }) {
 			f.unknown(join(path, key), key, fields)
+		}
+	}
+}
+
+// checkReplacements looks whether every ${…} in a value can be replaced.
+func (f *filler) checkReplacements(path string, v any) {
+	switch v := v.(type) {
+	case string:
+		if _, err := secret.Expand(v, f.env); err != nil {
+			f.faultf(path, "%s", sentence(err))
+		}
+	case []any:
+		for i, e := range v {
+			f.checkReplacements(fmt.Sprintf("%s[%d]", path, i), e)
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			f.checkReplacements(join(path, key), v[key])
 		}
 	}
 }

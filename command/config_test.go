@@ -193,13 +193,14 @@ func TestSectionsOfBlueprintsThatAreNotEnabledMayStay(t *testing.T) {
 
 func TestProvidersAreComparedWithTheirTypes(t *testing.T) {
 	t.Parallel()
-	l, err := load(t, "providers:\n  - {name: a, type: ci, project: x}\n  - name: b\n    type: ci\n    projct: x\n  - {name: c, type: jenkins}\n")
+	l, err := load(t, "providers:\n  - {name: a, type: ci, project: \"${env:PROJECT}\"}\n  - name: b\n    type: ci\n    projct: x\n  - {name: c, type: jenkins}\n  - {name: d, type: ci, project: [\"${env:NONE}\"]}\n", "PROJECT=x")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
 		`line 5, providers[1].projct: no such key; did you mean "project"?`,
 		`line 6, providers[2].type: there is no type "jenkins"; there are ci`,
+		`line 7, providers[3].project[0]: the environment variable NONE is not set: set it where Slipway is started`,
 	}
 	if diff := cmp.Diff(want, faultsOf(testApp().checkProviders(l))); diff != "" {
 		t.Error(diff)

@@ -93,17 +93,18 @@ type tour struct {
 }
 
 func (t *tour) run(ctx context.Context) (err error) {
-	if err := t.furnish(ctx); err != nil {
-		return err
-	}
 	if t.once {
 		defer func() {
-			if err != nil {
+			switch {
+			case err == nil:
+				err = os.RemoveAll(t.dir)
+			case t.dir != "":
 				say(t.cmd, "What happened stays in %s.", t.dir)
-				return
 			}
-			err = os.RemoveAll(t.dir)
 		}()
+	}
+	if err := t.furnish(ctx); err != nil {
+		return err
 	}
 	log, err := os.OpenFile(filepath.Join(t.dir, "slipway.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -146,11 +147,10 @@ func (t *tour) tellInTime(ctx context.Context) error {
 
 // furnish makes the folder: configuration, catalog file, repositories. What an earlier run made stays.
 func (t *tour) furnish(ctx context.Context) (err error) {
-	t.dir = quickstartDir
 	if t.once {
 		t.dir, err = os.MkdirTemp("", "slipway-quickstart-")
 	} else {
-		err = os.MkdirAll(t.dir, 0o700)
+		t.dir, err = quickstartDir, os.MkdirAll(quickstartDir, 0o700)
 	}
 	if err == nil {
 		t.dir, err = filepath.Abs(t.dir)
