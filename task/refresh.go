@@ -171,7 +171,7 @@ func call[R any](ctx context.Context, ask func(context.Context) (R, error)) (R, 
 }
 
 func (x *Index[T]) unfinished(ctx context.Context, l *look) error {
-	rows, err := x.engine.DB.QueryContext(ctx, `SELECT id FROM `+x.table+` WHERE source_id = $1 AND NOT finished ORDER BY created DESC LIMIT 200`, l.id)
+	rows, err := x.engine.DB.QueryContext(ctx, `SELECT id FROM `+x.table+x.by("unfinished")+` WHERE source_id = $1 AND NOT finished ORDER BY created DESC LIMIT 200`, l.id)
 	if err != nil {
 		return store.Err(err)
 	}
