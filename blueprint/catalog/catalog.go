@@ -169,6 +169,16 @@ func open(_ context.Context, h *blueprint.Host) (any, error) {
 	return s, nil
 }
 
+// What answers look like, for the reference.
+var (
+	exampleEntities = Entities{TotalItems: 1, Items: []slipway.Entity{exampleEntity}}
+	exampleEntity   = slipway.Entity{APIVersion: "backstage.io/v1alpha1", Kind: "Component",
+		Metadata:  slipway.EntityMetadata{UID: "0198c2f0-6b5e-7cc0-9d5e-0f6f3c1f7a11", ETag: "5f2b0c", Name: "web", Namespace: "default"},
+		Spec:      map[string]any{"type": "website", "lifecycle": "production", "owner": "shop"},
+		Relations: []slipway.Relation{{Type: "ownedBy", TargetRef: "group:default/shop"}}}
+	exampleFacets = Facets{map[string][]FacetValue{"spec.type": {{"service", 12}, {"website", 3}}}}
+)
+
 // Blueprint is the catalog.
 var Blueprint = blueprint.Blueprint{
 	Name:      "catalog",
@@ -228,6 +238,41 @@ var Blueprint = blueprint.Blueprint{
 		blueprint.Handle((*service).entity, blueprint.Operation{
 			ID: "catalog.entity", Method: http.MethodGet, Path: "/api/catalog/entities/by-name/{kind}/{namespace}/{name}", Tag: "Entities",
 			Summary: "Get an entity", Permission: entity.ReadPermission, OnObject: true, Errors: []slipway.Code{slipway.NotFound},
+		}),
+		blueprint.Handle((*service).queryEntities, blueprint.Operation{
+			ID: "catalog.query", Method: http.MethodGet, Path: "/api/catalog/entities/by-query", Tag: "Entities",
+			Summary: "Query entities by pages",
+			Description: "Filters as of `GET /api/catalog/entities`. Entities without a field of the order come last. The count is that of the first page. A cursor works with " +
+				"`GET` and with `POST`.",
+			Permission: entity.ReadPermission, OnObject: true, ResponseExample: exampleEntities,
+		}),
+		blueprint.Handle((*service).queryEntitiesBody, blueprint.Operation{
+			ID: "catalog.queryByPredicate", Method: http.MethodPost, Path: "/api/catalog/entities/by-query", Tag: "Entities", Status: http.StatusOK,
+			Summary:     "Query entities by a predicate",
+			Description: "`query` holds `$all`, `$any`, `$not`, or fields, each with a value or one of `$exists`, `$in`, `$hasPrefix`, `$contains`. Case does not matter.",
+			Permission:  entity.ReadPermission, OnObject: true,
+			RequestExample:  map[string]any{"query": map[string]any{"$all": []any{map[string]any{"kind": "Component"}, map[string]any{"spec.type": map[string]any{"$in": []any{"service", "website"}}}}}, "limit": 20},
+			ResponseExample: exampleEntities,
+		}),
+		blueprint.Handle((*service).entityByUID, blueprint.Operation{
+			ID: "catalog.entityByUid", Method: http.MethodGet, Path: "/api/catalog/entities/by-uid/{uid}", Tag: "Entities",
+			Summary: "Get an entity by its uid", Permission: entity.ReadPermission, OnObject: true, Errors: []slipway.Code{slipway.NotFound},
+		}),
+		blueprint.Handle((*service).entitiesByRefs, blueprint.Operation{
+			ID: "catalog.entitiesByRefs", Method: http.MethodPost, Path: "/api/catalog/entities/by-refs", Tag: "Entities", Status: http.StatusOK,
+			Summary: "Get many entities by their refs", Description: "The answer has one item for each ref, in the same order: null where there is no such entity that the caller may read.",
+			Permission: entity.ReadPermission, OnObject: true,
+			RequestExample: map[string]any{"entityRefs": []string{"component:default/web", "group:default/shop"}, "fields": []string{"kind", "metadata.name"}},
+		}),
+		blueprint.Handle((*service).facets, blueprint.Operation{
+			ID: "catalog.facets", Method: http.MethodGet, Path: "/api/catalog/entity-facets", Tag: "Entities",
+			Summary: "Count the values of fields", Description: "Values that differ only in case are one.",
+			Permission: entity.ReadPermission, OnObject: true, ResponseExample: exampleFacets,
+		}),
+		blueprint.Handle((*service).facetsBody, blueprint.Operation{
+			ID: "catalog.facetsByPredicate", Method: http.MethodPost, Path: "/api/catalog/entity-facets", Tag: "Entities", Status: http.StatusOK,
+			Summary: "Count the values of fields, by a predicate", Permission: entity.ReadPermission, OnObject: true,
+			RequestExample: map[string]any{"facets": []string{"spec.type"}, "query": map[string]any{"kind": "Component"}}, ResponseExample: exampleFacets,
 		}),
 		blueprint.Handle((*service).refresh, blueprint.Operation{
 			ID: "catalog.refresh", Method: http.MethodPost, Path: "/api/catalog/refresh", Tag: "Entities", Status: http.StatusOK,

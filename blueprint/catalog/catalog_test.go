@@ -391,7 +391,7 @@ func TestFiltersFieldsOrderAndPages(t *testing.T) {
 			"filter=kind=component&order=asc:metadata.title&limit=2":                "e11 e10",
 			"limit=2&offset=3":                                                      "e09 e01",
 			"filter=kind=nothing":                                                   "",
-			"filter=spec":                                                           "",
+			"filter=spec":                                                           "e00 e03 e06 e09 e01 e02 e04 e05 e07 e08 e10 e11",
 			"filter=":                                                               "e00 e03 e06 e09 e01 e02 e04 e05 e07 e08 e10 e11",
 			"filter=kind=api, ,&limit=1":                                            "e00",
 		} {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/entity"
 )
 
 // fields picks parts of an entity; nil takes all of it.
@@ -44,6 +45,32 @@ func (f fields) of(doc json.RawMessage) (json.RawMessage, error) {
 		pick(tree, path, out)
 	}
 	return json.Marshal(out)
+}
+
+// write writes documents as a list.
+func (f fields) write(b *bytes.Buffer, rows []entity.Row) error {
+	b.WriteByte('[')
+	for i, r := range rows {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		if err := f.writeOne(b, r); err != nil {
+			return err
+		}
+	}
+	b.WriteByte(']')
+	return nil
+}
+
+// writeOne writes a document; null for a row that has none.
+func (f fields) writeOne(b *bytes.Buffer, r entity.Row) error {
+	if r.JSON == nil {
+		b.WriteString("null")
+		return nil
+	}
+	doc, err := f.of(r.JSON)
+	b.Write(doc)
+	return err
 }
 
 // pick copies what stands at a path. A key may hold dots itself (metadata.annotations.github.com/project-slug): the longest one that

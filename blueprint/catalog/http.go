@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -273,11 +272,9 @@ func (s *service) entities(ctx context.Context, in *entitiesInput) (*entitiesOut
 			if body.Len() > 1 {
 				body.WriteByte(',')
 			}
-			doc, err := pick.of(r.JSON)
-			if err != nil {
+			if err := pick.writeOne(&body, r); err != nil {
 				return nil, err
 			}
-			body.Write(doc)
 		}
 		left -= len(rows)
 		if next == nil || left == 0 {
@@ -310,8 +307,9 @@ func (s *service) query(in *entitiesInput) (entity.Query, error) {
 		if in.Offset > 0 {
 			return q, slipway.Errorf(slipway.Invalid, "send either after or offset")
 		}
-		if q.After, err = s.openCursor(in); err != nil {
-			return q, err
+		q.After = new(entity.Mark)
+		if !s.open(cursorPurpose(in), in.After, q.After) {
+			return q, slipway.Errorf(slipway.Invalid, "the cursor does not belong to this query; start again without after")
 		}
 	}
 	return q, nil
@@ -348,33 +346,13 @@ func parseFilters(filters []string) ([][]entity.Condition, error) {
 	return sets, nil
 }
 
-// A cursor holds where the page ended, and is signed together with the query that it belongs to.
-func (s *service) sealCursor(in *entitiesInput, m *entity.Mark) string {
-	raw, _ := json.Marshal(m) // a mark always encodes
-	return base64.RawURLEncoding.EncodeToString(append(s.Keys.MAC(cursorPurpose(in), raw), raw...))
-}
-
-func (s *service) openCursor(in *entitiesInput) (*entity.Mark, error) {
-	bad := slipway.Errorf(slipway.Invalid, "the cursor does not belong to this query; start again without after")
-	raw, err := base64.RawURLEncoding.DecodeString(in.After)
-	if err != nil || len(raw) < macSize || !s.Keys.Verify(cursorPurpose(in), raw[macSize:], raw[:macSize]) {
-		return nil, bad
-	}
-	m := new(entity.Mark)
-	if err := json.Unmarshal(raw[macSize:], m); err != nil {
-		return nil, bad.WithCause(err)
-	}
-	return m, nil
-}
-
-const macSize = 20 // of secret.Keyring.MAC
-
+// cursorPurpose ties a cursor of the list to its query, which the address of the next page holds.
 func cursorPurpose(in *entitiesInput) string {
 	return fmt.Sprintf("catalog cursor %q %q", in.Filter, in.Order)
 }
 
 func (s *service) nextPage(in *entitiesInput, m *entity.Mark) string {
-	q := url.Values{"filter": in.Filter, "order": in.Order, "after": {s.sealCursor(in, m)}}
+	q := url.Values{"filter": in.Filter, "order": in.Order, "after": {s.seal(cursorPurpose(in), m)}}
 	if in.Fields != "" {
 		q.Set("fields", in.Fields)
 	}
