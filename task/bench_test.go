@@ -109,5 +109,10 @@ func (w *world) fill(b *testing.B, n int) slipway.EntityRef {
 			b.Fatal(err)
 		}
 	}
+	if w.db.Engine() == store.SQLite { // else the readers go through a log as long as the data
+		if _, err := w.db.Writer().ExecContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`); err != nil {
+			b.Fatal(err)
+		}
+	}
 	return web
 }

@@ -49,6 +49,11 @@ func each(t *testing.T, test func(t *testing.T, w *world)) {
 			old.Name = "oldfake"
 			inside := w.old.Provider()
 			old.Open = only(inside, "slipway.dev/old-project")
+			plain := w.ci.Kind()
+			plain.Name = "plainfake"
+			list := w.ci.Provider()
+			list.Builds = &provider.Builds{List: list.Builds.List, Get: list.Builds.Get}
+			plain.Open = only(list, "slipway.dev/plain-project")
 			w.Server = blueprinttest.Start(t, engine, blueprinttest.Options{
 				Blueprints: []blueprint.Blueprint{build.Blueprint, {
 					Name: "catalog", Version: "0.0.1", Summary: "Lets the test into the host, and to the entities.", Stability: blueprint.Experimental,
@@ -61,10 +66,10 @@ func each(t *testing.T, test func(t *testing.T, w *world)) {
 						return w, nil
 					},
 				}},
-				Kinds: []provider.Kind{w.ci.Kind(), old},
+				Kinds: []provider.Kind{w.ci.Kind(), old, plain},
 				Configure: func(c *server.Config) {
 					c.Providers = []server.ProviderConfig{
-						{Name: "ci", Type: "fake"}, {Name: "old", Type: "oldfake"}, {Name: "broken", Type: "fake-that-is-not-there"},
+						{Name: "ci", Type: "fake"}, {Name: "old", Type: "oldfake"}, {Name: "plain", Type: "plainfake"}, {Name: "broken", Type: "fake-that-is-not-there"},
 					}
 				},
 			})
@@ -306,6 +311,15 @@ func TestStartAndWhatAProviderCannot(t *testing.T) {
 		w.Post(webBuilds+"/start", `{"ref":"main"}`).Fails(http.StatusBadRequest, slipway.Invalid)
 		w.Post(webBuilds+"/start", `{"ref":"main","provider":"old"}`).Is(http.StatusAccepted)
 		w.Post(webBuilds+"/start", `{"ref":"main","provider":"other"}`).Fails(http.StatusNotFound, slipway.NotFound)
+		w.ci.Add("octo/plain", slipway.Build{ID: "p", Status: slipway.BuildFailed})
+		w.entity("plain", "team-a", map[string]string{"slipway.dev/plain-project": "octo/plain"})
+		blueprinttest.Eventually(t, "its build", func() bool { return w.Get("/api/build/by-entity/plain/builds/plain:p").Status == http.StatusOK })
+		for path, body := range map[string]string{"start": `{"ref":"main"}`, "retrigger": `{"buildId":"plain:p"}`} {
+			if f := w.Post("/api/build/by-entity/plain/"+path, body).Fails(http.StatusNotImplemented, slipway.Unsupported); !strings.Contains(f.Error, `"plain"`) {
+				t.Errorf("%s: %q does not name who cannot", path, f.Error)
+			}
+		}
+		w.Get("/api/build/by-entity/plain/builds/plain:p/logs").Fails(http.StatusNotImplemented, slipway.Unsupported)
 		if f := w.Post("/api/build/by-entity/none/start", `{"ref":"main"}`).Fails(http.StatusNotImplemented, slipway.Unsupported); !strings.Contains(f.Error, "component:default/none") {
 			t.Errorf("got %q", f.Error)
 		}
@@ -485,7 +499,7 @@ func TestTasks(t *testing.T) {
 			t.Fatalf("got %+v", list)
 		}
 		got := fmt.Sprint(list.Items[0].Providers)
-		if got != "[{ci fake [retrigger start logs]} {old oldfake [retrigger start logs]}]" {
+		if got != "[{ci fake [retrigger start logs]} {old oldfake [retrigger start logs]} {plain plainfake []}]" {
 			t.Errorf("providers: %s", got)
 		}
 	})

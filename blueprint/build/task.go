@@ -84,7 +84,7 @@ func row(b *slipway.Build) task.Row {
 func adorn(b *slipway.Build, p slipway.ProviderRef, person func(*slipway.Person)) {
 	b.ID = p.Name + ":" + b.ID
 	b.Provider = p
-	b.Retriggerable = retriggerable(b.Status)
+	b.Retriggerable = b.Retriggerable && retriggerable(b.Status) // a vendor may refuse more, such as what is too old
 	if b.TriggeredBy != nil {
 		by := *b.TriggeredBy
 		person(&by)
