@@ -166,7 +166,17 @@ func (c *claims) blueprint(b blueprint.Blueprint, permissions map[string]string,
 		c.claim("page "+b.Name, p.Slug, b.Name)
 	}
 	for _, k := range b.Kinds {
-		c.claim("kind", k.Name, b.Name)
+		if k.Kind.Text != "" { // else it adds types to another's kind
+			c.claim("kind", k.Kind.Name, b.Name)
+		}
+		for _, t := range k.Kind.Types {
+			c.claim("type of "+k.Kind.Name, t.Symbol, b.Name)
+		}
+		for _, name := range []string{k.Kind.Permissions.Read, k.Kind.Permissions.Create, k.Kind.Permissions.Update, k.Kind.Permissions.Delete} {
+			if _, declared := permissions[name]; name != "" && !declared {
+				c.faultf(b.Name, "kind %q needs the permission %q, which no enabled blueprint declares", k.Kind.Name, name)
+			}
+		}
 	}
 }
 

@@ -27,6 +27,7 @@ type Config struct {
 	Fetch      fetch.Config        `yaml:"fetch" doc:"What may be read from user-given addresses"`
 	Auth       auth.Config         `yaml:",inline" mapstructure:",squash"`
 	Providers  []ProviderConfig    `yaml:"providers" doc:"Vendors: name, type, and what the type takes"`
+	Resources  []string            `yaml:"resources" doc:"Folders or files with Data API documents, applied at start"`
 	Retention  blueprint.Retention `yaml:"retention" doc:"How long things are kept"`
 	Log        Log                 `yaml:"log" doc:"What is logged and how"`
 	Telemetry  Telemetry           `yaml:"telemetry" doc:"Where traces go"`

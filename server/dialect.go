@@ -88,8 +88,10 @@ type (
 		StatusCode int `json:"statusCode" doc:"Status of the answer"`
 	}
 	dataEnvelope struct {
-		Version int `json:"version"`
-		Data    any `json:"data"`
+		Version  int               `json:"version"`
+		Data     any               `json:"data"`
+		PageInfo *slipway.PageInfo `json:"pageInfo,omitempty"`
+		Warnings []string          `json:"warnings,omitempty"`
 	}
 	toolEnvelope struct {
 		Data     any          `json:"data"`
@@ -112,7 +114,17 @@ var dialects = map[blueprint.Dialect]dialect{
 		fail: func(f failure) any {
 			return dataError{Version: 1, Error: dataErrorBody{Code: f.err.Code, Message: f.err.Message, Details: f.err.Details, RequestID: f.requestID}}
 		},
-		wrap: func(v any, _ []string) any { return dataEnvelope{Version: 1, Data: v} },
+		wrap: func(v any, warnings []string) any {
+			e := dataEnvelope{Version: 1, Data: v, Warnings: warnings}
+			if list, ok := v.(interface {
+				Parts() (any, slipway.PageInfo)
+			}); ok {
+				var page slipway.PageInfo
+				e.Data, page = list.Parts()
+				e.PageInfo = &page
+			}
+			return e
+		},
 	},
 	blueprint.Tool: {invalidBody: 422, failExample: toolError{},
 		fail: func(f failure) any {

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -88,4 +89,23 @@ func TestPostgresNeedsAKeyThatAllReplicasShare(t *testing.T) {
 		t.Error("no sentence")
 	}
 	t.Log(err)
+}
+
+func TestTwoServersDoNotShareASQLiteFile(t *testing.T) {
+	t.Parallel()
+	o := options()
+	o.Database = storetest.URL(t, store.SQLite)
+	first := blueprinttest.Start(t, store.SQLite, o)
+	first.Get("/api/toy/things/a").Is(200)
+	c := server.DefaultConfig()
+	c.DataDir, c.Databases["main"] = t.TempDir(), o.Database
+	second, err := server.New(t.Context(), server.Options{Config: c, Blueprints: o.Blueprints})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Run(t.Context(), nil); !errors.Is(err, slipway.Conflict) {
+		t.Errorf("got %v, want a conflict", err)
+	}
+	first.Stop()
+	blueprinttest.Start(t, store.SQLite, o).Get("/api/toy/things/a").Is(200)
 }

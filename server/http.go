@@ -57,7 +57,7 @@ func exchangeOf(ctx context.Context) *exchange {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{server: s, id: requestID(r), start: s.now(), path: r.URL.Path, mount: s.mounts.of(r.URL.Path)}
 	ctx := context.WithValue(r.Context(), exchangeKey{}, x)
-	ctx, x.warnings = blueprint.WithWarnings(ctx)
+	ctx, x.warnings = blueprint.WithWarnings(blueprint.WithRequestID(ctx, x.id))
 	r = r.WithContext(ctx)
 	rw := newResponse(w, r)
 	h := rw.Header()
@@ -252,6 +252,13 @@ func (s *Server) failure(ctx context.Context, method string, err error, status i
 			coded = slipway.Errorf(slipway.Internal, "%s", err.Error()).WithCause(err)
 		}
 	}
+	d := dialects[x.mount.Dialect]
+	if d.fail == nil {
+		d = dialects[blueprint.API]
+	}
+	if status == 0 && coded.Code == slipway.Invalid && len(coded.Details) > 0 && strings.HasPrefix(coded.Details[0].Field, "/") {
+		status = d.invalidBody // a JSON pointer points into the body
+	}
 	if status == 0 {
 		status = statuses[coded.Code]
 		if status == 0 {
@@ -271,10 +278,6 @@ func (s *Server) failure(ctx context.Context, method string, err error, status i
 			after = 5 * time.Second
 		}
 		headers["Retry-After"] = strconv.Itoa(int(math.Ceil(after.Seconds())))
-	}
-	d := dialects[x.mount.Dialect]
-	if d.fail == nil {
-		d = dialects[blueprint.API]
 	}
 	return status, headers, d.fail(failure{
 		status: status, err: publicMessage(coded, x.id), requestID: x.id, method: method, path: x.path, prefix: x.mount.Prefix,

@@ -204,9 +204,13 @@ func orEmpty(m map[string]*huma.Param) map[string]*huma.Param {
 // wrapped describes the envelope of a dialect around a schema.
 func wrapped(d blueprint.Dialect, inner *huma.Schema, r huma.Registry) *huma.Schema {
 	if d == blueprint.Data {
-		return &huma.Schema{Type: huma.TypeObject, Required: []string{"version", "data"}, Properties: map[string]*huma.Schema{
-			"version": {Type: huma.TypeInteger, Enum: []any{1}, Description: "Version of the envelope"}, "data": inner,
-		}}
+		properties := map[string]*huma.Schema{"version": {Type: huma.TypeInteger, Enum: []any{1}, Description: "Version of the envelope"}, "data": inner}
+		if inner.Ref != "" {
+			if list := r.SchemaFromRef(inner.Ref); list != nil && list.Properties["items"] != nil && list.Properties["pageInfo"] != nil {
+				properties["data"], properties["pageInfo"] = list.Properties["items"], list.Properties["pageInfo"]
+			}
+		}
+		return &huma.Schema{Type: huma.TypeObject, Required: []string{"version", "data"}, Properties: properties}
 	}
 	return &huma.Schema{Type: huma.TypeObject, Required: []string{"data", "messages"}, Properties: map[string]*huma.Schema{
 		"data": inner, "messages": r.Schema(reflect.TypeFor[toolMessages](), true, ""),

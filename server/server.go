@@ -34,6 +34,7 @@ import (
 	"github.com/slipway-platform/slipway/fetch"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/resource"
 	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
 	"github.com/slipway-platform/slipway/task"
@@ -207,7 +208,17 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	}
 	s.metrics = newMetrics(s)
 	s.buildMux()
-	return s, s.openProviders(ctx)
+	if err := s.openProviders(ctx); err != nil {
+		return nil, err
+	}
+	for _, b := range s.blueprints[1:] {
+		if service, ok := s.services[b.Name].(blueprint.Starter); ok {
+			if err := service.Start(ctx); err != nil {
+				return nil, fmt.Errorf("blueprint %s: %w", b.Name, err)
+			}
+		}
+	}
+	return s, nil
 }
 
 // declare chooses the blueprints and checks them.
@@ -258,7 +269,7 @@ func (s *Server) service(name string) func() any {
 // Owners lists who has tables in which database, in the order in which they are made.
 func Owners(blueprints []blueprint.Blueprint) map[string][]store.Migrations {
 	out := map[string][]store.Migrations{"main": {
-		store.RevisionMigrations, {Owner: "server", FS: sub(migrationFiles, "migrations")}, job.Migrations, entity.Migrations, event.Migrations, auth.Migrations,
+		store.RevisionMigrations, {Owner: "server", FS: sub(migrationFiles, "migrations")}, job.Migrations, entity.Migrations, event.Migrations, auth.Migrations, resource.Migrations,
 	}}
 	out["main"] = append(out["main"], task.Migrations()...)
 	for _, b := range blueprints {
@@ -398,6 +409,7 @@ func (s *Server) openBlueprint(ctx context.Context, b blueprint.Blueprint) error
 		Infos:       func() []blueprint.TaskInfo { return s.infos },
 		Kinds:       func() []provider.Kind { return s.kinds },
 		Permissions: func() []auth.Permission { return slices.Collect(maps.Values(s.permissions)) },
+		Resources:   s.resources, Folders: s.config.Resources, OpenProvider: s.openKind,
 	}
 	service := any(s)
 	if b.Name != Base.Name {
@@ -465,15 +477,21 @@ func (s *Server) openProviders(ctx context.Context) error {
 	return s.tasks.SetProviders(ctx, opened)
 }
 
-func (s *Server) openProvider(ctx context.Context, p ProviderConfig) (*provider.Provider, error) {
-	i := slices.IndexFunc(s.kinds, func(k provider.Kind) bool { return k.Name == p.Type })
-	if i < 0 {
-		var known []string
-		for _, k := range s.kinds {
-			known = append(known, k.Name)
+// resources lists the kinds of documents of all blueprints.
+func (s *Server) resources() []resource.Kind {
+	var kinds []resource.Kind
+	for _, b := range s.blueprints {
+		for _, k := range b.Kinds {
+			if k.Bind != nil {
+				k.Kind = k.Bind(s.services[b.Name])
+			}
+			kinds = append(kinds, k.Kind)
 		}
-		return nil, slipway.Errorf(slipway.Invalid, "provider %s: there is no type %q; known: %s", p.Name, p.Type, strings.Join(known, ", "))
 	}
+	return kinds
+}
+
+func (s *Server) openProvider(ctx context.Context, p ProviderConfig) (*provider.Provider, error) {
 	rest, err := s.expand(p.Rest)
 	if err != nil {
 		return nil, fmt.Errorf("provider %s: %w", p.Name, err)
@@ -482,7 +500,19 @@ func (s *Server) openProvider(ctx context.Context, p ProviderConfig) (*provider.
 	if err != nil {
 		return nil, fmt.Errorf("provider %s: %w", p.Name, err)
 	}
-	return s.kinds[i].Open(ctx, raw, provider.Env{Name: p.Name, HTTP: s.fetch.Client(0), Now: s.now, Log: s.log.With("provider", p.Name)})
+	return s.openKind(ctx, p.Name, p.Type, raw)
+}
+
+func (s *Server) openKind(ctx context.Context, name, kind string, raw json.RawMessage) (*provider.Provider, error) {
+	i := slices.IndexFunc(s.kinds, func(k provider.Kind) bool { return k.Name == kind })
+	if i < 0 {
+		var known []string
+		for _, k := range s.kinds {
+			known = append(known, k.Name)
+		}
+		return nil, slipway.Errorf(slipway.Invalid, "provider %s: there is no type %q; known: %s", name, kind, strings.Join(known, ", "))
+	}
+	return s.kinds[i].Open(ctx, raw, provider.Env{Name: name, HTTP: s.fetch.Client(0), Now: s.now, Log: s.log.With("provider", name)})
 }
 
 // expand replaces ${env:NAME} and ${file:PATH} in all strings, and has what came from there kept out of logs.
@@ -537,6 +567,13 @@ func (s *Server) Listen(fallback bool) (net.Listener, error) {
 // Run serves on the listener (nil in the role worker) and works until ctx ends, then stops in order: no new requests, those under way are finished, streams end,
 // jobs get their grace, databases close.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	if s.main.Engine() == store.SQLite { // its jobs and builds believe to be alone
+		unlock, err := lock(s.main.URL() + ".lock")
+		if err != nil {
+			return errors.Join(err, s.Close())
+		}
+		s.closers = slices.Insert(s.closers, 0, unlock) // closers run from the end: let go last
+	}
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
 	var wg sync.WaitGroup
