@@ -83,4 +83,5 @@ type Row struct {
 	JSON      json.RawMessage
 	Source    string // who brings it: "location:<id>", "tool:<name>", "api"
 	UpdatedAt time.Time
+	Orphan    bool // its source no longer brings it
 }

@@ -15,14 +15,14 @@ import (
 // rowColumns read a Row from entity e. The relations come in the same query, as lines of type and target: they are those of a
 // moment, whoever said them, and no document has to be written again when a neighbour changes.
 const rowColumns = `e.id, e.kind, e.namespace, e.name, e.uid, e.etag, COALESCE(e.owner, ''), COALESCE(e.system, ''), e.doc, e.source, e.updated_at,
-	(SELECT STRING_AGG(r.line, '|') FROM (SELECT DISTINCT type || ' ' || target AS line FROM relation WHERE source = e.ref) r), e.status`
+	(SELECT STRING_AGG(r.line, '|') FROM (SELECT DISTINCT type || ' ' || target AS line FROM relation WHERE source = e.ref) r), e.status, e.orphaned_at IS NOT NULL`
 
 func scanRow(scan func(...any) error, more ...any) (Row, error) {
 	var r Row
 	var doc string
 	var relations, status sql.NullString
 	var updated store.Time
-	dest := []any{&r.ID, &r.Ref.Kind, &r.Ref.Namespace, &r.Ref.Name, &r.UID, &r.ETag, &r.Owner, &r.System, &doc, &r.Source, &updated, &relations, &status}
+	dest := []any{&r.ID, &r.Ref.Kind, &r.Ref.Namespace, &r.Ref.Name, &r.UID, &r.ETag, &r.Owner, &r.System, &doc, &r.Source, &updated, &relations, &status, &r.Orphan}
 	if err := scan(append(dest, more...)...); err != nil {
 		return Row{}, store.Err(err)
 	}

@@ -72,7 +72,7 @@ func weight(e *slipway.Entity) int {
 }
 
 // Put writes entities of a source, at most a chunk (see Chunks). What is there already with the same content is not written; a
-// changed one keeps its uid and gets a new etag. An entity of another source stays as it is and is reported. Entities must have
+// changed one keeps its uid and gets a new etag. An entity of another source stays as it is and is reported, unless it is an orphan. Entities must have
 // valid refs; their uid, etag, relations and status are not read. The entities are not changed.
 func (s *Store) Put(ctx context.Context, tx *store.Tx, source string, entities []*slipway.Entity) (PutResult, error) {
 	var result PutResult
@@ -98,15 +98,15 @@ func (s *Store) Put(ctx context.Context, tx *store.Tx, source string, entities [
 		case i > 0 && sorted[i-1].key == d.key:
 			result.Conflicts = append(result.Conflicts, Conflict{Ref: d.ref, Source: source})
 			continue
-		case known && old.source != source:
+		case known && old.source != source && !old.orphan:
 			result.Conflicts = append(result.Conflicts, Conflict{Ref: d.ref, Source: old.source})
 			continue
-		case known && old.etag == d.etag:
+		case known && old.etag == d.etag && old.source == source:
 			result.Unchanged++
 			continue
 		case known:
 			d.id = old.id
-			if err := s.update(ctx, tx, d, old.uid); err != nil {
+			if err := s.update(ctx, tx, d, source, old.uid); err != nil {
 				return result, err
 			}
 			result.Updated = append(result.Updated, d.ref)
@@ -209,6 +209,7 @@ func (s *Store) withoutUnchanged(ctx context.Context, source string, entities []
 type head struct {
 	id                int64
 	uid, etag, source string
+	orphan            bool
 }
 
 func (s *Store) stored(ctx context.Context, q store.Querier, described []*description) (map[string]head, error) {
@@ -220,14 +221,14 @@ func (s *Store) stored(ctx context.Context, q store.Querier, described []*descri
 	for _, d := range described {
 		args = append(args, d.key)
 	}
-	rows, err := q.QueryContext(ctx, `SELECT id, ref, uid, etag, source FROM entity WHERE ref IN `+list(1, len(args)), args...)
+	rows, err := q.QueryContext(ctx, `SELECT id, ref, uid, etag, source, orphaned_at IS NOT NULL FROM entity WHERE ref IN `+list(1, len(args)), args...)
 	if err != nil {
 		return nil, store.Err(err)
 	}
 	err = store.Each(rows, func(rows *sql.Rows) error {
 		var h head
 		var ref string
-		if err := rows.Scan(&h.id, &ref, &h.uid, &h.etag, &h.source); err != nil {
+		if err := rows.Scan(&h.id, &ref, &h.uid, &h.etag, &h.source, &h.orphan); err != nil {
 			return err
 		}
 		stored[ref] = h
@@ -247,13 +248,14 @@ func (s *Store) insert(ctx context.Context, tx *store.Tx, d *description, source
 		d.key, uid, d.etag, d.ref.Kind, d.ref.Namespace, d.ref.Name, d.kind, d.lifecycle, d.title, d.owner, d.system, source, doc, store.At(s.now())).Scan(&d.id)
 }
 
-func (s *Store) update(ctx context.Context, tx *store.Tx, d *description, uid string) error {
+func (s *Store) update(ctx context.Context, tx *store.Tx, d *description, source, uid string) error {
 	doc, err := d.document(uid)
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `UPDATE entity SET etag = $2, type = $3, lifecycle = $4, title = $5, owner = $6, system = $7, doc = $8, updated_at = $9 WHERE id = $1`,
-		d.id, d.etag, d.kind, d.lifecycle, d.title, d.owner, d.system, doc, store.At(s.now()))
+	_, err = tx.Exec(ctx, `UPDATE entity SET etag = $2, type = $3, lifecycle = $4, title = $5, owner = $6, system = $7, doc = $8, updated_at = $9,
+		source = $10, status = NULL, orphaned_at = NULL WHERE id = $1`,
+		d.id, d.etag, d.kind, d.lifecycle, d.title, d.owner, d.system, doc, store.At(s.now()), source)
 	return err
 }
 
@@ -470,7 +472,7 @@ func (s *Store) removeAll(ctx context.Context, source string, refs []slipway.Ent
 
 // changed tells the rest of the system, inside the transaction. The revision comes last: its row is locked until the commit.
 func (s *Store) changed(ctx context.Context, tx *store.Tx, changes []Change) error {
-	if s.Announce != nil {
+	if s.Announce != nil && len(changes) > 0 {
 		if err := s.Announce(ctx, tx, changes); err != nil {
 			return err
 		}
