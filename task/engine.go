@@ -96,6 +96,9 @@ type Provider struct {
 	Origin   string             // where it is configured: "config", "data"
 	Provider *provider.Provider // nil when Err is set
 	Err      error              // why it could not be opened: its sources are shown as failed, nothing else is touched
+
+	// Annotations are those of its kind, for the hint on an entity that nothing serves. May be empty.
+	Annotations []provider.Annotation
 }
 
 // interval is how often the provider's sources are read.

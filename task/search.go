@@ -476,16 +476,22 @@ func (x *Index[T]) termCheck(q *query, p *plan, name string) string {
 
 // hint says what to write on an entity that no provider serves.
 func (x *Index[T]) hint() string {
-	var names []string
+	var ways []string
 	for _, o := range x.engine.Providers() {
-		if o.Provider != nil && x.serves(o.Provider) {
-			names = append(names, o.Name+" ("+o.Type+")")
+		if o.Provider == nil || !x.serves(o.Provider) {
+			continue
+		}
+		if len(o.Annotations) == 0 {
+			ways = append(ways, "that of provider "+o.Name+" ("+o.Type+")")
+		}
+		for _, a := range o.Annotations {
+			ways = append(ways, a.Key+" for provider "+o.Name+" ("+o.Type+")")
 		}
 	}
-	if len(names) == 0 {
+	if len(ways) == 0 {
 		return "no provider serves the task " + x.task.Name + "; configure one under providers:"
 	}
-	return "no provider serves this entity; annotate it for one of: " + strings.Join(names, ", ")
+	return "no provider serves this entity; give it one of these annotations: " + strings.Join(ways, ", ")
 }
 
 // states says how fresh sources are, and has those that are stale read behind the answer.

@@ -273,10 +273,13 @@ func TestSearchCostsTwoQueries(t *testing.T) {
 func TestUnknownEntityAndUnservedEntity(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
-		w.vendors(map[string]*fake.Vendor{"ci": fake.New(fake.Config{})})
+		list := []Provider{{Name: "ci", Type: "fake", Provider: fake.New(fake.Config{}).Provider(), Annotations: fake.Kind.Annotations}}
+		if err := w.SetProviders(t.Context(), list); err != nil {
+			t.Fatal(err)
+		}
 		lone := w.entity("lone", "team-a", nil)
 		p := w.search(lone, Query{})
-		if len(p.Items) != 0 || len(p.Sources) != 1 || p.Sources[0].State != slipway.SourceNone || p.Sources[0].Error == "" {
+		if len(p.Items) != 0 || len(p.Sources) != 1 || p.Sources[0].State != slipway.SourceNone || !strings.Contains(p.Sources[0].Error, fake.Annotation) {
 			t.Errorf("got %+v, want no items and a hint", p)
 		}
 		ref := slipway.EntityRef{Kind: "component", Namespace: "default", Name: "ghost"}

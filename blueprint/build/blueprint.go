@@ -60,7 +60,7 @@ var Blueprint = blueprint.Blueprint{
 			ID: "build.searchAll", Method: "GET", Path: "/api/build/search",
 			Summary: "Search builds across entities", Permission: readPermission, OnObject: true,
 			Description: "The same across all entities that the caller may read and whose builds the caller may see, or those of an owner, a system, a kind. A build that belongs to several of " +
-				"them is shown once. `sources` are those of the entities, or where these are too many, those of the page's builds.",
+				"them is shown once. `sources` are those of the entities, or where these are too many (over 300 entities or 64 sources), those of the page's builds; then `fresh` is left out.",
 			ResponseExample: examplePage,
 		}),
 		blueprint.Handle((*service).get, blueprint.Operation{
