@@ -42,6 +42,9 @@ type Env struct {
 	HTTP *http.Client     // guarded; never follows a redirect to another host with credentials
 	Now  func() time.Time // the clock
 	Log  *slog.Logger
+
+	// Holds is where clients of vendors agree with those of other replicas on when to keep away from a vendor. nil: each client for itself.
+	Holds Holds
 }
 
 // DefaultInterval is how often a source is read when a provider names no Interval.

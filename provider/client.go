@@ -1,0 +1,526 @@
+package provider
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"github.com/slipway-platform/slipway"
+)
+
+// ClientOptions say how a vendor's HTTP API is talked to.
+type ClientOptions struct {
+	Vendor string      // its name in messages: "GitHub"
+	URL    string      // where the API begins, with any path before it; see CheckURL
+	Header http.Header // sent with every request: Accept, a version of the API
+	// Authorize gives the credential for a request whose Scope is given. It may talk to the vendor, and is asked for every request. nil: none is needed.
+	Authorize func(ctx context.Context, scope string) (Authorization, error)
+	// Classify gives the error of an answer that is no success, where the vendor means something by it that its status does not say. nil: the status says it.
+	Classify func(r Request, a Answer) error
+	// Limit reads what an answer, good or bad, says of the vendor's limits. Where it says when to go on, the client keeps away until then. nil: only Retry-After tells.
+	Limit    func(h http.Header, now time.Time) Limit
+	WriteGap time.Duration // least time between two requests that change something
+	MaxBytes slipway.Size  // largest answer of JSON; 0: 32 MiB
+}
+
+// Authorization is one header that shows who asks.
+type Authorization struct {
+	Header, Value string
+	Account       string // whose limits are used: equal for what the vendor counts together, and no secret
+}
+
+// Client talks to a vendor over HTTP. What may be sent twice (GET) is tried three times; a host that fails five times in a row is left alone for 15 s; a vendor that
+// has had enough is left alone as long as it says. A redirect to another host never carries a credential. All errors are coded, or the context's. Safe for concurrent use.
+type Client struct {
+	o       ClientOptions
+	base    *url.URL
+	http    *http.Client
+	now     func() time.Time
+	log     *slog.Logger
+	holds   Holds
+	circuit circuit
+
+	mu        sync.Mutex
+	limits    map[string]Limit
+	refusals  map[string]int // in a row, that did not say until when
+	lastWrite time.Time
+}
+
+const (
+	requestTime   = 30 * time.Second // of a request whose caller has more time
+	defaultAnswer = 32 << 20         // bytes
+	failureBody   = 64 << 10         // bytes read of an answer that is no success
+	shortWait     = 2 * time.Second  // a longer Retry-After is the caller's to wait for
+	firstRest     = time.Minute      // of a vendor that has enough and does not say until when; doubled each time
+	maxRest       = 15 * time.Minute
+)
+
+// NewClient makes a client. A faulty URL is Invalid.
+func NewClient(env Env, o ClientOptions) (*Client, error) {
+	if faults := CheckURL("url", o.URL); len(faults) > 0 {
+		return nil, slipway.Errorf(slipway.Invalid, "url: %s", faults[0].Message).WithDetails(faults...)
+	}
+	base, err := url.Parse(strings.TrimRight(o.URL, "/"))
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		o: o, base: base, http: guard(env.HTTP), now: env.Now, log: env.Log, holds: env.Holds,
+		limits: map[string]Limit{}, refusals: map[string]int{},
+	}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if c.holds == nil {
+		c.holds = NewHolds()
+	}
+	c.o.MaxBytes = cmp.Or(o.MaxBytes, defaultAnswer)
+	return c, nil
+}
+
+// CheckURL says what is wrong with a vendor's address that stands at a field of a config.
+func CheckURL(field, address string) []slipway.Detail {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return []slipway.Detail{fault(field, "must be an address such as https://ci.example.com, without a password, query or fragment")}
+	}
+	return nil
+}
+
+// Request is what is asked of a vendor.
+type Request struct {
+	Method    string // "" is GET
+	Path      string // below the client's URL, with a slash before it, its segments escaped (url.PathEscape)
+	Query     url.Values
+	Body      any    // sent as JSON; nil: nothing
+	Scope     string // what the credential must reach, for Authorize
+	Validator string // makes a GET conditional: what Answer.Validator was
+	Header    http.Header
+}
+
+// Answer is what a vendor said.
+type Answer struct {
+	Status      int
+	Header      http.Header
+	Body        []byte // all of it, or the first 64 KiB when it is no success
+	Validator   string // the ETag
+	NotModified bool   // nothing changed since the request's Validator
+	Message     string // what an answer that is no success says to people; cut, and "" where it says nothing
+}
+
+// JSON asks for what is JSON and decodes it into out; nil: whatever the answer holds is not looked at. A member of out that holds something of another type than the
+// vendor promised stays empty. An answer that is not JSON, or ends too early, is Unavailable; one that is too large is TooLarge.
+func (c *Client) JSON(ctx context.Context, r Request, out any) (Answer, error) {
+	for attempt := 1; ; attempt++ {
+		a, err := c.exchange(ctx, r, out)
+		f, again := errors.AsType[fleeting](err)
+		if again {
+			err = f.error
+		}
+		if !again || attempt == attempts || r.Method != "" && r.Method != http.MethodGet {
+			return a, err
+		}
+		if err := pause(ctx, attempt); err != nil {
+			return a, err
+		}
+	}
+}
+
+func (c *Client) exchange(ctx context.Context, r Request, out any) (a Answer, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	res, err := c.send(ctx, r)
+	if err != nil {
+		return a, err
+	}
+	defer res.Body.Close()
+	a = Answer{Status: res.StatusCode, Header: res.Header, Validator: res.Header.Get("ETag"), NotModified: res.StatusCode == http.StatusNotModified}
+	if a.NotModified || a.Status == http.StatusNoContent || out == nil {
+		return a, nil
+	}
+	limit := int64(c.o.MaxBytes)
+	if a.Body, err = io.ReadAll(io.LimitReader(res.Body, limit+1)); err != nil {
+		return a, c.broken(ctx, err)
+	}
+	if int64(len(a.Body)) > limit {
+		return a, slipway.Errorf(slipway.TooLarge, "%s sent more than %s at once", c.o.Vendor, c.o.MaxBytes)
+	}
+	if err := Unmarshal(a.Body, out); err != nil {
+		return a, slipway.Errorf(slipway.Unavailable, "%s answered with something that its API never says; check that `url` leads to the API", c.o.Vendor).
+			WithCause(fmt.Errorf("%s %s: %w", res.Request.Method, r.Path, err))
+	}
+	return a, nil
+}
+
+// Open asks for a stream, such as a log. The caller closes it. Reading it fails with the context's error or a coded one. It is not tried again.
+func (c *Client) Open(ctx context.Context, r Request) (io.ReadCloser, error) {
+	res, err := c.send(ctx, r)
+	if err != nil {
+		if f, ok := errors.AsType[fleeting](err); ok {
+			err = f.error
+		}
+		return nil, err
+	}
+	return &stream{res.Body, ctx, c}, nil
+}
+
+type stream struct {
+	io.ReadCloser
+	ctx    context.Context
+	client *Client
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = s.client.broken(s.ctx, err)
+		if f, ok := errors.AsType[fleeting](err); ok {
+			err = f.error
+		}
+	}
+	return n, err
+}
+
+// fleeting marks an error that may be gone in a moment.
+type fleeting struct{ error }
+
+func (f fleeting) Unwrap() error { return f.error }
+
+// Limits is what the vendor last said, by account.
+func (c *Client) Limits() []Limit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []Limit
+	for _, l := range c.limits {
+		all = append(all, l)
+	}
+	slices.SortFunc(all, func(a, b Limit) int { return strings.Compare(a.Account, b.Account) })
+	return all
+}
+
+// send sends a request once, and gives an answer that is a success.
+func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var auth Authorization
+	if c.o.Authorize != nil {
+		var err error
+		if auth, err = c.o.Authorize(ctx, r.Scope); err != nil {
+			return nil, err
+		}
+	}
+	req, err := c.request(ctx, r, auth)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.held(ctx, auth.Account); err != nil {
+		return nil, err
+	}
+	if req.Method != http.MethodGet {
+		if err := c.pace(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if wait := c.circuit.enter(time.Now()); wait > 0 {
+		return nil, slipway.Errorf(slipway.Unavailable, "%s has not answered for a while; it is asked again soon", c.o.Vendor).After(wait)
+	}
+	begun := time.Now()
+	res, err := c.http.Do(req)
+	c.record(ctx, res, time.Since(begun))
+	if err != nil {
+		return nil, c.broken(ctx, err)
+	}
+	limit := c.learn(auth.Account, res)
+	if !limit.Until.IsZero() {
+		c.hold(ctx, auth.Account, limit.Until)
+	}
+	if res.StatusCode < 300 || res.StatusCode == http.StatusNotModified && r.Validator != "" {
+		return res, nil
+	}
+	defer res.Body.Close()
+	return nil, c.failure(ctx, r, auth.Account, limit, res)
+}
+
+func (c *Client) request(ctx context.Context, r Request, auth Authorization) (*http.Request, error) {
+	address := c.base.String() + r.Path
+	if len(r.Query) > 0 {
+		address += "?" + r.Query.Encode()
+	}
+	var body io.Reader
+	if r.Body != nil {
+		b, err := json.Marshal(r.Body)
+		if err != nil {
+			return nil, slipway.Errorf(slipway.Invalid, "what is meant for %s is no JSON", c.o.Vendor).WithCause(err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, cmp.Or(r.Method, http.MethodGet), address, body)
+	if err != nil {
+		return nil, slipway.Errorf(slipway.Invalid, "this names nothing at %s", c.o.Vendor).WithCause(err)
+	}
+	for _, h := range []http.Header{c.o.Header, r.Header} {
+		for name, values := range h {
+			req.Header[http.CanonicalHeaderKey(name)] = values
+		}
+	}
+	req.Header.Set("User-Agent", "slipway")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if r.Validator != "" {
+		req.Header.Set("If-None-Match", r.Validator)
+	}
+	if auth.Value != "" {
+		req.Header.Set(auth.Header, auth.Value)
+	}
+	return req, nil
+}
+
+// record tells the circuit how a request ended. A caller who gave up says nothing about the host, unless it had waited long.
+func (c *Client) record(ctx context.Context, res *http.Response, took time.Duration) {
+	e := answered
+	switch {
+	case res == nil && ctx.Err() != nil && took < requestTime/3:
+		e = gaveUp
+	case res == nil || slices.Contains(outOfOrder, res.StatusCode):
+		e = failed
+	}
+	c.circuit.leave(time.Now(), e)
+}
+
+// outOfOrder are the statuses of a host that is not there, rather than of one that stumbled over a request.
+var outOfOrder = []int{http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}
+
+// broken is the error of an exchange that did not come to its end. An *url.Error would show addresses, and signed ones among them.
+func (c *Client) broken(ctx context.Context, err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
+	}
+	if context.Cause(ctx) != nil && ctx.Err() != nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return ctx.Err()
+		}
+		return slipway.Errorf(slipway.Unavailable, "%s did not answer in time", c.o.Vendor).WithCause(ctx.Err())
+	}
+	if e, ok := errors.AsType[*slipway.Error](err); ok && e.Code != slipway.Unavailable {
+		return e // the guarded client refuses the address, and says how to allow it
+	}
+	return fleeting{slipway.Errorf(slipway.Unavailable, "%s does not answer; check `url` and the network between", c.o.Vendor).WithCause(err)}
+}
+
+// failure reads an answer that is no success.
+func (c *Client) failure(ctx context.Context, r Request, account string, limit Limit, res *http.Response) error {
+	body, _ := io.ReadAll(io.LimitReader(res.Body, failureBody))
+	a := Answer{Status: res.StatusCode, Header: res.Header, Body: body, Message: message(body)}
+	err := error(nil)
+	if c.o.Classify != nil {
+		err = c.o.Classify(r, a)
+	}
+	if err == nil {
+		err = c.byStatus(a)
+	}
+	e, ok := errors.AsType[*slipway.Error](err)
+	if !ok {
+		return err
+	}
+	if e.Cause == nil {
+		e = e.WithCause(fmt.Errorf("%s %s: %s: %s", res.Request.Method, res.Request.URL.Path, res.Status, a.Message))
+	}
+	now := c.now()
+	wait := cmp.Or(e.RetryAfter, RetryAfter(res.Header, now))
+	switch e.Code {
+	case slipway.RateLimited:
+		if wait == 0 && limit.Until.After(now) {
+			wait = limit.Until.Sub(now)
+		}
+		if wait == 0 {
+			wait = c.refused(account)
+		}
+		c.hold(ctx, account, now.Add(wait))
+		return e.After(wait)
+	case slipway.Unavailable:
+		e = e.After(wait)
+		if wait <= shortWait && slices.Contains(outOfOrder, a.Status) {
+			return fleeting{e}
+		}
+	}
+	return e
+}
+
+// byStatus is what statuses mean at every vendor.
+func (c *Client) byStatus(a Answer) *slipway.Error {
+	says := ""
+	if a.Message != "" {
+		says = ": " + a.Message
+	}
+	v := c.o.Vendor
+	switch a.Status {
+	case http.StatusUnauthorized:
+		return slipway.Errorf(slipway.Unauthenticated, "%s does not accept the credential; set a valid `credential` for this provider", v)
+	case http.StatusForbidden:
+		return slipway.Errorf(slipway.Forbidden, "%s does not allow this to the provider's credential; give it the permission%s", v, says)
+	case http.StatusNotFound, http.StatusGone:
+		return slipway.Errorf(slipway.NotFound, "%s has no such thing, or does not show it to the provider's credential", v)
+	case http.StatusConflict:
+		return slipway.Errorf(slipway.Conflict, "%s refuses because of how things stand%s", v, says)
+	case http.StatusTooManyRequests:
+		return slipway.Errorf(slipway.RateLimited, "%s takes no more requests for now", v)
+	case http.StatusRequestTimeout:
+		return slipway.Errorf(slipway.Unavailable, "%s did not answer in time", v)
+	}
+	switch {
+	case a.Status >= 500:
+		return slipway.Errorf(slipway.Unavailable, "%s is out of order: it answered %d", v, a.Status)
+	case a.Status < 400:
+		return slipway.Errorf(slipway.Invalid, "%s answers from another address; use the final `url` of the API, or the project's new name", v)
+	}
+	return slipway.Errorf(slipway.Invalid, "%s refuses the request%s", v, says)
+}
+
+// message finds what an answer says to people.
+func message(body []byte) string {
+	var said struct{ Message, Error any }
+	_ = json.Unmarshal(body, &said)
+	for _, v := range []any{said.Message, said.Error} {
+		if s, ok := v.(string); ok && s != "" {
+			return clip(s)
+		}
+	}
+	return ""
+}
+
+// clip keeps the first 200 characters of a foreign text, and nothing that moves a cursor.
+func clip(s string) string {
+	s = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s))
+	if r := []rune(s); len(r) > 200 {
+		return string(r[:200]) + "…"
+	}
+	return s
+}
+
+// holdKey names an account at this vendor to all replicas.
+func (c *Client) holdKey(account string) string { return c.base.Host + " " + account }
+
+func (c *Client) held(ctx context.Context, account string) error {
+	until, err := c.holds.Until(ctx, c.holdKey(account))
+	if err != nil {
+		c.log.WarnContext(ctx, "it is not known whether a vendor takes requests", "error", err)
+		return nil
+	}
+	if wait := until.Sub(c.now()); wait > 0 {
+		return slipway.Errorf(slipway.RateLimited, "%s takes no more requests for now", c.o.Vendor).After(wait)
+	}
+	return nil
+}
+
+func (c *Client) hold(ctx context.Context, account string, until time.Time) {
+	if err := c.holds.Hold(context.WithoutCancel(ctx), c.holdKey(account), until); err != nil {
+		c.log.WarnContext(ctx, "that a vendor takes no more requests was not noted", "error", err)
+	}
+}
+
+// refused gives how long to keep away from a vendor that did not say it.
+func (c *Client) refused(account string) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rest := min(firstRest<<min(c.refusals[account], 8), maxRest)
+	c.refusals[account]++
+	return rest + rand.N(rest/10)
+}
+
+// learn keeps what an answer says of limits.
+func (c *Client) learn(account string, res *http.Response) (l Limit) {
+	now := c.now()
+	if c.o.Limit != nil {
+		l = c.o.Limit(res.Header, now)
+	}
+	l.Account = account
+	if l.Until.Before(now) {
+		l.Until = time.Time{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.Total > 0 {
+		c.limits[account] = l
+	}
+	if res.StatusCode < 400 {
+		delete(c.refusals, account)
+	}
+	return l
+}
+
+// pace lets requests that change something go one after the other, WriteGap apart.
+func (c *Client) pace(ctx context.Context) error {
+	c.mu.Lock()
+	now := time.Now()
+	at := c.lastWrite.Add(c.o.WriteGap)
+	if at.Before(now) {
+		at = now
+	}
+	c.lastWrite = at
+	c.mu.Unlock()
+	return Wait(ctx, at.Sub(now))
+}
+
+// harmless may be sent to a host that a vendor redirects to.
+var harmless = []string{"Accept", "Accept-Encoding", "Range", "User-Agent"}
+
+// guard copies a client so that redirects carry no credential, in whatever header it is, to another scheme, host or port, and turn no POST into a GET.
+func guard(hc *http.Client) *http.Client {
+	if hc == nil {
+		hc = &http.Client{}
+	}
+	guarded := *hc
+	guarded.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		first := via[0]
+		if req.Method != first.Method {
+			return http.ErrUseLastResponse
+		}
+		away := false
+		for _, r := range append(via[1:len(via):len(via)], req) { // once away, always away
+			away = away || r.URL.Host != first.URL.Host || r.URL.Scheme != first.URL.Scheme
+		}
+		if away {
+			if req.Method != http.MethodGet && req.Method != http.MethodHead {
+				return http.ErrUseLastResponse
+			}
+			kept := http.Header{}
+			for _, name := range harmless {
+				if v := req.Header.Values(name); len(v) > 0 {
+					kept[name] = v
+				}
+			}
+			req.Header = kept
+		}
+		if hc.CheckRedirect != nil {
+			return hc.CheckRedirect(req, via)
+		}
+		if len(via) >= 5 {
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}
+	return &guarded
+}

@@ -1,0 +1,113 @@
+package github
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/provider"
+)
+
+// job is one job of a run's latest attempt.
+type job struct {
+	ID         int64  `json:"id"`
+	Name       string `json:"name"`
+	Status     string `json:"status"`
+	Conclusion string `json:"conclusion"`
+}
+
+// logs reads the logs of a run's jobs, one after the other. GitHub shows a job's log when the job has ended, so following one shows it job by job.
+func (c *client) logs(ctx context.Context, project, id string, follow bool) (io.ReadCloser, error) {
+	if _, err := c.run(ctx, project, id); err != nil {
+		return nil, err
+	}
+	return provider.Pipe(ctx, func(ctx context.Context, w io.Writer) error {
+		shown := map[int64]bool{}
+		for {
+			// The run is looked at before its jobs, so that none that ended in between is missed.
+			r, err := c.run(ctx, project, id)
+			if err != nil {
+				return err
+			}
+			jobs, err := c.jobs(ctx, project, id)
+			if err != nil {
+				return err
+			}
+			for _, j := range jobs {
+				if j.Status != completed || shown[j.ID] {
+					continue
+				}
+				shown[j.ID] = true
+				if err := c.copyLog(ctx, w, project, j, len(jobs) > 1); err != nil {
+					return err
+				}
+			}
+			if !follow || r.Status == completed {
+				return nil
+			}
+			if err := provider.Wait(ctx, c.logPace); err != nil {
+				return err
+			}
+		}
+	}), nil
+}
+
+func (c *client) jobs(ctx context.Context, project, id string) ([]job, error) {
+	where, err := runPath(project, id, "/jobs")
+	if err != nil {
+		return nil, err
+	}
+	var all []job
+	for page := 1; ; page++ {
+		var found struct {
+			Jobs []job `json:"jobs"`
+		}
+		a, err := c.call(ctx, provider.Request{Path: where, Scope: project, Query: url.Values{
+			"filter": {"latest"}, "per_page": {strconv.Itoa(maxPage)}, "page": {strconv.Itoa(page)},
+		}}, &found)
+		if err != nil {
+			return nil, fmt.Errorf("jobs of run %s of %s: %w", id, project, err)
+		}
+		all = append(all, found.Jobs...)
+		if provider.Link(a.Header, "next") == "" || len(found.Jobs) == 0 {
+			return all, nil
+		}
+	}
+}
+
+// copyLog copies a job's log. GitHub redirects to a store of its own, with a link that lives a minute; our credential does not go there.
+func (c *client) copyLog(ctx context.Context, w io.Writer, project string, j job, headed bool) error {
+	if headed {
+		if _, err := fmt.Fprintf(w, "==> %s (%s) <==\n", j.Name, j.Conclusion); err != nil {
+			return err
+		}
+	}
+	if j.Conclusion == "skipped" {
+		return nil // it has none
+	}
+	where, err := path(project, fmt.Sprintf("/actions/jobs/%d/logs", j.ID))
+	if err != nil {
+		return err
+	}
+	text, err := c.api.Open(ctx, provider.Request{Path: where, Scope: project, Header: http.Header{"Accept": {"*/*"}}})
+	if errors.Is(err, slipway.NotFound) {
+		_, err = fmt.Fprintln(w, "(GitHub does not keep this log any more)")
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("log of job %d of %s: %w", j.ID, project, err)
+	}
+	defer text.Close()
+	in := bufio.NewReader(text)
+	if mark, _ := in.Peek(3); string(mark) == "\ufeff" {
+		_, _ = in.Discard(3)
+	}
+	_, err = io.Copy(w, in)
+	return err
+}

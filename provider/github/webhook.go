@@ -1,0 +1,55 @@
+package github
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/provider"
+)
+
+func (c *client) verify(h http.Header, body []byte) error {
+	if c.cfg.WebhookSecret == "" {
+		return slipway.Errorf(slipway.Forbidden, "this provider takes no webhooks; set webhookSecret in its configuration and the same secret at GitHub")
+	}
+	mac, ok := strings.CutPrefix(h.Get("X-Hub-Signature-256"), "sha256=")
+	if !ok || !c.cfg.WebhookSecret.Signs(body, mac) {
+		return slipway.Errorf(slipway.Unauthenticated, "the webhook's signature does not fit its body; set the same secret at GitHub and as webhookSecret")
+	}
+	return nil
+}
+
+// parse reads what happened to a run. The run in the body is that of the API. What happened to a job says that its run is to be looked at.
+func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
+	event := h.Get("X-GitHub-Event")
+	if event != "workflow_run" && event != "workflow_job" {
+		return nil, nil
+	}
+	if strings.HasPrefix(h.Get("Content-Type"), "application/x-www-form-urlencoded") {
+		form, err := url.ParseQuery(string(body))
+		if err != nil {
+			return nil, slipway.Errorf(slipway.Invalid, "the webhook's body is no form").WithCause(err)
+		}
+		body = []byte(form.Get("payload"))
+	}
+	var said struct {
+		Run        *workflowRun `json:"workflow_run"`
+		Repository repository   `json:"repository"`
+	}
+	if err := provider.Unmarshal(body, &said); err != nil {
+		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body is no %s event", event).WithCause(err)
+	}
+	d := provider.Delivery{Project: strings.ToLower(said.Repository.FullName), ID: h.Get("X-GitHub-Delivery")}
+	if !slug.MatchString(d.Project) {
+		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body names no repository")
+	}
+	if event == "workflow_run" {
+		if said.Run == nil || said.Run.ID <= 0 || said.Run.CreatedAt.IsZero() {
+			return nil, slipway.Errorf(slipway.Invalid, "the webhook's body holds no run")
+		}
+		b := said.Run.build()
+		d.Build = &b
+	}
+	return []provider.Delivery{d}, nil
+}
