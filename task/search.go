@@ -340,10 +340,11 @@ func (x *Index[T]) sourcesOf(ctx context.Context, caller *slipway.Caller, ref sl
 // found by time, Sources are those of the page's items, and Fresh is left out.
 func (x *Index[T]) SearchAll(ctx context.Context, caller *slipway.Caller, scope Scope, q Query) (Page, error) {
 	for _, list := range []*[]string{&scope.Owners, &scope.Systems, &scope.Entities, &scope.Kinds} {
+		lower := make([]string, len(*list)) // the caller's own stays as it is
 		for i, v := range *list {
-			(*list)[i] = strings.ToLower(v)
+			lower[i] = strings.ToLower(v)
 		}
-		*list = tidy(*list)
+		*list = tidy(lower)
 	}
 	p, err := x.plan(caller, fmt.Sprintf("scope %q", scope), q)
 	if err != nil {
