@@ -76,6 +76,12 @@ func (op Operation) Register(api huma.API, hop huma.Operation, service func() an
 	op.register(api, hop, service)
 }
 
+// Streams says whether the answer is Streamed.
+func (op Operation) Streams() bool {
+	f, ok := op.output.FieldByName("Body")
+	return ok && f.Type == reflect.TypeFor[Streamed]()
+}
+
 // Bound says whether the operation was made with Handle.
 func (op Operation) Bound() bool { return op.register != nil }
 
@@ -111,3 +117,6 @@ type List[T any] struct {
 	Items    []T              `json:"items" doc:"The things, in the order asked for"`
 	PageInfo slipway.PageInfo `json:"pageInfo" doc:"Where this page stands"`
 }
+
+// Parts gives the things and the page apart, for dialects that name them otherwise.
+func (l List[T]) Parts() (items any, page slipway.PageInfo) { return l.Items, l.PageInfo }

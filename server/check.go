@@ -104,7 +104,10 @@ func (c *claims) blueprint(b blueprint.Blueprint, permissions map[string]string,
 		if _, ok := dialects[m.Dialect]; !ok {
 			c.faultf(b.Name, "mount %s: there is no dialect %q", m.Prefix, m.Dialect)
 		}
-		c.claim("prefix", m.Prefix, b.Name)
+		// The base keeps some prefixes only so that errors below them speak their dialect, whoever runs; a blueprint may have them.
+		if b.Name != base || slices.ContainsFunc(b.Operations, func(op blueprint.Operation) bool { return strings.HasPrefix(op.Path, m.Prefix) }) {
+			c.claim("prefix", m.Prefix, b.Name)
+		}
 	}
 	for _, p := range b.Permissions {
 		c.claim("permission", p.Name, b.Name)

@@ -128,11 +128,7 @@ var dialects = map[blueprint.Dialect]dialect{
 	},
 	blueprint.Tool: {invalidBody: 422, failExample: toolError{},
 		fail: func(f failure) any {
-			texts := []string{f.err.Message}
-			for _, d := range f.err.Details {
-				texts = append(texts, d.Field+": "+d.Message)
-			}
-			return toolError{Messages: toolMessages{Info: []string{}, Warning: []string{}, Error: texts}}
+			return toolError{Messages: toolMessages{Info: []string{}, Warning: []string{}, Error: texts(f.err)}}
 		},
 		wrap: func(v any, warnings []string) any {
 			return toolEnvelope{Data: v, Messages: toolMessages{Info: []string{}, Warning: append([]string{}, warnings...), Error: []string{}}}
@@ -140,17 +136,24 @@ var dialects = map[blueprint.Dialect]dialect{
 	},
 	blueprint.Backstage: {invalidBody: 400, failExample: backstageError{},
 		fail: func(f failure) any {
-			message := f.err.Message
-			for i, d := range f.err.Details {
-				message += [2]string{": ", "; "}[min(i, 1)] + d.Field + ": " + d.Message
-			}
 			return backstageError{
-				Error:    backstageErrorBody{Name: backstageNames[f.err.Code], Message: message},
+				Error:    backstageErrorBody{Name: backstageNames[f.err.Code], Message: strings.Join(texts(f.err), "; ")},
 				Request:  backstageRequest{Method: f.method, URL: strings.TrimPrefix(f.path, f.prefix)},
 				Response: backstageResponse{StatusCode: f.status},
 			}
 		},
 	},
+}
+
+// texts are the sentence of an error and those of its details that it does not hold already.
+func texts(err *slipway.Error) []string {
+	out := []string{err.Message}
+	for _, d := range err.Details {
+		if !strings.Contains(err.Message, d.Message) {
+			out = append(out, strings.TrimPrefix(d.Field+": "+d.Message, ": "))
+		}
+	}
+	return out
 }
 
 func failAPI(f failure) any {

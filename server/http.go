@@ -88,8 +88,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.fail(rw, r, slipway.Errorf(slipway.Unauthenticated, "the Authorization header was sent twice; send one"))
 		return
 	}
+	if unclean(r.URL.EscapedPath()) { // the mux would redirect, in HTML
+		s.fail(rw, r, slipway.Errorf(slipway.NotFound, "there is nothing at this path; write it without empty segments and dots"))
+		return
+	}
 	s.widen(r)
 	s.mux.ServeHTTP(rw, r)
+}
+
+// unclean says whether a path has empty or dot segments.
+func unclean(path string) bool {
+	return strings.Contains(path, "//") || strings.Contains(path+"/", "/./") || strings.Contains(path+"/", "/../")
 }
 
 // finish logs and counts the request.
@@ -123,7 +132,7 @@ func (s *Server) finish(x *exchange, r *http.Request, rw *response) {
 // requestID takes the caller's id when it is well-formed, else makes one.
 func requestID(r *http.Request) string {
 	id := r.Header.Get("X-Request-Id")
-	ok := len(id) >= 8 && len(id) <= 64
+	ok := len(id) >= 1 && len(id) <= 64
 	for i := 0; ok && i < len(id); i++ {
 		c := id[i]
 		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.'
@@ -209,7 +218,7 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
 			allowed = append(allowed, method)
 		}
 	}
-	if len(allowed) > 0 {
+	if len(allowed) > 0 && !slices.Contains(allowed, r.Method) {
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		s.fail(w, r, slipway.Errorf(slipway.MethodNotAllowed, "%s is not offered here; use %s", r.Method, strings.Join(allowed, " or ")))
 		return
@@ -372,11 +381,53 @@ func fieldName(location string, inBody bool) (string, bool) {
 var jsonFormat = huma.Format{
 	Marshal: func(w io.Writer, v any) error { return writeJSON(w, v) },
 	Unmarshal: func(data []byte, v any) error {
-		if !utf8.Valid(data) {
+		switch {
+		case !utf8.Valid(data):
 			return errors.New("it is not valid UTF-8")
+		case depth(data) > maxDepth:
+			return fmt.Errorf("JSON nested deeper than %d levels is not read", maxDepth)
 		}
 		return json.Unmarshal(data, v)
 	},
+}
+
+// maxDepth is how deep a body may be nested.
+const maxDepth = 100
+
+// depth is how deep the brackets of a JSON text go; the text need not be sound.
+func depth(data []byte) (deepest int) {
+	open, quoted := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			open++
+			deepest = max(deepest, open)
+		case c == '}' || c == ']':
+			open--
+		}
+	}
+	return deepest
+}
+
+// single refuses a query that does not parse, and a parameter that was sent twice though it has one value: either would silently ask for something
+// else than was meant.
+func single(raw string, multiple map[string]bool) error {
+	query, err := url.ParseQuery(raw)
+	if err != nil {
+		return slipway.Errorf(slipway.Invalid, "the query does not parse; percent-encode %%, &, + and ; in values").WithCause(err)
+	}
+	for name, values := range query {
+		if len(values) > 1 && !multiple[name] {
+			return slipway.Errorf(slipway.Invalid, "%s: was sent %d times; send it once", clip(name), len(values)).
+				WithDetails(slipway.Detail{Field: clip(name), Code: slipway.Invalid, Message: "send it once"})
+		}
+	}
+	return nil
 }
 
 func writeJSON(w io.Writer, v any) error {
@@ -398,6 +449,9 @@ func writeStream(w io.Writer, v blueprint.Streamed) error {
 		return v.Write(context.Background(), w, func() {})
 	}
 	rw.private = true
+	if v.ContentType != "" {
+		rw.Header().Set("Content-Type", v.ContentType)
+	}
 	rw.Header().Set("X-Accel-Buffering", "no") // nginx would hold a stream back
 	if err := v.Write(rw.ctx, rw, rw.Flush); err != nil {
 		if rw.discard() {
@@ -410,7 +464,8 @@ func writeStream(w io.Writer, v blueprint.Streamed) error {
 }
 
 // guard is what stands before every operation: caller, rate limit, permission, time limit, idempotency.
-func (s *Server) guard(op blueprint.Operation) func(huma.Context, func(huma.Context)) {
+// multiple holds the query parameters that may repeat; it is nil for lenient operations.
+func (s *Server) guard(op blueprint.Operation, multiple map[string]bool) func(huma.Context, func(huma.Context)) {
 	return func(hc huma.Context, next func(huma.Context)) {
 		r, w := humago.Unwrap(hc)
 		ctx := r.Context()
@@ -423,6 +478,12 @@ func (s *Server) guard(op blueprint.Operation) func(huma.Context, func(huma.Cont
 		if err != nil {
 			s.fail(w, r, err)
 			return
+		}
+		if multiple != nil && r.URL.RawQuery != "" {
+			if err := single(r.URL.RawQuery, multiple); err != nil {
+				s.fail(w, r, err)
+				return
+			}
 		}
 		if !op.Deprecated.IsZero() {
 			w.Header().Set("Deprecation", "@"+strconv.FormatInt(op.Deprecated.Unix(), 10))
@@ -453,8 +514,8 @@ func (s *Server) guard(op blueprint.Operation) func(huma.Context, func(huma.Cont
 			rw.private = op.Secret
 		}
 		hc = huma.WithContext(hc, ctx)
-		if key := r.Header.Get("Idempotency-Key"); key != "" && op.Idempotent {
-			s.once(hc, op, caller, key, next)
+		if keys := r.Header.Values("Idempotency-Key"); len(keys) > 0 && op.Idempotent {
+			s.once(hc, op, caller, keys, next)
 			return
 		}
 		next(hc)

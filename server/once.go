@@ -30,11 +30,12 @@ const maxOnce = 256 << 10
 
 // once runs an operation at most once per caller, path and Idempotency-Key within a day: the same body replays the answer, another body is a conflict, an answer that
 // held a secret is never kept. A server that dies between the effect and noting the answer leaves the key taken for two minutes; then the call runs again.
-func (s *Server) once(hc huma.Context, op blueprint.Operation, caller *slipway.Caller, key string, next func(huma.Context)) {
+func (s *Server) once(hc huma.Context, op blueprint.Operation, caller *slipway.Caller, keys []string, next func(huma.Context)) {
 	r, w := humago.Unwrap(hc)
 	ctx := hc.Context()
-	if len(key) > 255 {
-		s.fail(w, r, slipway.Errorf(slipway.Invalid, "Idempotency-Key: at most 255 characters"))
+	key := keys[0]
+	if len(keys) > 1 || key == "" || len(key) > 255 {
+		s.fail(w, r, slipway.Errorf(slipway.Invalid, "Idempotency-Key: send one, of 1 to 255 characters"))
 		return
 	}
 	limit := op.MaxBody

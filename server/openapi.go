@@ -107,9 +107,18 @@ func (s *Server) register(api huma.API, b blueprint.Blueprint, op blueprint.Oper
 		hop.Parameters = append(hop.Parameters, &huma.Param{Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
 			Description: "A name of your own for this call. Sent again within 24 hours with the same body, it gives the first answer again instead of doing it twice."})
 	}
-	hop.Middlewares = huma.Middlewares{s.guard(op)}
+	var multiple map[string]bool
+	if !lenient {
+		multiple = map[string]bool{}
+	}
+	hop.Middlewares = huma.Middlewares{s.guard(op, multiple)}
 	op.Register(api, hop, service)
-	s.describe(api, op, m)
+	h := s.describe(api, op, m)
+	for _, p := range h.Parameters {
+		if multiple != nil && p.In == "query" && p.Schema != nil && p.Schema.Type == huma.TypeArray {
+			multiple[p.Name] = true
+		}
+	}
 }
 
 // errorsOf lists the statuses that an operation documents.
@@ -133,7 +142,7 @@ func (s *Server) errorsOf(op blueprint.Operation, m blueprint.Mount) []int {
 }
 
 // describe completes what huma noted: error bodies and envelopes of the dialect, headers, examples.
-func (s *Server) describe(api huma.API, op blueprint.Operation, m blueprint.Mount) {
+func (s *Server) describe(api huma.API, op blueprint.Operation, m blueprint.Mount) *huma.Operation {
 	doc := api.OpenAPI()
 	item := doc.Paths[op.Path]
 	var h *huma.Operation
@@ -158,20 +167,34 @@ func (s *Server) describe(api huma.API, op blueprint.Operation, m blueprint.Moun
 	if h.Responses["422"] != nil && d.invalidBody != http.StatusUnprocessableEntity {
 		delete(h.Responses, "422")
 	}
+	header := func(r *huma.Response, kind, name, text string) {
+		if r.Headers == nil {
+			r.Headers = map[string]*huma.Param{}
+		}
+		r.Headers[name] = &huma.Param{Description: text, Schema: &huma.Schema{Type: kind}}
+	}
+	if read := h.Responses["200"]; op.Method == http.MethodGet && read != nil && !op.Streams() && !op.Secret {
+		header(read, huma.TypeString, "ETag", "Version of the answer; send it as If-None-Match")
+		h.Responses["304"] = &huma.Response{Description: "Nothing changed since the version in If-None-Match"}
+		h.Parameters = append(h.Parameters, &huma.Param{Name: "If-None-Match", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+			Description: "ETag of an earlier answer: 304 when nothing changed"})
+	}
 	for status, r := range h.Responses {
-		r.Headers = orEmpty(r.Headers)
-		r.Headers["X-Request-Id"] = &huma.Param{Description: "Id of this request in the server's log", Schema: &huma.Schema{Type: huma.TypeString}}
+		header(r, huma.TypeString, "X-Request-Id", "Id of this request in the server's log")
+		if op.Permission != blueprint.Public && status != "401" {
+			header(r, huma.TypeInteger, "X-RateLimit-Limit", "Requests per minute; absent for a token without a limit")
+			header(r, huma.TypeInteger, "X-RateLimit-Remaining", "Requests left in this minute")
+			header(r, huma.TypeInteger, "X-RateLimit-Reset", "When the minute ends, in Unix seconds")
+		}
 		if status[0] >= '4' {
 			r.Content = map[string]*huma.MediaType{"application/json": {Schema: failSchema}}
-			if status == "429" || status == "503" {
-				r.Headers["Retry-After"] = &huma.Param{Description: "Seconds to wait", Schema: &huma.Schema{Type: huma.TypeInteger}}
+			switch status {
+			case "401":
+				header(r, huma.TypeString, "WWW-Authenticate", "Which credential is wanted")
+			case "429", "503":
+				header(r, huma.TypeInteger, "Retry-After", "Seconds to wait")
 			}
 			continue
-		}
-		if op.Permission != blueprint.Public {
-			for name, text := range map[string]string{"X-RateLimit-Limit": "Requests per minute", "X-RateLimit-Remaining": "Requests left in this minute", "X-RateLimit-Reset": "When the minute ends, in Unix seconds"} {
-				r.Headers[name] = &huma.Param{Description: text, Schema: &huma.Schema{Type: huma.TypeInteger}}
-			}
 		}
 		media := r.Content["application/json"]
 		if media == nil {
@@ -179,6 +202,10 @@ func (s *Server) describe(api huma.API, op blueprint.Operation, m blueprint.Moun
 		}
 		if op.ResponseExample != nil {
 			media.Example = op.ResponseExample
+		}
+		if op.Streams() {
+			r.Content = map[string]*huma.MediaType{"text/plain": media}
+			continue
 		}
 		if d.wrap != nil && media.Schema != nil {
 			media.Schema = wrapped(m.Dialect, media.Schema, doc.Components.Schemas)
@@ -192,13 +219,10 @@ func (s *Server) describe(api huma.API, op blueprint.Operation, m blueprint.Moun
 			media.Example = op.RequestExample
 		}
 	}
-}
-
-func orEmpty(m map[string]*huma.Param) map[string]*huma.Param {
-	if m == nil {
-		return map[string]*huma.Param{}
-	}
-	return m
+	// huma's own error shapes were noted by it, and are used by nothing.
+	delete(doc.Components.Schemas.Map(), "V2ErrorModel")
+	delete(doc.Components.Schemas.Map(), "V2ErrorDetail")
+	return h
 }
 
 // wrapped describes the envelope of a dialect around a schema.

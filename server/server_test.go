@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -175,6 +176,13 @@ func TestEveryDialectWritesItsOwnErrors(t *testing.T) {
 		{"tool body that does not fit", "POST", "/api/v1/tool/toy", `{"name":7}`, 422, `{"messages":{"info":[],"warning":[],"error":["`},
 		{"unknown parameter", "GET", "/api/toy/things/x?limti=3", "", 400, `limti`},
 		{"negative limit", "GET", "/api/toy/things/x?limit=-1", "", 400, `"field":"limit"`},
+		{"a parameter twice", "GET", "/api/toy/things/x?limit=1&limit=2", "", 400, `"field":"limit"`},
+		{"a query that does not parse", "GET", "/api/toy/things/x?limit=%zz", "", 400, `"code":"invalid"`},
+		{"empty segments", "GET", "/api//toy/things/x", "", 404, `"code":"not_found"`},
+		{"dot segments", "GET", "/api/toy/../toy/raw", "", 404, `"code":"not_found"`},
+		{"no page of documentation", "GET", "/docs/nope", "", 404, `"code":"not_found"`},
+		{"catalog says a fault once", "GET", "/api/catalog/toy/x?limti=3", "", 400, `"message":"limti: unknown query parameter"}`},
+		{"101 levels", "POST", "/api/toy/things", strings.Repeat(`[`, 101) + strings.Repeat(`]`, 101), 400, `nested deeper`},
 		{"limit of letters", "GET", "/api/toy/things/x?limit=many", "", 400, `"field":"limit"`},
 		{"took too long", "GET", "/api/toy/slow", "", 503, `"code":"unavailable"`},
 		{"permission on an object never checked", "GET", "/api/toy/careless", "", 500, `"code":"internal"`},
@@ -199,6 +207,7 @@ func TestEveryDialectWritesItsOwnErrors(t *testing.T) {
 			}
 		})
 	}
+	s.Post("/api/toy/things", thing{Name: "x"}, "Idempotency-Key", "").Fails(400, slipway.Invalid)
 	if s.Get("/api/toy/things/away").Header.Get("Retry-After") != "7" {
 		t.Error("the delay that the error names is not passed on")
 	}
@@ -234,7 +243,7 @@ func TestRequestIDs(t *testing.T) {
 	if got := s.Get("/healthz", "X-Request-Id", "mine-12345").Header.Get("X-Request-Id"); got != "mine-12345" {
 		t.Errorf("a good id was replaced by %q", got)
 	}
-	for _, bad := range []string{"short", strings.Repeat("x", 65), "has space in it", `quote"12345`} {
+	for _, bad := range []string{"", strings.Repeat("x", 65), "has space in it", `quote"12345`} {
 		if got := s.Get("/healthz", "X-Request-Id", bad).Header.Get("X-Request-Id"); got == bad || len(got) != 24 {
 			t.Errorf("id %q became %q", bad, got)
 		}
@@ -357,6 +366,9 @@ func TestStreamsFlowAndEndWithTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
+	if got := res.Header.Get("Content-Type"); got != "text/plain; charset=utf-8" {
+		t.Errorf("the stream is sent as %q", got)
+	}
 	first := make([]byte, len("first\n"))
 	if _, err := io.ReadFull(res.Body, first); err != nil || string(first) != "first\n" {
 		t.Fatalf("got %q, %v", first, err)
@@ -444,5 +456,25 @@ func TestSlowHeadersAreCutOff(t *testing.T) {
 	answer, _ := io.ReadAll(c)
 	if !strings.HasPrefix(string(answer), "HTTP/1.1 431") {
 		t.Errorf("got %.60s", answer)
+	}
+}
+
+func TestTracesGoWhereACollectorListens(t *testing.T) {
+	t.Parallel()
+	paths := make(chan string, 10)
+	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case paths <- r.URL.Path + " " + r.Header.Get("Content-Type"):
+		default:
+		}
+	}))
+	t.Cleanup(collector.Close)
+	o := options()
+	o.Configure = func(c *server.Config) { c.Telemetry.Endpoint = collector.URL }
+	s := blueprinttest.Start(t, store.SQLite, o)
+	s.Get("/api/toy/raw").Is(200)
+	s.Stop() // sends what was gathered
+	if got := <-paths; got != "/v1/traces application/x-protobuf" {
+		t.Errorf("got %q", got)
 	}
 }
