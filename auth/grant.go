@@ -259,11 +259,48 @@ func parseDeclared(s string, declared []Permission) (slipway.Grant, error) {
 	return g, nil
 }
 
-// granted is what the configuration grants to a subject and to the groups that stand for it.
+// CheckGrant says what is wrong with a grant that the caller wants to give: it must be well-formed, and hold nothing that the caller does not hold.
+func (s *Service) CheckGrant(by *slipway.Caller, g GrantConfig) (faults []slipway.Detail) {
+	read, err := rules([]GrantConfig{g}, s.permissions)
+	if e, ok := errors.AsType[*slipway.Error](err); ok {
+		for _, d := range e.Details {
+			d.Field = strings.NewReplacer("grants[0].", "/", "[", "/", "]", "").Replace(d.Field)
+			faults = append(faults, d)
+		}
+		return faults
+	}
+	for i, wanted := range read[0].grants {
+		if by.Kind != slipway.CallerSystem && !covers(by.Grants, wanted) {
+			faults = append(faults, slipway.Detail{Field: fmt.Sprintf("/permissions/%d", i), Code: slipway.Forbidden,
+				Message: fmt.Sprintf("%s can pass on only what it holds itself; it lacks %s", by.Subject, FormatGrant(wanted))})
+		}
+	}
+	return faults
+}
+
+// SetGrants replaces what is granted beside the configuration. A grant that does not parse, or that nobody declares any more, gives nothing.
+func (s *Service) SetGrants(grants []GrantConfig) {
+	var all []rule
+	for _, g := range grants {
+		if read, err := rules([]GrantConfig{g}, s.permissions); err == nil {
+			all = append(all, read...)
+		}
+	}
+	s.more.Store(&all)
+	s.cache.clear()
+}
+
+// granted is what the configuration, and SetGrants beside it, grants to a subject and to the groups that stand for it.
 func (s *Service) granted(subject string, owns []string) []slipway.Grant {
 	var all []slipway.Grant
-	for _, r := range s.rules {
-		if !slipway.Fits(r.to, subject) && !slices.ContainsFunc(owns, func(ref string) bool { return slipway.Fits(r.to, ref) }) {
+	granting := s.rules
+	if more := s.more.Load(); more != nil {
+		granting = slices.Concat(granting, *more)
+	}
+	for _, r := range granting {
+		// What stands for the subject counts only where a group is meant: else a catalog entity that says it is a member of a user, or of
+		// something that is called as a tool is, would hold its rights.
+		if !slipway.Fits(r.to, subject) && !(strings.HasPrefix(r.to, "group:") && slices.ContainsFunc(owns, func(ref string) bool { return slipway.Fits(r.to, ref) })) {
 			continue
 		}
 		for _, g := range r.grants {

@@ -57,7 +57,8 @@ type Service struct {
 	cfg         Config
 	permissions []Permission
 	rules       []rule
-	everyone    []slipway.Grant // what every caller with a credential holds
+	more        atomic.Pointer[[]rule] // beside the configuration
+	everyone    []slipway.Grant        // what every caller with a credential holds
 	now         func() time.Time
 	log         *slog.Logger
 	cache       cache

@@ -272,6 +272,29 @@ func TestTokenForAUserActsAsThatUser(t *testing.T) {
 	})
 }
 
+func TestMembershipGivesTheRightsOfGroupsOnly(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		cfg := DefaultConfig()
+		cfg.Grants = []GrantConfig{
+			{To: "user:default/root", Permissions: []string{"platform.*"}},
+			{To: "tool:*", Permissions: []string{"build.*"}},
+			{To: "token:*", Permissions: []string{"catalog.*"}},
+			{To: "group:default/*", Permissions: []string{"build.run.read"}},
+		}
+		r := newReplica(t, db, newClock(), cfg)
+		owns := []string{"user:default/root", "tool:default/x", "token:default/y"}
+		wantGrants := func(owns []string, want ...slipway.Grant) {
+			t.Helper()
+			if diff := cmp.Diff(want, r.granted("user:default/eve", owns)); diff != "" {
+				t.Errorf("who owns as %v (-want +got):\n%s", owns, diff)
+			}
+		}
+		wantGrants(owns)
+		wantGrants(append(owns, "group:default/team-a"), grants(t, "build.run.read")...)
+	})
+}
+
 func TestOwnedRightsPassOnlyToWhoOwnsTheSame(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {

@@ -344,6 +344,23 @@ func TestOwnershipClimbsThroughGroups(t *testing.T) {
 	})
 }
 
+func TestOnlyGroupsStandForAUser(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		s := entity.New(db, time.Now)
+		putAll(t, s, "one",
+			newEntity("User", "eve", spec{"memberOf": []any{"user:default/root", "tool:default/x", "squad"}}),
+			newEntity("User", "root", spec{"memberOf": []any{"admins"}}),
+			newEntity("Group", "squad", spec{"parent": "system:default/s"}),
+			newEntity("System", "s", spec{"parent": "admins", "memberOf": []any{"admins"}}),
+			newEntity("Component", "sly", spec{"members": []any{"eve"}, "children": []any{"squad"}, "memberOf": []any{"admins"}}))
+		got, err := s.Ownership(t.Context(), "user:default/eve")
+		if diff := cmp.Diff([]string{"user:default/eve", "group:default/squad"}, got); err != nil || diff != "" {
+			t.Error(err, diff)
+		}
+	})
+}
+
 func TestACallerSeesWhatWasGranted(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {

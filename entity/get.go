@@ -123,7 +123,8 @@ func (s *Store) BySource(ctx context.Context, source string) ([]slipway.EntityRe
 }
 
 // Ownership gives the refs that stand for a user when ownership is asked: the user, the groups that it is a member of, and
-// the groups above those. The user's entity need not exist: a group may name it.
+// the groups above those, and nothing else: what says that it has a user as a member and is no group, gives nothing. The user's entity need
+// not exist: a group may name it. Rights hang on it, so let only those put users and groups who may give the rights of any group.
 func (s *Store) Ownership(ctx context.Context, userRef string) ([]string, error) {
 	ref, err := slipway.ParseEntityRef(userRef, slipway.EntityRef{Kind: "user"})
 	if err != nil {
@@ -131,9 +132,9 @@ func (s *Store) Ownership(ctx context.Context, userRef string) ([]string, error)
 	}
 	// UNION, not UNION ALL: groups may stand above one another in a circle.
 	rows, err := s.db.QueryContext(ctx, `WITH RECURSIVE owner (ref) AS (
-			SELECT target FROM relation WHERE source = $1 AND type = 'memberOf'
+			SELECT target FROM relation WHERE source = $1 AND type = 'memberOf' AND target >= 'group:' AND target < 'group;'
 			UNION
-			SELECT r.target FROM relation r JOIN owner ON r.source = owner.ref WHERE r.type = 'childOf')
+			SELECT r.target FROM relation r JOIN owner ON r.source = owner.ref WHERE r.type = 'childOf' AND r.target >= 'group:' AND r.target < 'group;')
 		SELECT ref FROM owner ORDER BY ref`, ref.String())
 	if err != nil {
 		return nil, store.Err(err)
