@@ -72,12 +72,12 @@ func (s *Store) orphan(ctx context.Context, tx *store.Tx, source string, refs []
 	return marked, err
 }
 
-// RemoveOrphans removes what was marked before a time, and gives it.
-func (s *Store) RemoveOrphans(ctx context.Context, before time.Time) ([]slipway.EntityRef, error) {
+// RemoveOrphans removes what was marked until a time, and gives it.
+func (s *Store) RemoveOrphans(ctx context.Context, until time.Time) ([]slipway.EntityRef, error) {
 	var removed []slipway.EntityRef
 	for {
 		due := map[string][]slipway.EntityRef{} // by source
-		rows, err := s.db.QueryContext(ctx, `SELECT source, kind, namespace, name FROM entity WHERE orphaned_at < $1 ORDER BY orphaned_at LIMIT 100`, store.At(before))
+		rows, err := s.db.QueryContext(ctx, `SELECT source, kind, namespace, name FROM entity WHERE orphaned_at <= $1 ORDER BY orphaned_at LIMIT 100`, store.At(until))
 		if err != nil {
 			return removed, store.Err(err)
 		}

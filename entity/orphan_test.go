@@ -48,10 +48,10 @@ func TestAnOrphanStaysForAWhileAndMayBeTakenOver(t *testing.T) {
 		if err != nil || taken.Orphan || taken.Source != "two" || taken.UID != got.UID || strings.Contains(string(taken.JSON), "orphan") {
 			t.Errorf("got %+v, %v", taken, err)
 		}
-		if gone, err := s.RemoveOrphans(t.Context(), now); err != nil || len(gone) > 0 {
+		if gone, err := s.RemoveOrphans(t.Context(), now.Add(-time.Second)); err != nil || len(gone) > 0 {
 			t.Errorf("removed at once: %v, %v", gone, err)
 		}
-		gone, err := s.RemoveOrphans(t.Context(), now.Add(time.Second))
+		gone, err := s.RemoveOrphans(t.Context(), now)
 		if diff := cmp.Diff([]string{"component:default/b"}, refs(gone)); err != nil || diff != "" {
 			t.Error(err, diff)
 		}

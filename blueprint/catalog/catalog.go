@@ -38,6 +38,7 @@ var readme string
 type Config struct {
 	Locations []Place          `yaml:"locations" doc:"Locations that are registered at start, and removed again once they no longer stand here"`
 	Refresh   slipway.Duration `yaml:"refresh" doc:"How long after reading a location it is read again, at least 30 s; a location that fails is tried again later and later"`
+	Orphans   slipway.Duration `yaml:"orphans" doc:"How long entities stay that their location no longer brings, marked as orphans; 0 removes them at once"`
 	Kinds     []string         `yaml:"kinds" doc:"Kinds of entities that are accepted"`
 }
 
@@ -51,6 +52,7 @@ type Place struct {
 func DefaultConfig() *Config {
 	return &Config{
 		Refresh: slipway.Duration(5 * time.Minute),
+		Orphans: slipway.Duration(time.Hour),
 		Kinds:   []string{"Component", "API", "Resource", "System", "Domain", "Group", "User", "Location", "Template"},
 	}
 }
@@ -60,6 +62,9 @@ func (c *Config) Validate() error {
 	var faults []error
 	if c.Refresh.Std() < 30*time.Second {
 		faults = append(faults, errors.New("refresh: it must be at least 30s"))
+	}
+	if c.Orphans < 0 {
+		faults = append(faults, errors.New("orphans: it must not be negative"))
 	}
 	for i, p := range c.Locations {
 		if err := p.check(); err != nil {
@@ -133,18 +138,49 @@ func document(target string) string {
 const (
 	annotationLocation = "backstage.io/managed-by-location"
 	annotationOrigin   = "backstage.io/managed-by-origin-location"
+	annotationView     = "backstage.io/view-url"
+	annotationEdit     = "backstage.io/edit-url"
+	annotationSource   = "backstage.io/source-location"
 )
 
-// mark notes on entities where they come from.
-func (p Place) mark(entities []*slipway.Entity) {
+// mark notes on entities where they come from: the file, and the location that led to it.
+func (p Place) mark(entities []*slipway.Entity, origin Place) {
+	links := p.links()
 	for _, e := range entities {
 		if e.Metadata.Annotations == nil {
 			e.Metadata.Annotations = map[string]string{}
 		}
 		e.Metadata.Namespace = e.Ref().Namespace
+		for key, v := range links {
+			if e.Metadata.Annotations[key] == "" {
+				e.Metadata.Annotations[key] = v
+			}
+		}
+		delete(e.Metadata.Annotations, entity.OrphanAnnotation) // an export may hold it
 		e.Metadata.Annotations[annotationLocation] = p.Type + ":" + p.Target
-		e.Metadata.Annotations[annotationOrigin] = p.Type + ":" + p.Target
+		e.Metadata.Annotations[annotationOrigin] = origin.Type + ":" + origin.Target
 	}
+}
+
+// links are the annotations with the pages of a file at a git host: where to see it, to edit it, and the folder that it lies in.
+func (p Place) links() map[string]string {
+	u, err := url.Parse(p.Target)
+	if p.Type != "url" || err != nil || p.Target == document(p.Target) {
+		return nil
+	}
+	page := func(view, to string) map[string]string {
+		if !strings.Contains(u.Path, view) {
+			return nil
+		}
+		edit, folder := *u, *u
+		edit.Path, edit.RawPath = strings.Replace(u.Path, view, to, 1), ""
+		folder.Path, folder.RawPath = path.Dir(strings.Replace(u.Path, "/blob/", "/tree/", 1))+"/", ""
+		return map[string]string{annotationView: p.Target, annotationEdit: edit.String(), annotationSource: "url:" + folder.String()}
+	}
+	if links := page("/blob/", "/edit/"); links != nil {
+		return links
+	}
+	return page("/src/branch/", "/_edit/")
 }
 
 // The permissions.
@@ -194,14 +230,16 @@ var Blueprint = blueprint.Blueprint{
 		{Name: readLocations, Text: "Read locations and what is wrong with them"},
 		{Name: deleteLocation, Text: "Remove a location with the entities that it brings"},
 	},
-	Databases: []blueprint.Database{{Name: "main", Migrations: must(fs.Sub(migrationFiles, "migrations")), Tables: []string{"catalog_location"}}},
+	Databases: []blueprint.Database{{Name: "main", Migrations: must(fs.Sub(migrationFiles, "migrations")), Tables: []string{"catalog_location", "catalog_file"}}},
 	Events:    event.EntityTypes,
 	Jobs: []blueprint.Job{
-		blueprint.Work((*service).readLocation, job.Worker{Text: "Read a location and store what changed", Timeout: 2 * time.Minute, Parallel: 4}),
+		blueprint.Work((*service).readLocation, job.Worker{Text: "Read a location and store what changed", Timeout: 15 * time.Minute, Parallel: 4}),
 		blueprint.Work((*service).removeLocation, job.Worker{Text: "Remove what a location brought", Timeout: 5 * time.Minute}),
+		blueprint.Work((*service).removeOrphans, job.Worker{Text: "Remove entities that no location brings any more", Timeout: 5 * time.Minute}),
 		blueprint.Work((*service).readDue, job.Worker{Text: "Have the locations read whose time has come", Timeout: time.Minute}),
 	},
 	Schedules: []job.Schedule{
+		{Name: "catalog.orphans", Text: "Removes entities that no location brings any more, once catalog.orphans has passed", Every: time.Minute, Args: removeOrphans{}},
 		{Name: "catalog.refresh", Text: "Reads locations again once catalog.refresh has passed", Every: 30 * time.Second, Args: readDue{}},
 	},
 	Operations: []blueprint.Operation{

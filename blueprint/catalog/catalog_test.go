@@ -233,7 +233,7 @@ func TestWhatCannotBeUsedIsRefusedWithTheReason(t *testing.T) {
 
 func TestGoodEntitiesStayWhereOthersAreFaulty(t *testing.T) {
 	t.Parallel()
-	each(t, func(c *server.Config, _ *host) { section(c).Refresh = 30e9 }, func(t *testing.T, s *blueprinttest.Server, h *host, _ string) {
+	each(t, func(c *server.Config, _ *host) { section(c).Orphans = 0 }, func(t *testing.T, s *blueprinttest.Server, h *host, _ string) {
 		second := "---\n" + strings.ReplaceAll(web, "name: web", "name: second")
 		target := h.put("/f.yaml", web+second)
 		r := register(s, target)
@@ -373,7 +373,7 @@ func TestFiltersFieldsOrderAndPages(t *testing.T) {
 			if i%3 == 0 {
 				kind, owner = "API", "team-b"
 			}
-			file += fmt.Sprintf("---\napiVersion: backstage.io/v1alpha1\nkind: %s\nmetadata: {name: e%02d, title: 'T%d', annotations: {github.com/project-slug: octo/e%02d}, labels: {Team: T%d}}\nspec: {type: service, lifecycle: production, owner: %s, port: %d}\n", kind, i, 11-i, i, i%2, owner, i)
+			file += fmt.Sprintf("---\napiVersion: backstage.io/v1alpha1\nkind: %s\nmetadata: {name: e%02d, title: 'T%d', annotations: {github.com/project-slug: octo/e%02d}, labels: {Team: T%d}}\nspec: {type: service, lifecycle: production, owner: %s, port: %d, definition: x}\n", kind, i, 11-i, i, i%2, owner, i)
 		}
 		register(s, h.put("/f.yaml", file))
 		get := func(query string) []string { return names(s.Get("/api/catalog/entities?" + query)) }

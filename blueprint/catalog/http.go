@@ -83,8 +83,8 @@ func (s *service) register(ctx context.Context, in *registerInput) (*registerOut
 	}
 
 	reading, cancel := context.WithTimeout(ctx, readAtOnce)
+	defer cancel()
 	c, err := s.fetchContent(reading, p, nil)
-	cancel()
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -95,7 +95,9 @@ func (s *service) register(ctx context.Context, in *registerInput) (*registerOut
 	var entities []*slipway.Entity
 	var faults []fault
 	if !later {
-		entities, faults, err = parse(c.data, s.kinds)
+		entities, faults, err = parse(c.data, s.kinds, func(kind, target string, budget *int) (any, error) {
+			return s.substitute(reading, p, kind, target, budget)
+		})
 		switch {
 		case err != nil:
 			return refused(fmt.Sprintf("Invalid %s: %s", p.file(), reason(err)))
@@ -108,7 +110,7 @@ func (s *service) register(ctx context.Context, in *registerInput) (*registerOut
 			}
 			return refused(fmt.Sprintf("Invalid %s: %s", p.file(), strings.Join(texts, "; ")))
 		}
-		p.mark(entities)
+		p.mark(entities, p)
 	}
 	l := s.newRow(p, fromAPI)
 	answer := Registered{LocationID: l.ID, Type: p.Type, Target: p.Target, Status: processing, Location: shown(l), Entities: entities}
@@ -138,7 +140,12 @@ func (s *service) register(ctx context.Context, in *registerInput) (*registerOut
 		return nil, err
 	}
 	if !later {
-		if err := s.apply(ctx, l, c, entities, faults); err != nil {
+		if err = s.readTree(reading, l, &c); err != nil && ctx.Err() == nil {
+			// What it leads to takes longer, or failed: the job goes on from here.
+			s.Log.InfoContext(ctx, "a location is read on by its job", "location", l.ID, "error", err)
+			err = s.db.Write(ctx, func(tx *store.Tx) error { return s.haveRead(ctx, tx, l.ID) })
+		}
+		if err != nil {
 			return nil, err
 		}
 		if l, err = getLocation(ctx, s.db, l.ID); err == nil {
@@ -392,10 +399,32 @@ type refreshInput struct {
 	}
 }
 
+// generated finds the location that goes by a ref of Backstage's making; "" when it is none.
+func (s *service) generated(ctx context.Context, ref slipway.EntityRef) (string, error) {
+	if !strings.HasPrefix(ref.String(), "location:default/generated-") {
+		return "", nil
+	}
+	list, err := listLocations(ctx, s.db, `status <> 'removing'`)
+	for _, l := range list {
+		if l.ref() == ref.String() {
+			return l.ID, err
+		}
+	}
+	return "", err
+}
+
 func (s *service) refresh(ctx context.Context, in *refreshInput) (*struct{}, error) {
 	ref, err := slipway.ParseEntityRef(in.Body.EntityRef, slipway.EntityRef{})
 	if err != nil {
 		return nil, err
+	}
+	if id, err := s.generated(ctx, ref); err != nil {
+		return nil, err
+	} else if id != "" {
+		if err := auth.Require(ctx, refreshEntity, auth.Object{Ref: ref.String()}); err != nil {
+			return nil, err
+		}
+		return &struct{}{}, s.db.Write(ctx, func(tx *store.Tx) error { return s.haveRead(ctx, tx, id) })
 	}
 	r, err := s.Entities.Get(ctx, s.db, auth.CallerFrom(ctx), ref)
 	if err != nil {

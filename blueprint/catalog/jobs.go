@@ -2,9 +2,6 @@ package catalog
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -13,7 +10,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/slipway-platform/slipway"
-	"github.com/slipway-platform/slipway/fetch"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/store"
 )
@@ -62,6 +58,19 @@ func (s *service) readDue(ctx context.Context, _ readDue) error {
 	}
 }
 
+// removeOrphans removes what no location brings any more once its time is over.
+type removeOrphans struct{}
+
+func (removeOrphans) Kind() string { return "catalog.remove_orphans" }
+
+func (s *service) removeOrphans(ctx context.Context, _ removeOrphans) error {
+	gone, err := s.Entities.RemoveOrphans(ctx, s.Now().Add(-s.config.Orphans.Std()))
+	if len(gone) > 0 {
+		s.Log.InfoContext(ctx, "entities that no location brings any more were removed", "count", len(gone), "first", gone[0].String())
+	}
+	return err
+}
+
 // haveRead inserts the job that reads a location, one at a time for each.
 func (s *service) haveRead(ctx context.Context, tx *store.Tx, id string) error {
 	_, _, err := s.Jobs.Insert(ctx, tx, readLocation{id}, job.Insert{Unique: id})
@@ -75,94 +84,7 @@ func (s *service) readLocation(ctx context.Context, args readLocation) error {
 	} else if err != nil {
 		return err
 	}
-	c, err := s.fetchContent(ctx, l.Place, &l)
-	if err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return s.couldNotRead(ctx, l, err)
-	}
-	if c.unchanged {
-		l.Status, l.Error, l.Failures = ready, "", 0
-		return s.wasRead(ctx, l)
-	}
-	entities, faults, err := parse(c.data, s.kinds)
-	if err == nil && len(entities)+len(faults) == 0 {
-		err = slipway.Errorf(slipway.Invalid, "it is empty")
-	}
-	if err != nil {
-		return s.couldNotRead(ctx, l, err)
-	}
-	return s.apply(ctx, l, c, entities, faults)
-}
-
-// content is what a place holds.
-type content struct {
-	data         []byte
-	unchanged    bool // since the last reading that left no fault
-	etag         string
-	lastModified string
-	digest       string
-}
-
-// fetchContent reads a place. It asks only for what is new when the last reading, if any, left no fault: a fault may have gone
-// without a change of the file, such as an entity that another location gave up.
-func (s *service) fetchContent(ctx context.Context, p Place, last *row) (content, error) {
-	var c content
-	clean := last != nil && last.Status == ready
-	if p.Type == "file" {
-		data, err := s.Fetch.ReadFile(p.Target, 0)
-		if err != nil {
-			return c, err
-		}
-		c.data = data
-	} else {
-		var o fetch.Options
-		if clean {
-			o.ETag, o.LastModified = last.ETag, last.LastModified
-		}
-		r, err := s.Fetch.Get(ctx, document(p.Target), o)
-		if err != nil {
-			return c, err
-		}
-		c.data, c.etag, c.lastModified = r.Body, r.ETag, r.LastModified
-		if r.NotModified {
-			return content{unchanged: true}, nil
-		}
-	}
-	sum := sha256.Sum256(c.data)
-	c.digest = hex.EncodeToString(sum[:])
-	c.unchanged = clean && c.digest == last.Digest
-	return c, nil
-}
-
-// apply stores the entities of a location, and then how it stands.
-func (s *service) apply(ctx context.Context, l row, c content, entities []*slipway.Entity, faults []fault) error {
-	l.mark(entities)
-	var keep []slipway.EntityRef
-	l.Faults = nil
-	for _, f := range faults {
-		l.Faults = append(l.Faults, f.String())
-		if f.Ref.Name != "" {
-			keep = append(keep, f.Ref) // its last good version
-		}
-	}
-	result, err := s.Entities.Sync(ctx, l.source(), entities, keep...)
-	if err != nil {
-		return err
-	}
-	for _, c := range result.Conflicts {
-		l.Faults = append(l.Faults, fmt.Sprintf("%s is brought by %s already; remove it here or there", c.Ref, s.describeSource(ctx, c.Source)))
-	}
-	if len(l.Faults) > 100 {
-		l.Faults = append(l.Faults[:100], "…")
-	}
-	l.Status, l.Error, l.Failures = ready, "", 0
-	if len(l.Faults) > 0 {
-		l.Status = faulty
-	}
-	l.ETag, l.LastModified, l.Digest = c.etag, c.lastModified, c.digest
-	return s.wasRead(ctx, l)
+	return s.readTree(ctx, l, nil)
 }
 
 // describeSource names who brings an entity so that people find it.
@@ -178,19 +100,12 @@ func (s *service) describeSource(ctx context.Context, source string) string {
 	return source
 }
 
-func (s *service) wasRead(ctx context.Context, l row) error {
-	l.ReadAt = store.At(s.Now())
-	l.NextRead = store.At(s.Now().Add(jitter(s.config.Refresh.Std())))
-	return s.save(ctx, l)
-}
-
-// couldNotRead stores why. What the location brought before stays. It is tried again by the schedule, not by the job queue: a location that is
+// couldNotRead notes why. What the location brought before stays. It is tried again by the schedule, not by the job queue: a location that is
 // down for a week is no job that fails.
-func (s *service) couldNotRead(ctx context.Context, l row, cause error) error {
-	l.Status, l.Error, l.Faults = failed, reason(cause), nil
+func (s *service) couldNotRead(l *row, cause error) {
+	l.Status, l.Error = failed, reason(cause)
 	l.Failures++
 	l.NextRead = store.At(s.Now().Add(jitter(retryAfter(s.config.Refresh.Std(), l.Failures, cause))))
-	return s.save(ctx, l)
 }
 
 // retryAfter is how long a location that could not be read is left alone: a minute or two when it may be back soon, else the usual
@@ -215,6 +130,9 @@ func (s *service) save(ctx context.Context, l row) error {
 	if err != nil || there {
 		return err
 	}
+	if _, err := getLocation(ctx, s.db, l.ID); slipway.CodeOf(err) != slipway.NotFound {
+		return err // it has got another target, and a reading of that is waiting
+	}
 	// Removed while it was read: what was stored meanwhile goes too.
 	_, err = s.Entities.Sync(ctx, l.source(), nil)
 	return err
@@ -236,7 +154,12 @@ func (s *service) removeLocation(ctx context.Context, args removeLocation) error
 	if _, err := s.Entities.Sync(ctx, l.source(), nil); err != nil {
 		return err
 	}
-	return s.db.Write(ctx, func(tx *store.Tx) error { return deleteRow(ctx, tx, l.ID) })
+	return s.db.Write(ctx, func(tx *store.Tx) error {
+		if err := deleteFiles(ctx, tx, l.ID); err != nil {
+			return err
+		}
+		return deleteRow(ctx, tx, l.ID)
+	})
 }
 
 // remove marks a location as going and stores the job that does the rest.

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -35,9 +36,12 @@ func (f fault) String() string {
 	return fmt.Sprintf("document %d, line %d: %s", f.Document, f.Line, f.Message)
 }
 
+// resolver gives what {"$text": "./file"}, $json or $yaml stands for. Its values count against the budget.
+type resolver func(kind, target string, budget *int) (any, error)
+
 // parse reads a catalog file: YAML, or JSON as a part of it, with any number of documents. Documents that are no valid entity are
-// faults. An error means that the file cannot be read at all; it is Invalid.
-func parse(data []byte, kinds map[string]bool) (entities []*slipway.Entity, faults []fault, err error) {
+// faults. An error means that the file cannot be read at all; it is Invalid. Without a resolver placeholders stay as they are.
+func parse(data []byte, kinds map[string]bool, resolve resolver) (entities []*slipway.Entity, faults []fault, err error) {
 	loader, err := yaml.NewLoader(strings.NewReader(string(data)))
 	if err != nil {
 		return nil, nil, slipway.Errorf(slipway.Invalid, "it is no YAML").WithCause(err)
@@ -64,7 +68,7 @@ func parse(data []byte, kinds map[string]bool) (entities []*slipway.Entity, faul
 		if root.Kind == 0 || root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null" {
 			continue // nothing between two separators
 		}
-		e, ref, err := entityOf(root, &budget, kinds)
+		e, ref, err := entityOf(root, &budget, kinds, resolve)
 		if budget <= 0 {
 			return nil, nil, slipway.Errorf(slipway.Invalid, "it has more than %d values, counting what its aliases repeat; split it", maxValues)
 		}
@@ -92,18 +96,38 @@ func oneLine(s string) string {
 }
 
 // entityOf makes an entity of a document. The ref is given as far as it can be told, also with an error.
-func entityOf(root *yaml.Node, budget *int, kinds map[string]bool) (*slipway.Entity, slipway.EntityRef, error) {
+func entityOf(root *yaml.Node, budget *int, kinds map[string]bool, resolve resolver) (*slipway.Entity, slipway.EntityRef, error) {
 	var ref slipway.EntityRef
 	v, err := valueOf(root, 0, budget)
 	if err != nil {
 		return nil, ref, err
 	}
+	if resolve != nil {
+		got, err := substituted(v, budget, resolve)
+		if err != nil {
+			if e, ref, fault := checked(v, kinds); fault == nil {
+				return nil, ref, fmt.Errorf("%s: %w", e.Ref(), err)
+			}
+			return nil, ref, err
+		}
+		v = got
+	}
+	return checked(v, kinds)
+}
+
+// checked makes an entity of a document's values, if it is one.
+func checked(v any, kinds map[string]bool) (*slipway.Entity, slipway.EntityRef, error) {
+	var ref slipway.EntityRef
 	doc, ok := v.(map[string]any)
 	if !ok {
 		return nil, ref, errors.New("it is no map; an entity has apiVersion, kind, metadata and spec")
 	}
 	c := checker{}
+	c.twins(doc, "")
 	e := c.entity(doc)
+	if len(c.faults) == 0 {
+		c.spec(e)
+	}
 	if e.Ref().Validate() == nil {
 		ref = e.Ref().Lower()
 	}
@@ -114,6 +138,65 @@ func entityOf(root *yaml.Node, budget *int, kinds map[string]bool) (*slipway.Ent
 		return nil, ref, errors.New(strings.Join(c.faults, "; "))
 	}
 	return e, ref, nil
+}
+
+// substituted replaces placeholders: maps of nothing but $text, $json or $yaml.
+func substituted(v any, budget *int, resolve resolver) (any, error) {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, target := range v {
+			if key != "$text" && key != "$json" && key != "$yaml" || len(v) > 1 {
+				continue
+			}
+			text, ok := target.(string)
+			if !ok {
+				return nil, fmt.Errorf("%s takes the name of a file", key)
+			}
+			got, err := resolve(key, text, budget)
+			if err != nil {
+				return nil, fmt.Errorf("%s %s: %w", key, clip(text), err)
+			}
+			return got, nil
+		}
+		for _, key := range sortedKeys(v) {
+			got, err := substituted(v[key], budget, resolve)
+			if err != nil {
+				return nil, err
+			}
+			v[key] = got
+		}
+	case []any:
+		for i := range v {
+			got, err := substituted(v[i], budget, resolve)
+			if err != nil {
+				return nil, err
+			}
+			v[i] = got
+		}
+	}
+	return v, nil
+}
+
+// parseValue reads a file of one YAML document as a value.
+func parseValue(data []byte, budget *int) (any, error) {
+	loader, err := yaml.NewLoader(strings.NewReader(string(data)))
+	if err != nil {
+		return nil, errors.New("it is no YAML")
+	}
+	var node yaml.Node
+	if err := loader.Load(&node); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("it is no valid YAML: %s", oneLine(err.Error()))
+	}
+	root := &node
+	if root.Kind == yaml.DocumentNode {
+		if len(root.Content) == 0 {
+			return nil, nil
+		}
+		root = root.Content[0]
+	}
+	return valueOf(root, 0, budget)
 }
 
 // valueOf turns YAML into the values of JSON: maps have text keys, numbers are finite, times are text as written. Every
@@ -235,6 +318,26 @@ type checker struct{ faults []string }
 func (c *checker) faultf(format string, args ...any) {
 	if len(c.faults) < 10 {
 		c.faults = append(c.faults, fmt.Sprintf(format, args...))
+	}
+}
+
+// twins refuses keys that differ only in case: searches could not tell them apart.
+func (c *checker) twins(v any, path string) {
+	switch v := v.(type) {
+	case map[string]any:
+		seen := map[string]string{}
+		for _, key := range sortedKeys(v) {
+			lower := strings.ToLower(key)
+			if other, twice := seen[lower]; twice {
+				c.faultf("the keys %q and %q of %s differ only in case", clip(other), clip(key), cmp.Or(path, "the entity"))
+			}
+			seen[lower] = key
+			c.twins(v[key], strings.TrimPrefix(path+"."+key, "."))
+		}
+	case []any:
+		for _, item := range v {
+			c.twins(item, path)
+		}
 	}
 }
 

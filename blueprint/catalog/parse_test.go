@@ -15,11 +15,11 @@ import (
 
 var allKinds = accepted(DefaultConfig().Kinds)
 
-const head = "apiVersion: backstage.io/v1alpha1\nkind: Component\n"
+const head = "apiVersion: example.com/v1\nkind: Component\n"
 
 func TestAFaultyDocumentLeavesTheOthersAlone(t *testing.T) {
 	t.Parallel()
-	entities, faults, err := parse([]byte("---\n"+head+"metadata: {name: a}\n---\n"+head+"metadata: {title: x}\n---\n---\n"+head+"metadata: {name: b}\nstatus: {}\n---\n- 1\n---\n"+head+"metadata: {name: A}\n---\n"+head+"metadata: {name: z}\n"), allKinds)
+	entities, faults, err := parse([]byte("---\n"+head+"metadata: {name: a}\n---\n"+head+"metadata: {title: x}\n---\n---\n"+head+"metadata: {name: b}\nstatus: {}\n---\n- 1\n---\n"+head+"metadata: {name: A}\n---\n"+head+"metadata: {name: z}\n"), allKinds, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestWhatBackstageRefusesIsRefused(t *testing.T) {
 		"map as key":           {head + "metadata: {name: a}\nspec: {? {b: c} : d}", "a key is a text"},
 		"too deep":             {head + "metadata: {name: a}\nspec: {a: " + strings.Repeat("[", 100) + strings.Repeat("]", 100) + "}", "deeper than 64"},
 	} {
-		entities, faults, err := parse([]byte(tt.text), allKinds)
+		entities, faults, err := parse([]byte(tt.text), allKinds, nil)
 		if err != nil || len(entities) > 0 || len(faults) != 1 || !strings.Contains(faults[0].Message, tt.want) {
 			t.Errorf("%s: got %d entities, faults %v, error %v; want one fault with %q", name, len(entities), faults, err, tt.want)
 		}
@@ -95,7 +95,7 @@ func TestAFileThatGrowsWhileItIsReadIsRefused(t *testing.T) {
 		"bad UTF-8":          "a: \xff\xfe\xff",
 		"many documents":     strings.Repeat("---\na: b\n", maxDocuments+1),
 	} {
-		entities, faults, err := parse([]byte(text), allKinds)
+		entities, faults, err := parse([]byte(text), allKinds, nil)
 		if len(entities) > 0 || err == nil && len(faults) == 0 {
 			t.Errorf("%s: got %d entities, no fault", name, len(entities))
 		}
@@ -123,7 +123,7 @@ spec:
   hex: 0x1F
   text: |
     lines
-`), allKinds)
+`), allKinds, nil)
 	if err != nil || len(faults) > 0 {
 		t.Fatal(err, faults)
 	}
@@ -131,7 +131,7 @@ spec:
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"apiVersion":"backstage.io/v1alpha1","kind":"Component","metadata":{"name":"a","extra":"kept"},"spec":{"1":"number","again":{"x":1,"y":"two"},"base":{"x":1,"y":"two"},"float":1.5,"hex":31,"merged":{"x":1,"y":3},"on":true,"text":"lines\n","time":"2026-11-22","yes":"yes"}}`
+	want := `{"apiVersion":"example.com/v1","kind":"Component","metadata":{"name":"a","extra":"kept"},"spec":{"1":"number","again":{"x":1,"y":"two"},"base":{"x":1,"y":"two"},"float":1.5,"hex":31,"merged":{"x":1,"y":3},"on":true,"text":"lines\n","time":"2026-11-22","yes":"yes"}}`
 	if diff := cmp.Diff(want, string(b)); diff != "" {
 		t.Error(diff)
 	}
@@ -148,7 +148,7 @@ func TestRealCatalogFilesAreRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		entities, faults, err := parse(data, allKinds)
+		entities, faults, err := parse(data, allKinds, nil)
 		if err != nil || len(faults) > 0 || len(entities) == 0 {
 			t.Errorf("%s: %d entities, faults %v, %v", file, len(entities), faults, err)
 		}
@@ -168,7 +168,7 @@ func FuzzParse(f *testing.F) {
 		if len(data) > 1<<16 {
 			return
 		}
-		entities, _, err := parse(data, allKinds)
+		entities, _, err := parse(data, allKinds, nil)
 		if err != nil && !errors.Is(err, slipway.Invalid) {
 			t.Errorf("got %v, want invalid", err)
 		}

@@ -28,28 +28,25 @@ const (
 // row is a stored location.
 type row struct {
 	Place
-	ID           string
-	Origin       string
-	Status       string
-	Error        string
-	Faults       []string
-	ETag         string
-	LastModified string
-	Digest       string
-	Failures     int
-	CreatedAt    store.Time
-	ReadAt       store.Time
-	NextRead     store.Time
+	ID        string
+	Origin    string
+	Status    string
+	Error     string
+	Faults    []string
+	Failures  int
+	CreatedAt store.Time
+	ReadAt    store.Time
+	NextRead  store.Time
 }
 
 // source is the name under which the location's entities are stored.
 func (r row) source() string { return "location:" + r.ID }
 
-const locationColumns = `id, type, target, origin, status, error, faults, etag, last_modified, digest, failures, created_at, read_at, next_read`
+const locationColumns = `id, type, target, origin, status, error, faults, failures, created_at, read_at, next_read`
 
 func scanLocation(scan func(...any) error) (r row, err error) {
 	var faults string
-	err = scan(&r.ID, &r.Type, &r.Target, &r.Origin, &r.Status, &r.Error, &faults, &r.ETag, &r.LastModified, &r.Digest, &r.Failures, &r.CreatedAt, &r.ReadAt, &r.NextRead)
+	err = scan(&r.ID, &r.Type, &r.Target, &r.Origin, &r.Status, &r.Error, &faults, &r.Failures, &r.CreatedAt, &r.ReadAt, &r.NextRead)
 	if err == nil {
 		err = json.Unmarshal([]byte(faults), &r.Faults)
 	}
@@ -94,7 +91,7 @@ func listLocations(ctx context.Context, q store.Querier, where string, args ...a
 	return list, err
 }
 
-// saveReading stores what came of reading a location. False: the location is gone, or is being removed.
+// saveReading stores what came of reading a location. False: the location is gone, or is being removed, or has got another target meanwhile.
 func saveReading(ctx context.Context, tx *store.Tx, r row) (bool, error) {
 	if r.Faults == nil {
 		r.Faults = []string{}
@@ -103,9 +100,9 @@ func saveReading(ctx context.Context, tx *store.Tx, r row) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	n, err := tx.Exec(ctx, `UPDATE catalog_location SET status = $2, error = $3, faults = $4, etag = $5, last_modified = $6, digest = $7, failures = $8, read_at = $9, next_read = $10
-		WHERE id = $1 AND status <> 'removing'`,
-		r.ID, r.Status, r.Error, string(faults), r.ETag, r.LastModified, r.Digest, r.Failures, r.ReadAt, r.NextRead)
+	n, err := tx.Exec(ctx, `UPDATE catalog_location SET status = $2, error = $3, faults = $4, failures = $5, read_at = $6, next_read = $7
+		WHERE id = $1 AND status <> 'removing' AND type = $8 AND target = $9`,
+		r.ID, r.Status, r.Error, string(faults), r.Failures, r.ReadAt, r.NextRead, r.Type, r.Target)
 	return n == 1, err
 }
 
@@ -122,6 +119,12 @@ func markRemoving(ctx context.Context, tx *store.Tx, id string) error {
 
 func deleteRow(ctx context.Context, tx *store.Tx, id string) error {
 	_, err := tx.Exec(ctx, `DELETE FROM catalog_location WHERE id = $1 AND status = 'removing'`, id)
+	return err
+}
+
+// setPlace gives a location another target, which was not read yet.
+func setPlace(ctx context.Context, tx *store.Tx, id string, p Place) error {
+	_, err := tx.Exec(ctx, `UPDATE catalog_location SET type = $2, target = $3, status = 'processing', error = '', faults = '[]', failures = 0 WHERE id = $1`, id, p.Type, p.Target)
 	return err
 }
 

@@ -1,0 +1,399 @@
+package catalog
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/fetch"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// The bounds of one location: its target with all that Location entities and placeholders lead to.
+const (
+	maxFiles      = 10_000
+	maxReferences = 1_000 // files that $text, $json and $yaml take in
+)
+
+// reading is one pass over a location: its target, then the files that Location entities name, each once. Every file is stored when it
+// was read; what no file brings any more is known only at the end.
+type reading struct {
+	*service
+	location   row
+	last       map[Place]file    // as of the pass before
+	seen       map[string]Place  // the file that brings an entity
+	faults     map[string]string // the faults of entities that are kept, by ref
+	files      []file
+	references int
+}
+
+// content is what a place holds.
+type content struct {
+	data         []byte
+	unchanged    bool // since the last reading, which left no fault
+	etag         string
+	lastModified string
+	digest       string
+}
+
+// readTree reads a location and stores what changed. first is what its target holds, if that was read just now. An error means that the
+// pass did not come to its end; what is wrong with files is stored.
+func (s *service) readTree(ctx context.Context, l row, first *content) error {
+	l.Status = processing
+	r := &reading{service: s, location: l, last: map[Place]file{}, seen: map[string]Place{}, faults: map[string]string{}}
+	old, err := filesOf(ctx, s.db, l.ID)
+	if err != nil {
+		return err
+	}
+	for _, f := range old {
+		r.last[f.Place] = f
+	}
+	queue := []target{{Place: l.Place}}
+	visited := map[Place]bool{}
+	var tooMany bool
+	for len(queue) > 0 {
+		t := queue[0]
+		queue = queue[1:]
+		if visited[t.Place] {
+			continue // named twice, or a circle
+		}
+		visited[t.Place] = true
+		if len(r.files) == maxFiles {
+			tooMany = true
+			break
+		}
+		if hasWildcard(t.Place) {
+			matches, f := r.expand(t)
+			queue = append(queue, matches...)
+			if f.Error != "" {
+				r.files = append(r.files, f)
+			}
+			continue
+		}
+		f, err := r.file(ctx, t, first)
+		if err != nil {
+			return err
+		}
+		first = nil
+		r.files = append(r.files, f)
+		queue = append(queue, f.Targets...)
+	}
+	return r.finish(ctx, tooMany)
+}
+
+func hasWildcard(p Place) bool { return p.Type == "file" && strings.ContainsAny(p.Target, "*?[") }
+
+// expand gives the files that a pattern fits now.
+func (r *reading) expand(t target) ([]target, file) {
+	f := file{Place: t.Place, Parent: t.Parent, ReadAt: store.At(r.Now())}
+	matches, err := r.Fetch.Glob(t.Target)
+	if err != nil {
+		f.Error = reason(err)
+	} else if len(matches) == 0 && !t.Optional {
+		f.Error = "no file fits this pattern"
+	}
+	var targets []target
+	for _, m := range matches {
+		targets = append(targets, target{Place: Place{"file", m}, Parent: t.Parent})
+	}
+	return targets, f
+}
+
+// file reads one file and stores its entities.
+func (r *reading) file(ctx context.Context, t target, c *content) (file, error) {
+	last := r.last[t.Place]
+	f := file{Place: t.Place, Parent: t.Parent, ReadAt: store.At(r.Now())}
+	if c == nil {
+		got, err := r.fetchContent(ctx, t.Place, &last)
+		if err != nil {
+			return r.unread(ctx, t, f, last, err)
+		}
+		c = &got
+	}
+	if c.unchanged {
+		last.ReadAt, last.Parent = f.ReadAt, t.Parent
+		for _, ref := range last.Refs {
+			r.claim(ref, t.Place)
+		}
+		return last, nil
+	}
+	before := r.references
+	entities, faults, err := parse(c.data, r.kinds, r.resolve(ctx, t.Place))
+	if err != nil {
+		return r.unread(ctx, t, f, last, err)
+	}
+	if len(entities)+len(faults) == 0 {
+		return r.unread(ctx, t, f, last, slipway.Errorf(slipway.Invalid, "it is empty"))
+	}
+	var mine []*slipway.Entity
+	for _, e := range entities {
+		ref := e.Ref().String()
+		if owner, ok := r.claim(ref, t.Place); !ok {
+			f.Faults = append(f.Faults, fmt.Sprintf("%s stands in %s already", ref, clip(owner.Target)))
+			continue
+		}
+		f.Refs = append(f.Refs, ref)
+		f.Targets = append(f.Targets, targetsOf(e, t.Place, &f.Faults)...)
+		mine = append(mine, e)
+	}
+	for _, fault := range faults {
+		f.Faults = append(f.Faults, fault.String())
+		if ref := fault.Ref.String(); fault.Ref.Name != "" {
+			if _, ok := r.claim(ref, t.Place); ok && !slices.Contains(f.Refs, ref) {
+				f.Refs, r.faults[ref] = append(f.Refs, ref), fault.Message // its last good version stays
+			}
+		}
+	}
+	t.Place.mark(mine, r.location.Place)
+	result, err := r.Entities.PutAll(ctx, r.location.source(), mine)
+	if err != nil {
+		return f, err
+	}
+	for _, c := range result.Conflicts {
+		f.Faults = append(f.Faults, fmt.Sprintf("%s is brought by %s already; remove it here or there", c.Ref, r.describeSource(ctx, c.Source)))
+	}
+	if len(f.Faults) > 100 {
+		f.Faults = append(f.Faults[:100], "…")
+	}
+	if len(f.Faults) == 0 && r.references == before { // else it may change without this file
+		f.ETag, f.LastModified, f.Digest = c.etag, c.lastModified, c.digest
+	}
+	return f, nil
+}
+
+// claim gives an entity to the first file of the pass that brings it.
+func (r *reading) claim(ref string, p Place) (Place, bool) {
+	if owner, there := r.seen[ref]; there && owner != p {
+		return owner, false
+	}
+	r.seen[ref] = p
+	return p, true
+}
+
+// unread notes why a file could not be read. What it brought stays, and so do the files that it named.
+func (r *reading) unread(ctx context.Context, t target, f, last file, cause error) (file, error) {
+	if ctx.Err() != nil {
+		return f, ctx.Err()
+	}
+	for _, ref := range last.Refs {
+		if _, ok := r.claim(ref, t.Place); ok {
+			f.Refs = append(f.Refs, ref)
+		}
+	}
+	f.Targets = last.Targets
+	if t.Optional && slipway.CodeOf(cause) == slipway.NotFound {
+		f.Refs, f.Targets = nil, nil
+		return f, nil
+	}
+	f.Error = reason(cause)
+	if t.Place == r.location.Place {
+		r.couldNotRead(&r.location, cause)
+	}
+	return f, nil
+}
+
+// finish takes away what no file brings any more and stores how the location stands.
+func (r *reading) finish(ctx context.Context, tooMany bool) error {
+	l := r.location
+	stored, err := r.Entities.BySource(ctx, l.source())
+	if err != nil {
+		return err
+	}
+	gone := slices.DeleteFunc(stored, func(ref slipway.EntityRef) bool { _, kept := r.seen[ref.String()]; return kept })
+	if tooMany {
+		gone = nil
+	}
+	if _, err := r.Entities.Orphan(ctx, l.source(), gone); err != nil {
+		return err
+	}
+	if r.config.Orphans == 0 {
+		if err := r.removeOrphans(ctx, removeOrphans{}); err != nil {
+			return err
+		}
+	}
+	if err := r.Entities.SetFaults(ctx, l.source(), r.faults); err != nil {
+		return err
+	}
+	for _, f := range r.files {
+		delete(r.last, f.Place)
+	}
+	var old []Place
+	for p := range r.last {
+		old = append(old, p)
+	}
+	if err := saveFiles(ctx, r.db, l.ID, r.files, old); err != nil {
+		return err
+	}
+	l.Faults = nil
+	for _, f := range r.files {
+		if f.Place == l.Place {
+			l.Faults = append(l.Faults, f.Faults...)
+			continue
+		}
+		if f.Error != "" {
+			l.Faults = append(l.Faults, f.Target+": "+f.Error)
+		}
+		for _, text := range f.Faults {
+			l.Faults = append(l.Faults, f.Target+": "+text)
+		}
+	}
+	if tooMany {
+		l.Faults = append(l.Faults, fmt.Sprintf("it leads to more than %d files; register some of them on their own", maxFiles))
+	}
+	if len(l.Faults) > 100 {
+		l.Faults = append(l.Faults[:100], "…")
+	}
+	if l.Status == failed {
+		return r.save(ctx, l)
+	}
+	if l.Status, l.Error, l.Failures = ready, "", 0; len(l.Faults) > 0 {
+		l.Status = faulty
+	}
+	l.ReadAt = store.At(r.Now())
+	l.NextRead = store.At(r.Now().Add(jitter(r.config.Refresh.Std())))
+	return r.save(ctx, l)
+}
+
+// fetchContent reads a place. It asks only for what is new when the last reading, if any, left no fault: a fault may have gone
+// without a change of the file, such as an entity that another location gave up.
+func (s *service) fetchContent(ctx context.Context, p Place, last *file) (content, error) {
+	var c content
+	clean := last != nil && last.Digest != ""
+	if p.Type == "file" {
+		data, err := s.Fetch.ReadFile(p.Target, 0)
+		if err != nil {
+			return c, err
+		}
+		c.data = data
+	} else {
+		var o fetch.Options
+		if clean {
+			o.ETag, o.LastModified = last.ETag, last.LastModified
+		}
+		r, err := s.Fetch.Get(ctx, document(p.Target), o)
+		if err != nil {
+			return c, err
+		}
+		c.data, c.etag, c.lastModified = r.Body, r.ETag, r.LastModified
+		if r.NotModified {
+			return content{unchanged: true}, nil
+		}
+	}
+	sum := sha256.Sum256(c.data)
+	c.digest = hex.EncodeToString(sum[:])
+	c.unchanged = clean && c.digest == last.Digest
+	return c, nil
+}
+
+// resolve reads what placeholders of a file name. Each is read in full: a file that has some is never taken for unchanged.
+func (r *reading) resolve(ctx context.Context, base Place) resolver {
+	return func(kind, target string, budget *int) (any, error) {
+		if r.references++; r.references > maxReferences {
+			return nil, fmt.Errorf("the location takes in more than %d files", maxReferences)
+		}
+		return r.substitute(ctx, base, kind, target, budget)
+	}
+}
+
+// substitute reads a file and gives what a placeholder stands for.
+func (s *service) substitute(ctx context.Context, base Place, kind, target string, budget *int) (any, error) {
+	p, err := base.at(base.Type, target)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.fetchContent(ctx, p, nil)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, errors.New(reason(err))
+	}
+	switch kind {
+	case "$text":
+		return strings.ToValidUTF8(string(c.data), "\uFFFD"), nil
+	case "$json":
+		var v any
+		if err := json.Unmarshal(c.data, &v); err != nil {
+			return nil, fmt.Errorf("%s is no JSON", clip(target))
+		}
+		return v, nil
+	}
+	return parseValue(c.data, budget)
+}
+
+// targetsOf lists the files that a Location entity names. A target is relative to the file in which it stands.
+func targetsOf(e *slipway.Entity, base Place, faults *[]string) []target {
+	if !strings.EqualFold(e.Kind, "Location") {
+		return nil
+	}
+	kind := e.SpecString("type")
+	if kind == "" {
+		kind = base.Type
+	}
+	var list []target
+	for _, text := range append(texts(e.Spec["target"]), texts(e.Spec["targets"])...) {
+		p, err := base.at(kind, text)
+		if err != nil {
+			*faults = append(*faults, fmt.Sprintf("%s: %s", e.Ref(), reason(err)))
+			continue
+		}
+		list = append(list, target{Place: p, Parent: e.Ref().String(), Optional: e.SpecString("presence") == "optional"})
+	}
+	return list
+}
+
+func texts(v any) []string {
+	switch v := v.(type) {
+	case string:
+		return []string{v}
+	case []any:
+		var list []string
+		for _, item := range v {
+			if s, ok := item.(string); ok {
+				list = append(list, s)
+			}
+		}
+		return list
+	}
+	return nil
+}
+
+// at is the place that a target in a file means: an address, a path, or relative to the file. What is read over the network never
+// leads to files of the server.
+func (p Place) at(kind, target string) (Place, error) {
+	if strings.Contains(target, "://") {
+		kind = "url"
+	}
+	if kind == "file" && p.Type != "file" {
+		return Place{}, slipway.Errorf(slipway.Invalid, "target %s: an address cannot bring files of the server; write an address", clip(target))
+	}
+	to := Place{kind, target}
+	switch {
+	case kind == "file" && !filepath.IsAbs(target):
+		to.Target = filepath.Join(filepath.Dir(p.Target), filepath.FromSlash(target))
+	case kind == "url" && p.Type == "file" && !strings.Contains(target, "://"):
+		to = Place{"file", filepath.Join(filepath.Dir(p.Target), filepath.FromSlash(target))}
+	case kind == "url" && p.Type == "url":
+		base, err := url.Parse(p.Target)
+		if err != nil {
+			return Place{}, slipway.Errorf(slipway.Invalid, "target %s: it is relative to no address", clip(target))
+		}
+		u, err := base.Parse(target)
+		if err != nil {
+			return Place{}, slipway.Errorf(slipway.Invalid, "target %s is no address", clip(target))
+		}
+		to.Target = u.String()
+	}
+	if err := to.check(); err != nil {
+		return Place{}, slipway.Errorf(slipway.Invalid, "target %s: %s", clip(target), err.Error())
+	}
+	return to, nil
+}
