@@ -24,6 +24,7 @@ import (
 	"github.com/slipway-platform/slipway/fetch"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/resource"
 	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
 	"github.com/slipway-platform/slipway/task"
@@ -179,10 +180,16 @@ type Page struct {
 	Text  string
 }
 
-// ResourceKind declares a kind of the Data API. Only the declaration exists yet.
+// ResourceKind declares a kind of documents of the Data API, or adds types to one that another blueprint declares. Make it with Resource.
 type ResourceKind struct {
-	Name string `json:"name"`
-	Text string `json:"text"`
+	Kind resource.Kind // as far as it is known before any service exists
+	Bind func(service any) resource.Kind
+}
+
+// Resource declares a kind of documents. complete, a method of the service, fills in what needs the service: functions, and types that only the
+// installation knows.
+func Resource[S any](kind resource.Kind, complete func(S, resource.Kind) resource.Kind) ResourceKind {
+	return ResourceKind{Kind: kind, Bind: func(service any) resource.Kind { return complete(service.(S), kind) }}
 }
 
 // Host is what a blueprint gets of the installation. All of it is safe for concurrent use.
@@ -214,6 +221,18 @@ type Host struct {
 	Kinds func() []provider.Kind
 	// Permissions lists what all enabled blueprints declare.
 	Permissions func() []auth.Permission
+	// Resources lists the kinds of documents of all enabled blueprints; complete when Start is called.
+	Resources func() []resource.Kind
+	// Folders hold documents that are applied at start.
+	Folders []string
+	// OpenProvider opens a provider of a raw config, in which texts stand as they are. What it opened is closed by whoever asked.
+	OpenProvider func(ctx context.Context, name, kind string, config json.RawMessage) (*provider.Provider, error)
+}
+
+// Starter is a service that has something to do once all services are open and the configured providers are, before anything listens. An error
+// refuses the start.
+type Starter interface {
+	Start(ctx context.Context) error
 }
 
 // Retention says how long things are kept. Every table that grows follows one of these.
@@ -261,3 +280,16 @@ func WithWarnings(ctx context.Context) (context.Context, *[]string) {
 }
 
 type warningsKey struct{}
+
+// RequestID is the id of the request that the context belongs to, as in the server's log; "" outside of one.
+func RequestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestKey{}).(string)
+	return id
+}
+
+// WithRequestID puts the id there. The server does it once per request.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestKey{}, id)
+}
+
+type requestKey struct{}

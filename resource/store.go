@@ -1,0 +1,590 @@
+package resource
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"embed"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/secret"
+	"github.com/slipway-platform/slipway/store"
+)
+
+//go:embed migrations
+var files embed.FS
+
+// Migrations is the schema of a Store. It needs that of store.Revisions.
+var Migrations = store.Migrations{Owner: "resource", FS: func() fs.FS {
+	sub, err := fs.Sub(files, "migrations")
+	if err != nil {
+		panic(err)
+	}
+	return sub
+}()}
+
+// Store keeps documents. Safe for concurrent use.
+type Store struct {
+	db    *store.DB
+	rev   *store.Revisions
+	keys  *secret.Keyring
+	now   func() time.Time
+	kinds []Kind
+}
+
+// Open makes a Store of some kinds; what does not fit together is refused, all of it. A database whose secrets none of the keys opens is
+// refused too: whoever lost the key file must know before anything is written with another one.
+func Open(ctx context.Context, db *store.DB, rev *store.Revisions, keys *secret.Keyring, now func() time.Time, kinds ...Kind) (*Store, error) {
+	joined, err := Join(kinds...)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{db: db, rev: rev, keys: keys, now: now, kinds: joined}
+	return s, s.checkKeys(ctx)
+}
+
+// Revision is the name in store.Revisions that is bumped whenever a document of the kind changes.
+func Revision(kind string) string { return "resource." + kind }
+
+// allRevision is bumped first in every change: its row is the lock behind which changes follow one another.
+const allRevision = "resource"
+
+// Kinds lists the kinds, by name.
+func (s *Store) Kinds() []Kind { return slices.Clone(s.kinds) }
+
+// Kind finds a kind. NotFound names those that there are.
+func (s *Store) Kind(name string) (Kind, error) {
+	k, err := s.kind(name)
+	if err != nil {
+		return Kind{}, err
+	}
+	return *k, nil
+}
+
+func (s *Store) kind(name string) (*Kind, error) {
+	if i := slices.IndexFunc(s.kinds, func(k Kind) bool { return k.Name == name }); i >= 0 {
+		return &s.kinds[i], nil
+	}
+	return nil, slipway.Errorf(slipway.NotFound, "there is no kind %q; there are %s", clip(name), strings.Join(s.names(), ", "))
+}
+
+func (s *Store) names() (names []string) {
+	for _, k := range s.kinds {
+		names = append(names, k.Name)
+	}
+	return names
+}
+
+// row is a stored document.
+type row struct {
+	kind, id, typ string
+	typeVersion   int
+	doc, labels   []byte
+	sealed        string
+	version       int64
+}
+
+const rowColumns = `kind, id, type, type_version, doc, labels, sealed, version`
+
+func scanRow(scan func(...any) error) (*row, error) {
+	var r row
+	var doc, labels string
+	err := scan(&r.kind, &r.id, &r.typ, &r.typeVersion, &doc, &labels, &r.sealed, &r.version)
+	r.doc, r.labels = []byte(doc), []byte(labels)
+	return &r, err
+}
+
+func queryRows(ctx context.Context, q store.Querier, where string, args ...any) (all []*row, err error) {
+	rows, err := q.QueryContext(ctx, `SELECT `+rowColumns+` FROM resource WHERE `+where, args...)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	return all, store.Each(rows, func(rows *sql.Rows) error {
+		r, err := scanRow(rows.Scan)
+		all = append(all, r)
+		return err
+	})
+}
+
+// Document is a document as readers see it.
+type Document struct {
+	Kind, ID, Type string
+	JSON           json.RawMessage
+	Version        int64 // grows with every change; 0 for one that is kept elsewhere
+}
+
+// Ref names the document.
+func (d Document) Ref() Ref { return Ref{Kind: d.Kind, ID: d.ID} }
+
+// Get reads a document. Errors: Forbidden, NotFound.
+func (s *Store) Get(ctx context.Context, kind, id string) (Document, error) {
+	k, err := s.readable(ctx, kind)
+	if err != nil {
+		return Document{}, err
+	}
+	if k.Source != nil {
+		f, err := k.Source.Get(ctx, id)
+		return Document{k.Name, f.ID, f.Type, f.Document, 0}, err
+	}
+	r, err := scanRow(s.db.QueryRowContext(ctx, `SELECT `+rowColumns+` FROM resource WHERE kind = $1 AND id = $2`, kind, id).Scan)
+	if err = store.Err(err); err != nil {
+		if f, ok := k.fixed(id); ok {
+			return Document{k.Name, f.ID, f.Type, f.Document, 0}, nil
+		}
+		if slipway.CodeOf(err) == slipway.NotFound {
+			err = slipway.Errorf(slipway.NotFound, "there is no %s/%s; GET /data/%s lists them", kind, clip(id), kind)
+		}
+		return Document{}, err
+	}
+	shown, err := k.show(r)
+	return Document{kind, id, r.typ, shown, r.version}, err
+}
+
+func (k *Kind) fixed(id string) (Fixed, bool) {
+	if k.Fixed == nil {
+		return Fixed{}, false
+	}
+	list := k.Fixed()
+	i := slices.IndexFunc(list, func(f Fixed) bool { return f.ID == id })
+	if i < 0 {
+		return Fixed{}, false
+	}
+	return list[i], true
+}
+
+func (s *Store) readable(ctx context.Context, kind string) (*Kind, error) {
+	k, err := s.kind(kind)
+	if err != nil {
+		return nil, err
+	}
+	return k, auth.Require(ctx, k.Permissions.Read, auth.Object{})
+}
+
+// Revealed is a document with its secrets. Nothing of it may be shown.
+type Revealed struct {
+	Document
+	Secrets []string // the values alone, to be kept out of logs
+	Err     error    // why this one cannot be read
+}
+
+// Reveal gives a document with its secrets, for those parts of Slipway that use them. It asks for no permission.
+func (s *Store) Reveal(ctx context.Context, kind, id string) (Revealed, error) {
+	all, err := s.RevealAll(ctx, kind, id)
+	if err == nil && len(all) == 0 {
+		err = slipway.Errorf(slipway.NotFound, "there is no %s/%s", kind, clip(id))
+	}
+	if err != nil {
+		return Revealed{}, err
+	}
+	return all[0], all[0].Err
+}
+
+// RevealAll is Reveal for all documents of a kind, or only that with the id, in the order of ids. One that cannot be read says so and hinders no other.
+func (s *Store) RevealAll(ctx context.Context, kind, id string) ([]Revealed, error) {
+	k, err := s.kind(kind)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := queryRows(ctx, s.db, `kind = $1 AND ($2 = '' OR id = $2) ORDER BY id`, kind, id)
+	if err != nil {
+		return nil, err
+	}
+	var all []Revealed
+	for _, r := range rows {
+		one := Revealed{Document: Document{kind, r.id, r.typ, nil, r.version}}
+		one.JSON, one.Secrets, one.Err = s.reveal(k, r)
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+func (s *Store) reveal(k *Kind, r *row) (json.RawMessage, []string, error) {
+	shown, err := k.show(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	o, err := parse(shown)
+	if err != nil {
+		return nil, nil, err
+	}
+	secrets, err := s.open(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	var values []string
+	for at, text := range secrets {
+		o.put(strings.Split(at, "."), quote(text))
+		values = append(values, text)
+	}
+	return o.bytes(), values, nil
+}
+
+// place is what a document's secrets are bound to: copied to another row, they do not open.
+func place(kind, id string) []string { return []string{"resource", "sealed", kind, id} }
+
+func (s *Store) open(r *row) (map[string]string, error) {
+	if r == nil || r.sealed == "" {
+		return nil, nil
+	}
+	raw, err := s.keys.Open(r.sealed, place(r.kind, r.id)...)
+	if err != nil {
+		return nil, fmt.Errorf("the secrets of %s/%s: %w", r.kind, r.id, err)
+	}
+	var secrets map[string]string
+	return secrets, json.Unmarshal(raw, &secrets)
+}
+
+func (s *Store) seal(kind, id string, secrets map[string]string) (sealed, key string, err error) {
+	if len(secrets) == 0 {
+		return "", "", nil
+	}
+	raw, err := json.Marshal(secrets)
+	if err != nil {
+		return "", "", err
+	}
+	sealed, err = s.keys.Seal(raw, place(kind, id)...)
+	return sealed, keyOf(sealed), err
+}
+
+// keyOf is the id of the key that sealed a value.
+func keyOf(sealed string) string {
+	parts := strings.SplitN(sealed, ".", 3)
+	if len(parts) < 3 {
+		return ""
+	}
+	return parts[1]
+}
+
+// checkKeys opens one value of each key that the database names.
+func (s *Store) checkKeys(ctx context.Context) error {
+	rows, err := s.db.QueryContext(ctx, `SELECT DISTINCT key_id FROM resource WHERE key_id <> ''`)
+	if err != nil {
+		return store.Err(err)
+	}
+	var ids []string
+	if err := store.Each(rows, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	}); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		one, err := queryRows(ctx, s.db, `key_id = $1 ORDER BY kind, id LIMIT 1`, id)
+		if err != nil || len(one) == 0 {
+			return err
+		}
+		if _, err := s.open(one[0]); err != nil {
+			return fmt.Errorf("stored secrets cannot be read any more; put the key file back that sealed them, nothing was changed: %w", err)
+		}
+	}
+	return nil
+}
+
+// Query says which documents to list.
+type Query struct {
+	Kind   string
+	Filter []string // key=value, all of which must hold; keys are fields, such as type or labels.team, values are compared as text
+	Fields []string // only these fields, beside id and type; none: all
+	Cursor string
+	Limit  int
+}
+
+// Page is a page of documents, in the order of ids.
+type Page struct {
+	Documents []Document
+	Next      string // cursor of the next page, "" at the end
+}
+
+const (
+	cursorPurpose = "resource cursor"
+	signatureSize = 20 // of secret.Keyring.MAC
+	chunk         = 200
+)
+
+// List reads a page. Errors: Forbidden, NotFound for the kind, Invalid for filter or cursor.
+func (s *Store) List(ctx context.Context, q Query) (Page, error) {
+	k, err := s.readable(ctx, q.Kind)
+	if err != nil {
+		return Page{}, err
+	}
+	keep, err := filter(q.Filter)
+	if err != nil {
+		return Page{}, err
+	}
+	after, err := s.readCursor(q)
+	if err != nil {
+		return Page{}, err
+	}
+	page := Page{Documents: []Document{}}
+	for {
+		n := q.Limit + 1 - len(page.Documents)
+		if keep != nil {
+			n = chunk
+		}
+		found, err := s.after(ctx, k, after, n)
+		if err != nil {
+			return Page{}, err
+		}
+		for _, d := range found {
+			if keep != nil && !keep(d.JSON) {
+				continue
+			}
+			if len(page.Documents) == q.Limit {
+				page.Next = s.writeCursor(q, page.Documents[q.Limit-1].ID)
+				return page, nil
+			}
+			if d.JSON, err = project(d.JSON, q.Fields); err != nil {
+				return Page{}, err
+			}
+			page.Documents = append(page.Documents, d)
+		}
+		if len(found) < n {
+			return page, nil
+		}
+		after = found[len(found)-1].ID
+	}
+}
+
+// after gives up to n documents after an id.
+func (s *Store) after(ctx context.Context, k *Kind, after string, n int) ([]Document, error) {
+	var docs []Document
+	var others []Fixed
+	if k.Source != nil {
+		var err error
+		if others, err = k.Source.List(ctx, after, n); err != nil {
+			return nil, err
+		}
+	} else {
+		rows, err := queryRows(ctx, s.db, `kind = $1 AND id > $2 ORDER BY id LIMIT $3`, k.Name, after, n)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			shown, err := k.show(r)
+			if err != nil { // one that this build does not know must not hide the rest
+				shown = encode(map[string]string{"id": r.id, "type": r.typ})
+			}
+			docs = append(docs, Document{k.Name, r.id, r.typ, shown, r.version})
+		}
+		if k.Fixed != nil {
+			others = k.Fixed()
+		}
+	}
+	for _, f := range others {
+		if f.ID > after {
+			docs = append(docs, Document{k.Name, f.ID, f.Type, f.Document, 0})
+		}
+	}
+	slices.SortFunc(docs, func(a, b Document) int { return strings.Compare(a.ID, b.ID) })
+	return docs[:min(n, len(docs))], nil
+}
+
+// filter makes a condition of "key=value" texts; nil without any.
+func filter(conditions []string) (func(json.RawMessage) bool, error) {
+	if len(conditions) == 0 {
+		return nil, nil
+	}
+	type condition struct {
+		path  []string
+		value string
+	}
+	var all []condition
+	for _, c := range conditions {
+		key, value, ok := strings.Cut(c, "=")
+		if !ok || key == "" {
+			return nil, slipway.Errorf(slipway.Invalid, "a filter is key=value, such as type=secretText or labels.team=web").
+				WithDetails(slipway.Detail{Field: "filter", Code: slipway.Invalid, Message: "must be key=value"})
+		}
+		path := strings.Split(key, ".")
+		if path[0] == "labels" && len(path) > 1 {
+			path = []string{"labels", strings.TrimPrefix(key, "labels.")}
+		}
+		all = append(all, condition{path, value})
+	}
+	return func(raw json.RawMessage) bool {
+		o, err := parse(raw)
+		return err == nil && !slices.ContainsFunc(all, func(c condition) bool {
+			found := o.at(c.path)
+			var text string
+			if json.Unmarshal(found, &text) != nil {
+				text = string(found)
+			}
+			return found == nil || text != c.value
+		})
+	}, nil
+}
+
+// project keeps some fields of a document.
+func project(raw json.RawMessage, fields []string) (json.RawMessage, error) {
+	if len(fields) == 0 {
+		return raw, nil
+	}
+	o, err := parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range slices.Clone(o.keys) {
+		if key != "id" && key != "type" && !slices.Contains(fields, key) {
+			o.delete(key)
+		}
+	}
+	return o.bytes(), nil
+}
+
+// cursor is where a page ended, and the query that it belongs to.
+type cursor struct {
+	Version int    `json:"v"`
+	Query   string `json:"q"`
+	After   string `json:"k"`
+}
+
+func (q Query) hash() string {
+	sum := sha256.Sum256(encode([]any{q.Kind, q.Filter, q.Fields}))
+	return base64.RawURLEncoding.EncodeToString(sum[:12])
+}
+
+func (s *Store) writeCursor(q Query, after string) string {
+	raw := encode(cursor{1, q.hash(), after})
+	return base64.RawURLEncoding.EncodeToString(append(s.keys.MAC(cursorPurpose, raw), raw...))
+}
+
+func (s *Store) readCursor(q Query) (string, error) {
+	if q.Cursor == "" {
+		return "", nil
+	}
+	all, err := base64.RawURLEncoding.DecodeString(q.Cursor)
+	var c cursor
+	if err != nil || len(all) < signatureSize || !s.keys.Verify(cursorPurpose, all[signatureSize:], all[:signatureSize]) ||
+		json.Unmarshal(all[signatureSize:], &c) != nil || c.Version != 1 || c.Query != q.hash() {
+		return "", slipway.Errorf(slipway.Invalid, "the cursor does not belong to this list; begin again without it").
+			WithDetails(slipway.Detail{Field: "cursor", Code: slipway.Invalid, Message: "pass pageInfo.nextCursor of the page before, unchanged, with the same parameters"})
+	}
+	return c.After, nil
+}
+
+// Tag is the ETag of a version; "" for what is kept elsewhere.
+func Tag(version int64) string {
+	if version == 0 {
+		return ""
+	}
+	return strconv.Quote(strconv.FormatInt(version, 36))
+}
+
+// Record is one recorded change.
+type Record struct {
+	ID        int64           `json:"id" doc:"Number of the record; later ones have higher numbers"`
+	At        time.Time       `json:"at" doc:"When it was made"`
+	Caller    string          `json:"caller" doc:"Who made it" example:"user:default/jane"`
+	TokenID   string          `json:"tokenId,omitempty" doc:"Id of the token that was shown"`
+	RequestID string          `json:"requestId,omitempty" doc:"Id of the request, as in the server's log"`
+	Action    string          `json:"action" enum:"create,update,delete" doc:"What was done"`
+	Kind      string          `json:"kind" doc:"Kind of the document"`
+	Object    string          `json:"object" doc:"Id of the document"`
+	Before    json.RawMessage `json:"before,omitempty" doc:"The document before, without secrets"`
+	After     json.RawMessage `json:"after,omitempty" doc:"The document after, without secrets"`
+}
+
+// History lists recorded changes, newest first, those before a record's number (0: from the newest), of one kind and object or of all ("").
+func (s *Store) History(ctx context.Context, kind, object string, before int64, limit int) ([]Record, error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT id, at, subject, token_id, request_id, action, kind, object, shown_before, shown FROM resource_audit
+		WHERE ($1 = '' OR kind = $1) AND ($2 = '' OR object = $2) AND ($3 = 0 OR id < $3) ORDER BY id DESC LIMIT $4`, kind, object, before, limit)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	all := []Record{}
+	return all, store.Each(rows, func(rows *sql.Rows) error {
+		var r Record
+		var at store.Time
+		var was, is string
+		if err := rows.Scan(&r.ID, &at, &r.Caller, &r.TokenID, &r.RequestID, &r.Action, &r.Kind, &r.Object, &was, &is); err != nil {
+			return err
+		}
+		r.At = at.Time
+		if was != "" {
+			r.Before = json.RawMessage(was)
+		}
+		if is != "" {
+			r.After = json.RawMessage(is)
+		}
+		all = append(all, r)
+		return nil
+	})
+}
+
+// Prune deletes records of changes older than a time, and what calls that died left staged, in small transactions.
+func (s *Store) Prune(ctx context.Context, before time.Time) error {
+	for _, d := range []struct {
+		query string
+		below time.Time
+	}{
+		{`DELETE FROM resource_audit WHERE id IN (SELECT id FROM resource_audit WHERE at < $1 ORDER BY at LIMIT 500)`, before},
+		{`DELETE FROM resource_stage WHERE (batch, kind, id) IN (SELECT batch, kind, id FROM resource_stage WHERE staged_at < $1 LIMIT 500)`, s.now().Add(-time.Hour)},
+	} {
+		for {
+			var n int64
+			err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
+				n, err = tx.Exec(ctx, d.query, store.At(d.below))
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if n < 500 {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// Rekey seals anew, with the newest key, what older keys sealed: up to limit documents, each in the place where it is, while reads and writes go on. It gives
+// how many it did; 0 means that none is left. Killed half-way it goes on where it was.
+func (s *Store) Rekey(ctx context.Context, limit int) (int, error) {
+	newest := s.keys.KeyIDs()[0]
+	rows, err := queryRows(ctx, s.db, `key_id <> '' AND key_id <> $1 ORDER BY key_id, kind, id LIMIT $2`, newest, limit)
+	if err != nil || len(rows) == 0 {
+		return 0, err
+	}
+	type resealed struct{ kind, id, old, sealed string }
+	var list []resealed
+	for _, r := range rows {
+		secrets, err := s.open(r)
+		if err != nil {
+			return 0, err
+		}
+		sealed, _, err := s.seal(r.kind, r.id, secrets)
+		if err != nil {
+			return 0, err
+		}
+		list = append(list, resealed{r.kind, r.id, r.sealed, sealed})
+	}
+	n := 0
+	for part := range slices.Chunk(list, chunk) {
+		err := s.db.Write(ctx, func(tx *store.Tx) error {
+			for _, r := range part {
+				// What was written meanwhile has another sealed value, and the newest key already.
+				if _, err := tx.Exec(ctx, `UPDATE resource SET sealed = $1, key_id = $2 WHERE kind = $3 AND id = $4 AND sealed = $5`,
+					r.sealed, keyOf(r.sealed), r.kind, r.id, r.old); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return n, err
+		}
+		n += len(part)
+	}
+	return n, nil
+}
