@@ -39,9 +39,9 @@ type place struct {
 func (p place) path() string { return filepath.Join(p.root, p.rel) }
 
 // root finds the file root that a path lies in, after all links. Outside of the roots it tells nobody
-// whether a file exists.
-func (f *Fetcher) root(path string) (place, error) {
-	outside := slipway.Errorf(slipway.Invalid, "%s lies in none of the folders that may be read: an operator can add its folder to fetch.fileRoots", show(path))
+// whether a file exists. name is what errors call the path: what was asked for.
+func (f *Fetcher) root(path, name string) (place, error) {
+	outside := slipway.Errorf(slipway.Invalid, "%s lies in none of the folders that may be read: an operator can add its folder to fetch.fileRoots", show(name))
 	abs, err := filepath.Abs(path)
 	if err != nil || strings.ContainsRune(path, 0) {
 		return place{}, outside.WithCause(err)
@@ -60,7 +60,7 @@ func (f *Fetcher) root(path string) (place, error) {
 		}
 		for _, r := range []string{root, realRoot} {
 			if rel, err := filepath.Rel(r, abs); err == nil && filepath.IsLocal(rel) && errors.Is(evalErr, fs.ErrNotExist) {
-				return place{}, slipway.Errorf(slipway.NotFound, "there is no file %s", show(path)).WithCause(evalErr)
+				return place{}, slipway.Errorf(slipway.NotFound, "there is no file %s", show(name)).WithCause(evalErr)
 			}
 		}
 	}
@@ -77,7 +77,7 @@ func (f *Fetcher) ReadFile(path string, limit int64) ([]byte, error) {
 	} else if ok {
 		path = p
 	}
-	at, err := f.root(path)
+	at, err := f.root(path, path)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (f *Fetcher) Glob(pattern string) ([]string, error) {
 		i = strings.LastIndexByte(pattern[:i], filepath.Separator) + 1
 		fixed, wild = cmp.Or(pattern[:i], "."), pattern[i:]
 	}
-	at, err := f.root(fixed)
+	at, err := f.root(fixed, fixed)
 	if errors.Is(err, slipway.NotFound) {
 		return nil, nil
 	} else if err != nil {

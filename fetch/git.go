@@ -388,11 +388,13 @@ func (g *git) close() { os.RemoveAll(g.home) }
 
 // openFile lets git read one repository below the file roots, whoever owns it.
 func (f *Fetcher) openFile(g *git, config *gitConfig, path string) error {
-	at, err := f.root(path)
-	if err != nil {
+	none := slipway.Errorf(slipway.NotFound, "there is no git repository at %s", show(g.shown))
+	at, err := f.root(path, g.shown)
+	if errors.Is(err, slipway.NotFound) {
+		return none.WithCause(err)
+	} else if err != nil {
 		return err
 	}
-	none := slipway.Errorf(slipway.NotFound, "there is no git repository at %s", show(g.shown))
 	dir := at.path()
 	// The repository itself, or the one of a working copy. Git would look further: into files that name
 	// another folder, for one.

@@ -204,7 +204,7 @@ func (f *Fetcher) CheckURL(raw string) error {
 		if err != nil {
 			return err
 		}
-		_, err = f.root(path)
+		_, err = f.root(path, raw)
 		return err
 	}
 	_, err := f.check(raw)

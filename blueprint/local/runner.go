@@ -99,7 +99,7 @@ func run(ctx context.Context, s spec) (result, error) {
 	end := func(reason string) {
 		once.Do(func() {
 			r.Reason = reason
-			sup.lifeline.Close()
+			sup.stop()
 		})
 	}
 	var logErr error
@@ -125,6 +125,7 @@ func run(ctx context.Context, s spec) (result, error) {
 	}
 	logging.Wait()
 	sup.output.Close()
+	sup.lifeline.Close()
 	close(finished)
 	watching.Wait()
 	r.FinishedAt = time.Now().UTC()

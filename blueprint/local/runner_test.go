@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -388,13 +390,15 @@ func TestASupervisorToldToStopEndsItsBuild(t *testing.T) {
 	}
 }
 
-// doomedServer runs build.sh in a folder and is killed while it does.
+// doomedServer runs build.sh in a folder and is killed while it does. An interrupt ends the build in order.
 func doomedServer(dir string) {
-	_, err := run(context.Background(), spec{
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	_, err := run(ctx, spec{
 		Command: []string{"./build.sh"},
 		Dir:     dir,
 		Env:     map[string]string{"MARK": os.Getenv("SLIPWAY_TEST_MARK")},
-		Grace:   100 * time.Millisecond,
+		Grace:   time.Hour, // of no use to a server that is gone
 		Log:     func(chunk []byte) error { _, err := os.Stdout.Write(chunk); return err },
 	})
 	fmt.Println("came back", err)
@@ -434,6 +438,35 @@ func TestAKilledServerLeavesNoProcess(t *testing.T) {
 			eventually(t, "all processes of the build have ended", func() bool { return len(living("MARK="+mark)) == 0 })
 		})
 	}
+}
+
+// A server that is killed while a build has its time to tidy up leaves nothing either.
+func TestAServerKilledDuringTheGraceLeavesNoProcess(t *testing.T) {
+	onLinux(t)
+	t.Parallel()
+	mark := uuid.NewString()
+	dir := buildDir(t, "trap 'echo tidying; while :; do sleep 1000; done' TERM; echo started; while :; do sleep 0.01; done")
+	server := exec.Command("/proc/self/exe")
+	server.Env = append(os.Environ(), "SLIPWAY_TEST_SERVER="+dir, "SLIPWAY_TEST_MARK="+mark)
+	out, err := server.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && lines.Text() != "tidying" {
+		if lines.Text() == "started" {
+			server.Process.Signal(syscall.SIGINT)
+		}
+	}
+	if lines.Text() != "tidying" {
+		t.Errorf("the build said %q at last, %v", lines.Text(), lines.Err())
+	}
+	server.Process.Kill()
+	server.Wait()
+	eventually(t, "all processes of the build have ended", func() bool { return len(living("MARK="+mark)) == 0 })
 }
 
 func TestRunAs(t *testing.T) {

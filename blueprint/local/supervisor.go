@@ -18,10 +18,10 @@ import (
 )
 
 // A supervisor stands between the server and a command: the same binary, started again. The server
-// holds one end of a pipe, the lifeline; the supervisor holds the other. When the lifeline closes,
-// because the run shall end or because the server died in whatever way, the supervisor ends the
-// command and everything that it started. It does the same when the command ends by itself, so that
-// no process outlives its build.
+// holds one end of a pipe, the lifeline; the supervisor holds the other. When the server says so on the lifeline, the supervisor
+// ends the command and everything that it started, with time to tidy up. When the lifeline closes, because the
+// server died in whatever way, it does so at once: a server that starts in its place must find nothing that still runs. It
+// does the same when the command ends by itself, so that no process outlives its build.
 
 // superviseArg is the one argument of a supervisor. It looks like a flag, so that a program that does not call
 // Supervise refuses it and ends.
@@ -56,8 +56,9 @@ type report struct {
 // supervisor is a running supervisor as the server sees it.
 type supervisor struct {
 	cmd      *exec.Cmd
-	lifeline *os.File // close it to end the run
-	output   *os.File // of the command
+	lifeline *os.File      // closed: end the run at once
+	told     chan struct{} // closed when the order was given
+	output   *os.File      // of the command
 	reports  *os.File
 	errors   strings.Builder // standard error of the supervisor itself: a panic
 }
@@ -104,7 +105,7 @@ func startSupervisor(o order) (_ *supervisor, err error) {
 		return nil, err
 	}
 
-	s := &supervisor{lifeline: lifeline, output: output, reports: reports}
+	s := &supervisor{lifeline: lifeline, told: make(chan struct{}), output: output, reports: reports}
 	s.cmd = &exec.Cmd{
 		Path:        program,
 		Args:        []string{"slipway", superviseArg},
@@ -119,8 +120,19 @@ func startSupervisor(o order) (_ *supervisor, err error) {
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
-	go lifeline.Write(words) // the write fails when the supervisor is gone, which wait sees
+	go func() {
+		lifeline.Write(words) // it fails when the supervisor is gone, which wait sees
+		close(s.told)
+	}()
 	return s, nil
+}
+
+// stop has the run ended, with the time to tidy up that the order gives.
+func (s *supervisor) stop() {
+	go func() {
+		<-s.told
+		s.lifeline.Write([]byte("{}\n"))
+	}()
 }
 
 // wait waits for the last report and the supervisor's end.
@@ -166,17 +178,21 @@ func supervise() {
 	runtime.LockOSThread()
 	reports := json.NewEncoder(os.NewFile(3, "reports"))
 	var o order
-	if err := json.NewDecoder(os.Stdin).Decode(&o); err != nil {
+	words := json.NewDecoder(os.Stdin)
+	if err := words.Decode(&o); err != nil {
 		return // the server died
 	}
 	reports.Encode(report{})
 
 	// Each is asked for before the command starts, so that none is missed.
-	ended, stop, hangup := make(chan os.Signal, 1), make(chan os.Signal, 1), make(chan struct{})
+	ended, stop, asked, hangup := make(chan os.Signal, 1), make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})
 	signal.Notify(ended, syscall.SIGCHLD)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	go func() {
-		io.Copy(io.Discard, os.Stdin)
+		if words.Decode(new(struct{})) == nil {
+			close(asked)
+			io.Copy(io.Discard, os.Stdin)
+		}
 		close(hangup)
 	}()
 
@@ -204,6 +220,8 @@ func supervise() {
 			p.reap()
 		case <-stop:
 			stopped = true
+		case <-asked:
+			stopped = true
 		case <-hangup:
 			stopped = true
 		}
@@ -212,7 +230,7 @@ func supervise() {
 		p.reap() // it may have ended by itself just before
 		stopped = !p.exited
 	}
-	left := p.end(o.Grace, ended)
+	left := p.end(o.Grace, ended, hangup)
 	reports.Encode(report{ExitCode: exitCode(p.status), Stopped: stopped, Left: left})
 }
 
@@ -310,27 +328,36 @@ func (p *pack) reap() (more bool) {
 	return true
 }
 
-// end ends what is left: with SIGTERM first, and with SIGKILL after the grace time, again and
+// end ends what is left: with SIGTERM first, and with SIGKILL after the grace time or once the server is gone, again and
 // again, as new processes may appear while it looks. It says whether some would not end.
-func (p *pack) end(grace time.Duration, ended <-chan os.Signal) (left bool) {
+func (p *pack) end(grace time.Duration, ended <-chan os.Signal, gone <-chan struct{}) (left bool) {
 	if !p.reap() {
 		return false
 	}
-	p.signal(syscall.SIGTERM)
-	p.signal(syscall.SIGCONT) // the stopped ones as well
-	began := time.Now()
+	select {
+	case <-gone:
+	default:
+		p.signal(syscall.SIGTERM)
+		p.signal(syscall.SIGCONT) // the stopped ones as well
+	}
+	kill, giveUp := time.After(grace), time.Now().Add(grace+stuck)
+	killing := false
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for p.reap() {
-		switch waited := time.Since(began); {
-		case waited > grace+stuck:
+		if time.Now().After(giveUp) {
 			return true
-		case waited > grace:
+		}
+		if killing {
 			p.signal(syscall.SIGKILL)
 		}
 		select {
 		case <-ended:
 		case <-tick.C:
+		case <-kill:
+			killing = true
+		case <-gone:
+			killing, gone = true, nil // a closed channel is always ready
 		}
 	}
 	return false
