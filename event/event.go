@@ -33,7 +33,8 @@ var Migrations = store.Migrations{Owner: "event", FS: func() fs.FS {
 	return sub
 }()}
 
-// ReadPermission lets a caller read events. Events of an entity can also be read by whoever may read the entity.
+// ReadPermission lets a caller read all events. Without it, a caller reads those of entities that they may read, as far as they hold the Permission of the event's
+// type on the entity.
 const ReadPermission = "event.event.read"
 
 // Type is a kind of event that a blueprint declares.
@@ -41,6 +42,10 @@ type Type struct {
 	Name   string `json:"name" doc:"CloudEvents type" example:"dev.cdevents.pipelinerun.finished.0.2.0"`
 	Text   string `json:"text" doc:"When it is sent"`
 	Object string `json:"object,omitempty" doc:"What the subject names"`
+
+	// Permission is what it takes on the event's entity to read such events, beside reading the entity: the one that guards what the event tells. Empty: reading the
+	// entity is enough.
+	Permission string `json:"permission,omitempty" doc:"What it takes on the entity, beside reading it, to read such events" example:"build.run.read"`
 }
 
 // EntityTypes are the events that Announce sends. Every Bus knows them.
@@ -49,17 +54,26 @@ var EntityTypes = []Type{
 	{Name: entity.EventRemoved, Text: "An entity was removed from the catalog", Object: "entity"},
 }
 
-// Event is one event in CloudEvents 1.0 terms.
+// Event is one event as CloudEvents 1.0 has it in JSON, with its position as an extension. Who publishes sets Source, Type, Subject, Data and EntityID, and may
+// set ID and Time; the rest is filled in.
 type Event struct {
-	Position int64           `json:"position" doc:"Place in the order of all events; pass as after"`
-	ID       string          `json:"id" doc:"Unique id"`
-	Source   string          `json:"source" doc:"Which part sent it" example:"/slipway/build"`
-	Type     string          `json:"type" doc:"CloudEvents type"`
-	Subject  string          `json:"subject,omitempty" doc:"What it is about, such as an entity ref"`
-	Time     time.Time       `json:"time" doc:"When it happened"`
-	Data     json.RawMessage `json:"data,omitempty" doc:"Details; never a secret"`
-	EntityID int64           `json:"-"` // the entity whose readers may read it; 0: only callers with event.event.read on all
+	SpecVersion     string          `json:"specversion" enum:"1.0" doc:"Version of CloudEvents"`
+	Position        int64           `json:"position" doc:"Place in the order of all events; pass as after"`
+	ID              string          `json:"id" doc:"Unique id"`
+	Source          string          `json:"source" doc:"Which part sent it" example:"/slipway/build"`
+	Type            string          `json:"type" doc:"CloudEvents type" example:"dev.cdevents.pipelinerun.finished.0.2.0"`
+	Subject         string          `json:"subject,omitempty" doc:"What it is about, such as an entity ref"`
+	Time            time.Time       `json:"time" doc:"When it happened"`
+	DataContentType string          `json:"datacontenttype,omitempty" enum:"application/json" doc:"What data is; absent without data"`
+	Data            json.RawMessage `json:"data,omitempty" doc:"Details; never a secret"`
+	EntityID        int64           `json:"-"` // the entity whose readers may read it; 0: only callers with event.event.read on all
 }
+
+// The parts of an Event that are always the same.
+const (
+	SpecVersion = "1.0"
+	ContentType = "application/json"
+)
 
 // Handler works one event inside a transaction that also moves the subscription's cursor: it is rolled back, and the event is
 // tried again with back-off, when it gives an error. It may run twice for one event (store.DB.Write repeats a

@@ -434,12 +434,88 @@ func TestListShowsEventsOfReadableEntitiesOnly(t *testing.T) {
 				t.Errorf("%s: %s", name, diff)
 			}
 		}
+		if events, err := b.List(t.Context(), system, 0, nil, 10); err != nil || events[0].SpecVersion != "1.0" || events[0].DataContentType != "application/json" || events[2].DataContentType != "" {
+			t.Errorf("got %+v, %v; want the attributes that CloudEvents requires", events, err)
+		}
 		byType, err := b.List(t.Context(), system, 0, []string{entity.EventChanged, "nothing.*"}, 1)
 		if err != nil || len(byType) != 1 || string(byType[0].Data) != `{"action":"created"}` {
 			t.Errorf("by type: got %v, %v; want one creation", byType, err)
 		}
 		if _, err := b.List(t.Context(), system, 0, nil, 0); !errors.Is(err, slipway.Invalid) {
 			t.Errorf("limit 0: got %v, want invalid", err)
+		}
+	})
+}
+
+func TestListAsksForWhatTheTypeAsksFor(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		b := newBus(db)
+		b.Declare(event.Type{Name: "test.secret.told.v1", Text: "Tells what not every reader of the entity may know", Permission: "test.secret.read"})
+		entities := entity.New(db, time.Now)
+		ids := map[string]int64{}
+		entities.Announce = func(_ context.Context, _ *store.Tx, changes []entity.Change) error {
+			for _, c := range changes {
+				ids[c.Ref.Name] = c.ID
+			}
+			return nil
+		}
+		err := db.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := entities.Put(t.Context(), tx, "test", []*slipway.Entity{
+				{APIVersion: "backstage.io/v1alpha1", Kind: "Component", Metadata: slipway.EntityMetadata{Name: "mine"}, Spec: map[string]any{"owner": "team-a"}},
+				{APIVersion: "backstage.io/v1alpha1", Kind: "Component", Metadata: slipway.EntityMetadata{Name: "theirs"}, Spec: map[string]any{"owner": "team-b"}},
+			})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"mine", "theirs"} {
+			publish(t, b, db,
+				event.Event{Source: "/test", Type: "test.secret.told.v1", Subject: "secret of " + name, EntityID: ids[name]},
+				event.Event{Source: "/test", Type: done.Name, Subject: name, EntityID: ids[name]})
+		}
+		run(t, b)
+		within(t, 5*time.Second, "four events", func() bool {
+			events, err := b.List(t.Context(), system, 0, nil, 10)
+			return err == nil && len(events) == 4
+		})
+		list := func(b *event.Bus, c *slipway.Caller, types ...string) (subjects []string) {
+			events, err := b.List(t.Context(), c, 0, types, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range events {
+				subjects = append(subjects, e.Subject)
+			}
+			return subjects
+		}
+		caller := func(grants ...slipway.Grant) *slipway.Caller {
+			return &slipway.Caller{Owns: []string{"group:default/team-a"}, Grants: grants}
+		}
+		all, owned := slipway.Grant{Permission: "catalog.entity.read"}, slipway.Grant{Permission: "catalog.entity.read", Object: ":owned"}
+		for name, tt := range map[string]struct {
+			caller *slipway.Caller
+			want   []string
+		}{
+			"entities alone":                {caller(all), []string{"mine", "theirs"}},
+			"secrets of all":                {caller(all, slipway.Grant{Permission: "test.secret.read"}), []string{"secret of mine", "mine", "secret of theirs", "theirs"}},
+			"secrets of what one owns":      {caller(all, slipway.Grant{Permission: "test.secret.*", Object: ":owned"}), []string{"secret of mine", "mine", "theirs"}},
+			"secrets of one":                {caller(all, slipway.Grant{Permission: "test.secret.read", Object: "component:default/theirs"}), []string{"mine", "secret of theirs", "theirs"}},
+			"secrets without the entity":    {caller(slipway.Grant{Permission: "test.secret.read"}), nil},
+			"secrets, owned entities":       {caller(owned, slipway.Grant{Permission: "test.secret.read"}), []string{"secret of mine", "mine"}},
+			"all events, without the right": {caller(slipway.Grant{Permission: event.ReadPermission}), []string{"secret of mine", "mine", "secret of theirs", "theirs"}},
+		} {
+			if diff := cmp.Diff(tt.want, list(b, tt.caller)); diff != "" {
+				t.Errorf("%s: %s", name, diff)
+			}
+		}
+		if got := list(b, caller(all), "test.secret.*"); len(got) > 0 {
+			t.Errorf("by type: got %v, want none", got)
+		}
+		// What was declared once, by a blueprint that is not enabled any more, is not shown on the right to read entities alone.
+		if diff := cmp.Diff([]string{"mine", "theirs"}, list(newBus(db), caller(all, slipway.Grant{Permission: "test.secret.read"}))); diff != "" {
+			t.Errorf("a bus that does not know the type: %s", diff)
 		}
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,8 +18,9 @@ import (
 const columns = `position, uid, source, type, subject, time, data, entity_id`
 
 // List gives the events after a position, in order, at most limit (1 to 1,000). Types are exact names or prefixes
-// ending in *; none means all. A caller with ReadPermission on all sees every event, others those of entities that they may
-// read. To go on, pass the last event's position; an event that is not listed yet always gets a higher one.
+// ending in *; none means all. A caller with ReadPermission on all sees every event. Others see those of entities that they may read, where they hold what the type
+// asks for (Type.Permission); a type that this Bus does not know is not shown to them. To go on, pass the last event's position; an event that is
+// not listed yet always gets a higher one.
 func (b *Bus) List(ctx context.Context, caller *slipway.Caller, after int64, types []string, limit int) ([]Event, error) {
 	if limit < 1 || limit > 1000 {
 		return nil, slipway.Errorf(slipway.Invalid, "limit must be from 1 to 1000")
@@ -25,9 +28,7 @@ func (b *Bus) List(ctx context.Context, caller *slipway.Caller, after int64, typ
 	args := []any{after}
 	condition := ofTypes(types, &args)
 	if !entity.All(caller, ReadPermission) {
-		readable, more := entity.Readable(caller, "e", len(args)+1)
-		condition += ` AND EXISTS (SELECT 1 FROM entity e WHERE e.id = event.entity_id AND ` + readable + `)`
-		args = append(args, more...)
+		condition += b.readable(caller, &args)
 	}
 	rows, err := b.db.QueryContext(ctx, `SELECT `+columns+` FROM event
 		WHERE position > $1`+condition+fmt.Sprintf(` ORDER BY position LIMIT %d`, limit), args...)
@@ -35,6 +36,32 @@ func (b *Bus) List(ctx context.Context, caller *slipway.Caller, after int64, typ
 		return nil, store.Err(err)
 	}
 	return scan(rows)
+}
+
+// readable is the condition on the events that a caller without ReadPermission on all may read.
+func (b *Bus) readable(caller *slipway.Caller, args *[]any) string {
+	permissions := map[string][]string{} // what it takes → types
+	for _, t := range b.Types() {
+		permissions[t.Permission] = append(permissions[t.Permission], t.Name)
+	}
+	var or []string
+	for _, permission := range slices.Sorted(maps.Keys(permissions)) {
+		var in []string
+		for _, name := range permissions[permission] {
+			*args = append(*args, name)
+			in = append(in, fmt.Sprintf("$%d", len(*args)))
+		}
+		one := "event.type IN (" + strings.Join(in, ", ") + ")"
+		if permission != "" {
+			holding, more := entity.Holding(caller, permission, "e", len(*args)+1)
+			*args = append(*args, more...)
+			one += " AND " + holding
+		}
+		or = append(or, "("+one+")")
+	}
+	readable, more := entity.Readable(caller, "e", len(*args)+1)
+	*args = append(*args, more...)
+	return ` AND EXISTS (SELECT 1 FROM entity e WHERE e.id = event.entity_id AND ` + readable + ` AND (` + strings.Join(or, " OR ") + `))`
 }
 
 // ofTypes is " AND (type = $3 OR …)", or "" for all types.
@@ -61,7 +88,7 @@ func ofTypes(types []string, args *[]any) string {
 func scan(rows *sql.Rows) ([]Event, error) {
 	var events []Event
 	err := store.Each(rows, func(rows *sql.Rows) error {
-		var e Event
+		e := Event{SpecVersion: SpecVersion}
 		var at store.Time
 		var data sql.NullString
 		if err := rows.Scan(&e.Position, &e.ID, &e.Source, &e.Type, &e.Subject, &at, &data, &e.EntityID); err != nil {
@@ -69,7 +96,7 @@ func scan(rows *sql.Rows) ([]Event, error) {
 		}
 		e.Time = at.Time
 		if data.Valid {
-			e.Data = json.RawMessage(data.String)
+			e.Data, e.DataContentType = json.RawMessage(data.String), ContentType
 		}
 		events = append(events, e)
 		return nil

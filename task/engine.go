@@ -210,14 +210,9 @@ func (e *Engine) Prune(ctx context.Context, taskName string, olderThan time.Dura
 // is bound will find the same. Errors: NotFound for an unknown provider, Unsupported for one without webhooks, Unavailable for one that did not
 // open, and what Verify and Parse say.
 func (e *Engine) Deliver(ctx context.Context, providerName string, h http.Header, body []byte) (int, error) {
-	o, ok := e.opened(providerName)
-	switch {
-	case !ok:
-		return 0, slipway.Errorf(slipway.NotFound, "no provider is called %q", clip(providerName))
-	case o.Err != nil:
-		return 0, slipway.Errorf(slipway.Unavailable, "provider %q is not at work; see its configuration", providerName).WithCause(o.Err)
-	case o.Provider.Webhook == nil:
-		return 0, slipway.Errorf(slipway.Unsupported, "provider %q takes no webhooks", providerName)
+	o, err := e.receiver(providerName)
+	if err != nil {
+		return 0, err
 	}
 	if err := o.Provider.Webhook.Verify(h, body); err != nil {
 		return 0, err
@@ -237,6 +232,25 @@ func (e *Engine) Deliver(ctx context.Context, providerName string, h http.Header
 		}
 	}
 	return n, nil
+}
+
+// Receives says whether a provider takes webhooks at all: to be asked before a body is read. Its errors are those of Deliver.
+func (e *Engine) Receives(providerName string) error {
+	_, err := e.receiver(providerName)
+	return err
+}
+
+func (e *Engine) receiver(providerName string) (Provider, error) {
+	o, ok := e.opened(providerName)
+	switch {
+	case !ok:
+		return o, slipway.Errorf(slipway.NotFound, "no provider is called %q", clip(providerName))
+	case o.Err != nil:
+		return o, slipway.Errorf(slipway.Unavailable, "provider %q is not at work; see its configuration", providerName).WithCause(o.Err)
+	case o.Provider.Webhook == nil:
+		return o, slipway.Errorf(slipway.Unsupported, "provider %q takes no webhooks", providerName)
+	}
+	return o, nil
 }
 
 // ask has a source read soon, behind an answer: at most once an interval on this replica, and not before a source that fails is due.

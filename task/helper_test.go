@@ -74,11 +74,11 @@ func runTask() Task[slipway.Build] {
 			b.Status, b.Detail, b.FinishedAt = slipway.BuildUnknown, "gone", &now
 		},
 		Of: func(d provider.Delivery) *slipway.Build { return d.Build },
-		Event: func(before, now *slipway.Build) (string, any) {
+		Event: func(before, now *slipway.Build, entityRef string) event.Event {
 			if before != nil && before.Status == now.Status {
-				return "", nil
+				return event.Event{}
 			}
-			return "run." + string(now.Status), map[string]string{"id": now.ID}
+			return event.Event{Type: "run." + string(now.Status), Data: fmt.Appendf(nil, `{"id":%q,"entityRef":%q}`, now.ID, entityRef)}
 		},
 	}
 }

@@ -562,14 +562,6 @@ func (x *Index[T]) tell(ctx context.Context, tx *store.Tx, source int64, items [
 				return err
 			}
 		}
-		eventType, data := x.task.Event(before, &w.item)
-		if eventType == "" {
-			continue
-		}
-		raw, err := json.Marshal(data)
-		if err != nil {
-			return err
-		}
 		if entities == nil {
 			rows, err := tx.QueryContext(ctx, `SELECT e.id, e.ref FROM task_binding b JOIN entity e ON e.id = b.entity_id
 				WHERE b.source_id = $1 ORDER BY e.id LIMIT $2`, source, maxTold)
@@ -589,9 +581,12 @@ func (x *Index[T]) tell(ctx context.Context, tx *store.Tx, source int64, items [
 			}
 		}
 		for _, en := range entities {
-			events = append(events, event.Event{
-				Source: "/slipway/" + x.task.Name, Type: eventType, Subject: en.ref, Time: x.engine.Now(), Data: raw, EntityID: en.id,
-			})
+			e := x.task.Event(before, &w.item, en.ref)
+			if e.Type == "" {
+				break // it does not depend on who is told
+			}
+			e.Source, e.Subject, e.Time, e.EntityID = "/slipway/"+x.task.Name, en.ref, x.engine.Now(), en.id
+			events = append(events, e)
 		}
 	}
 	return x.engine.Events.PublishAll(ctx, tx, events)

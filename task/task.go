@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/provider"
 )
 
@@ -42,9 +43,10 @@ type Task[T any] struct {
 	Of func(provider.Delivery) *T
 	// Can lists the actions that a provider offers. May be nil.
 	Can func(*provider.Provider) []string
-	// Event names the event for a change of an item, "" for none, and its data. before is nil for a new item. It is called inside a
-	// transaction, and not for history that is read for the first time. May be nil.
-	Event func(before, now *T) (eventType string, data any)
+	// Event makes the event for a change of an item that an entity is told of; one without a Type is not sent. before is nil for a new item. ID (or none), Type and
+	// Data are used; the rest is filled in. It is called inside a transaction, once for each entity that the item belongs to, and not for history that is
+	// read for the first time. May be nil.
+	Event func(before, now *T, entityRef string) event.Event
 }
 
 // Field is something that a search can filter by; it is a column of interned values (Column), an integer.

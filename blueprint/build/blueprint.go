@@ -93,13 +93,13 @@ var Blueprint = blueprint.Blueprint{
 			Summary: "List platform tasks", Description: "Each with its base set of fields and actions, and the providers that serve it.",
 			ResponseExample: blueprint.List[TaskStatus]{Items: []TaskStatus{{Info: Task.Info()}}, PageInfo: slipway.PageInfo{Limit: 1}},
 		}),
-		blueprint.Handle((*service).hook, blueprint.Operation{
+		blueprint.Before(blueprint.Handle((*service).hook, blueprint.Operation{
 			ID: "build.hook", Method: "POST", Path: "/hooks/{provider}", Tag: "webhooks", Permission: blueprint.Public, Lenient: true, Status: 202, MaxBody: 25 << 20,
 			Summary: "Take a vendor's webhook", Errors: []slipway.Code{slipway.NotFound, slipway.Unsupported},
 			Description: "For the vendors. The vendor's own signature over the body is verified before anything is read; without a secret in the provider's configuration " +
 				"all webhooks are refused. A webhook about a project that no entity is bound to changes nothing.",
 			ResponseExample: Delivered{Changed: 1},
-		}),
+		}), (*service).receives),
 	},
 	Open: open,
 }

@@ -337,6 +337,11 @@ type Delivered struct {
 	Changed int `json:"changed" doc:"How many items were new or changed"`
 }
 
+// receives refuses what nobody takes before its body is read.
+func (s *service) receives(_ context.Context, r *http.Request) error {
+	return s.engine.Receives(r.PathValue("provider"))
+}
+
 func (s *service) hook(ctx context.Context, in *struct {
 	Provider string `path:"provider" maxLength:"100" doc:"Name of the provider in the configuration"`
 	Headers  blueprint.Headers

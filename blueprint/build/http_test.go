@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
@@ -414,7 +416,40 @@ func TestWebhooksShowABuildAtOnce(t *testing.T) {
 		if got := types(list); got != "started finished" || list[0].Subject != "component:default/web" {
 			t.Errorf("events: %q, %+v; want one for each change", got, list)
 		}
+		var told struct {
+			Context    struct{ ID, Type string }
+			CustomData map[string]any
+		}
+		if err := json.Unmarshal(list[1].Data, &told); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]any{"id": "ci:1", "entityRef": "component:default/web", "attempt": 1.0, "status": "succeeded", "detail": "succeeded", "url": b.URL}
+		if diff := cmp.Diff(want, told.CustomData); diff != "" || told.Context.ID != list[1].ID || told.Context.Type != list[1].Type {
+			t.Errorf("got %s, want what a reader needs and no more: %s", list[1].Data, diff)
+		}
+		// To read entities is not to read their builds, neither by the API nor by events.
+		read := func(grants ...string) int {
+			c, err := w.host.Events.List(t.Context(), callerWith(grants...), 0, []string{"dev.cdevents.*"}, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(c)
+		}
+		if n := read(entity.ReadPermission); n != 0 {
+			t.Errorf("without build.run.read %d events are shown", n)
+		}
+		if n := read(entity.ReadPermission, "build.run.read"); n != 2 {
+			t.Errorf("with build.run.read %d events are shown, want 2", n)
+		}
 	})
+}
+
+func callerWith(permissions ...string) *slipway.Caller {
+	c := &slipway.Caller{Kind: slipway.CallerUser, Subject: "user:default/joe"}
+	for _, p := range permissions {
+		c.Grants = append(c.Grants, slipway.Grant{Permission: p})
+	}
+	return c
 }
 
 func types(list []event.Event) string {

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/google/uuid"
@@ -128,12 +129,12 @@ const (
 )
 
 var events = []event.Type{
-	{Name: eventQueued, Text: "A build was asked for and has not begun yet", Object: "entity"},
-	{Name: eventStarted, Text: "A build has begun", Object: "entity"},
-	{Name: eventFinished, Text: "A build has ended: succeeded, failed, canceled or skipped", Object: "entity"},
+	{Name: eventQueued, Text: "A build was asked for and has not begun yet", Object: "entity", Permission: readPermission},
+	{Name: eventStarted, Text: "A build has begun", Object: "entity", Permission: readPermission},
+	{Name: eventFinished, Text: "A build has ended: succeeded, failed, canceled or skipped", Object: "entity", Permission: readPermission},
 }
 
-// cdEvent is a CDEvent: the vocabulary that other tools know, with the build itself as custom data.
+// cdEvent is a CDEvent: the vocabulary that other tools know. Its custom data is what a reader needs to decide whether to ask for the build.
 type cdEvent struct {
 	Context struct {
 		Version   string    `json:"version"`
@@ -153,13 +154,24 @@ type cdEvent struct {
 			Errors       string `json:"errors,omitempty"`
 		} `json:"content"`
 	} `json:"subject"`
-	CustomData            *slipway.Build `json:"customData"`
-	CustomDataContentType string         `json:"customDataContentType"`
+	CustomData            told   `json:"customData"`
+	CustomDataContentType string `json:"customDataContentType"`
 }
 
-func eventOf(before, now *slipway.Build) (string, any) {
+// told is what an event tells of a build. Who wants more asks for the build.
+type told struct {
+	ID        string              `json:"id"`
+	EntityRef string              `json:"entityRef"`
+	Attempt   int                 `json:"attempt"`
+	Status    slipway.BuildStatus `json:"status"`
+	Detail    string              `json:"detail,omitempty"`
+	URL       string              `json:"url,omitempty"`
+	Commit    string              `json:"commit,omitempty"`
+}
+
+func eventOf(before, now *slipway.Build, entityRef string) event.Event {
 	if before != nil && before.Status == now.Status && before.Attempt == now.Attempt {
-		return "", nil
+		return event.Event{}
 	}
 	var e cdEvent
 	switch {
@@ -176,7 +188,7 @@ func eventOf(before, now *slipway.Build) (string, any) {
 			e.Subject.Content.Errors = now.Detail
 		}
 	default:
-		return "", nil
+		return event.Event{}
 	}
 	e.Context.Version, e.Context.ID, e.Context.Source = "0.4.1", uuid.Must(uuid.NewV7()).String(), "/slipway/build"
 	e.Context.Timestamp = now.CreatedAt
@@ -187,6 +199,14 @@ func eventOf(before, now *slipway.Build) (string, any) {
 	}
 	e.Subject.ID, e.Subject.Source, e.Subject.Type = now.ID, "/slipway/provider/"+now.Provider.Name, "pipelineRun"
 	e.Subject.Content.PipelineName, e.Subject.Content.URL = now.Pipeline.Name, now.URL
-	e.CustomData, e.CustomDataContentType = now, "application/json"
-	return e.Context.Type, e
+	e.CustomData = told{ID: now.ID, EntityRef: entityRef, Attempt: now.Attempt, Status: now.Status, Detail: now.Detail, URL: now.URL}
+	if now.Commit != nil {
+		e.CustomData.Commit = now.Commit.SHA
+	}
+	e.CustomDataContentType = event.ContentType
+	raw, err := json.Marshal(e)
+	if err != nil {
+		panic(err) // texts, and times that the index has written before
+	}
+	return event.Event{ID: e.Context.ID, Type: e.Context.Type, Data: raw}
 }

@@ -243,7 +243,7 @@ func (s *service) resumeSchedule(ctx context.Context, in *scheduleInput) (*body[
 
 func (s *service) listEvents(ctx context.Context, in *struct {
 	Type  []string `query:"type,explode" maxItems:"20" doc:"Types of events, or beginnings of them and *; may repeat" example:"[\"dev.cdevents.pipelinerun.*\"]"`
-	After int64    `query:"after" minimum:"0" doc:"Position after which to read; 0: from the first one kept"`
+	After int64    `query:"after" minimum:"0" doc:"Position after which to read, such as pageInfo.nextCursor of the page before; 0: from the first one kept"`
 	Limit int      `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many at most"`
 }) (*body[blueprint.List[event.Event]], error) {
 	events, err := s.events.List(ctx, auth.CallerFrom(ctx), in.After, in.Type, in.Limit+1)
@@ -252,5 +252,8 @@ func (s *service) listEvents(ctx context.Context, in *struct {
 	}
 	out := all(events[:min(len(events), in.Limit)])
 	out.Body.PageInfo = slipway.PageInfo{Limit: in.Limit, HasMore: len(events) > in.Limit}
+	if out.Body.PageInfo.HasMore {
+		out.Body.PageInfo.NextCursor = strconv.FormatInt(events[in.Limit-1].Position, 10)
+	}
 	return out, nil
 }

@@ -53,7 +53,7 @@ var Blueprint = blueprint.Blueprint{
 		{Name: scheduleRead, Text: "See schedules and how their last runs ended"},
 		{Name: scheduleRun, Text: "Run schedules at once"},
 		{Name: schedulePause, Text: "Pause and resume schedules"},
-		{Name: event.ReadPermission, Text: "Read all events; without it, those of entities that one may read"},
+		{Name: event.ReadPermission, Text: "Read all events; without it, those of entities that one may read, where one may also read what they tell of"},
 	},
 	Operations: []blueprint.Operation{
 		blueprint.Handle((*service).me, blueprint.Operation{
@@ -145,11 +145,14 @@ var Blueprint = blueprint.Blueprint{
 		blueprint.Handle((*service).listEvents, blueprint.Operation{
 			ID: "platform.listEvents", Method: "GET", Path: "/api/events", Tag: "events", Permission: selfRead,
 			Summary: "Read events",
-			Description: "Lists the events after a position, oldest first, that the caller may read: all with `" + event.ReadPermission + "`, else those of entities that they may read. " +
-				"To read on, pass the position of the last one; an event that is not listed yet always has a higher one. An event is a hint; the API says how things stand. Kept for `retention.events`.",
+			Description: "Lists the events after a position, oldest first, that the caller may read: all with `" + event.ReadPermission + "`, else those of entities that they may read, and of these " +
+				"only what they may read by the API: events of builds take `build.run.read` on the entity. Each is a CloudEvents 1.0 event in JSON, with its place in the order of all events as `position`. " +
+				"To read on, pass `pageInfo.nextCursor`, or the position of the last one, as `after`; an event that is not listed yet always has a higher one. An event is a hint; the API " +
+				"says how things stand. Kept for `retention.events`.",
 			ResponseExample: blueprint.List[event.Event]{Items: []event.Event{{
-				Position: 1200, ID: "0190c0de-0000-7000-8000-000000000000", Source: "/slipway/build", Type: "dev.cdevents.pipelinerun.finished.0.2.0", Subject: "component:default/web",
-				Time: exampleTime,
+				SpecVersion: event.SpecVersion, Position: 1200, ID: "0190c0de-0000-7000-8000-000000000000", Source: "/slipway/build", Type: "dev.cdevents.pipelinerun.finished.0.2.0",
+				Subject: "component:default/web", Time: exampleTime, DataContentType: event.ContentType,
+				Data: []byte(`{"subject":{"id":"ci:0198c2f0","type":"pipelineRun"},"customData":{"id":"ci:0198c2f0","entityRef":"component:default/web","status":"failed"}}`),
 			}}, PageInfo: slipway.PageInfo{Limit: 20}},
 		}),
 	},

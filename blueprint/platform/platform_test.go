@@ -429,10 +429,13 @@ func TestEventsAreReadInOrder(t *testing.T) {
 			t.Errorf("of two types: got %q", got)
 		}
 		got, l := read("?type=dev.slipway.work.*&limit=3")
-		if got != "012" || !l.PageInfo.HasMore {
+		if got != "012" || !l.PageInfo.HasMore || l.PageInfo.NextCursor != fmt.Sprint(l.Items[2].Position) {
 			t.Errorf("first page: got %q, %+v", got, l.PageInfo)
 		}
-		if got, l := read(fmt.Sprintf("?type=dev.slipway.work.*&limit=3&after=%d", l.Items[2].Position)); got != "3" || l.PageInfo.HasMore {
+		if e := l.Items[0]; e.SpecVersion != "1.0" || e.DataContentType != "application/json" || e.ID == "" || e.Source != "/slipway/work" || e.Time.IsZero() {
+			t.Errorf("got %+v, want all that CloudEvents 1.0 requires", e)
+		}
+		if got, l := read("?type=dev.slipway.work.*&limit=3&after=" + l.PageInfo.NextCursor); got != "3" || l.PageInfo.HasMore || l.PageInfo.NextCursor != "" {
 			t.Errorf("second page: got %q, %+v", got, l.PageInfo)
 		}
 		// These events are of no entity: only event.event.read shows them.
