@@ -3,6 +3,7 @@ package blueprint
 import (
 	"context"
 	"io"
+	"net/http"
 	"reflect"
 	"time"
 
@@ -47,6 +48,7 @@ type Operation struct {
 	RequestExample  any // of the body
 	ResponseExample any // of the body
 
+	before   func(service any, ctx context.Context, r *http.Request) error
 	register func(api huma.API, op huma.Operation, service func() any)
 	input    reflect.Type
 	output   reflect.Type
@@ -69,6 +71,20 @@ func Handle[S, I, O any](method func(S, context.Context, *I) (*O, error), op Ope
 		})
 	}
 	return op
+}
+
+// Before has a method of the service look at a request before its body is read: for operations that anybody may call and that take large bodies.
+func Before[S any](op Operation, method func(S, context.Context, *http.Request) error) Operation {
+	op.before = func(service any, ctx context.Context, r *http.Request) error { return method(service.(S), ctx, r) }
+	return op
+}
+
+// Before is for package server.
+func (op Operation) Before(service func() any, ctx context.Context, r *http.Request) error {
+	if op.before == nil {
+		return nil
+	}
+	return op.before(service(), ctx, r)
 }
 
 // Register mounts the operation on the server's API. It is for package server; service is asked at each request.
@@ -95,6 +111,9 @@ func (Raw[T]) Schema(r huma.Registry) *huma.Schema {
 	t := reflect.TypeFor[T]()
 	return r.Schema(t, true, t.Name())
 }
+
+// MarshalJSON gives the bytes to an envelope around them.
+func (b Raw[T]) MarshalJSON() ([]byte, error) { return b.JSON, nil }
 
 // WriteJSON writes the bytes.
 func (b Raw[T]) WriteJSON(w io.Writer) error {

@@ -82,10 +82,7 @@ func (a *app) open(ctx context.Context, l *loaded, log *slog.Logger, free bool) 
 			_ = s.Close() // the first error is the one to tell
 		}
 	}()
-	r := &running{server: s, newToken: !s.AdminToken.IsZero()}
-	if r.tokenFile, err = s.WriteAdminToken(); err != nil {
-		return nil, err
-	}
+	r := &running{server: s, newToken: s.NewAdminToken, tokenFile: s.AdminTokenFile()}
 	if l.config.Role == "worker" {
 		return r, nil
 	}

@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"html/template"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/extension"
+	"go.yaml.in/yaml/v4"
 
 	"github.com/slipway-platform/slipway/blueprint"
 )
@@ -81,8 +83,8 @@ func (s *Server) pages() {
 			_, _ = w.Write(body)
 		}
 	}
-	s.mux.HandleFunc("GET /openapi.json", description("application/json", func() ([]byte, error) { return s.OpenAPI() }))
-	s.mux.HandleFunc("GET /openapi.yaml", description("application/yaml", func() ([]byte, error) { return s.api.OpenAPI().YAML() }))
+	s.mux.HandleFunc("GET /openapi.json", description("application/json", s.OpenAPI))
+	s.mux.HandleFunc("GET /openapi.yaml", description("application/yaml", s.openYAML))
 	s.mux.HandleFunc("GET /docs/scalar.js", func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Type", "text/javascript; charset=utf-8")
@@ -163,7 +165,55 @@ func (s *Server) OpenAPI() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	var doc map[string]any
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return nil, err
+	}
+	s.describeNulls(doc)
 	var out bytes.Buffer
-	err = json.Indent(&out, raw, "", " ")
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", " ")
+	err = e.Encode(doc)
 	return out.Bytes(), err
+}
+
+// describeNulls says of fields that point to a struct and are never left out that they may be null: huma refuses to, where the field is a reference.
+func (s *Server) describeNulls(doc map[string]any) {
+	components, _ := doc["components"].(map[string]any)
+	schemas, _ := components["schemas"].(map[string]any)
+	for name, schema := range schemas {
+		t := s.api.OpenAPI().Components.Schemas.TypeFromRef("#/components/schemas/" + name)
+		for t != nil && t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		properties, _ := schema.(map[string]any)["properties"].(map[string]any)
+		if t == nil || t.Kind() != reflect.Struct {
+			continue
+		}
+		for i := range t.NumField() {
+			f := t.Field(i)
+			field, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+			property, _ := properties[field].(map[string]any)
+			ref, isRef := property["$ref"]
+			if f.Type.Kind() != reflect.Pointer || !isRef || strings.Contains(options, "omit") {
+				continue
+			}
+			delete(property, "$ref")
+			property["oneOf"] = []any{map[string]any{"$ref": ref}, map[string]any{"type": "null"}}
+		}
+	}
+}
+
+// openYAML is the description as YAML.
+func (s *Server) openYAML() ([]byte, error) {
+	raw, err := s.OpenAPI()
+	if err != nil {
+		return nil, err
+	}
+	var doc any
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return nil, err
+	}
+	return yaml.Marshal(doc)
 }

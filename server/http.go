@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -442,6 +443,12 @@ func writeJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
+// How long one write of a stream may wait for a caller who does not read, and how often it is asked whether the caller may still listen.
+const (
+	streamWait  = 30 * time.Second
+	streamCheck = time.Second
+)
+
 // writeStream lets a handler write as things come.
 func writeStream(w io.Writer, v blueprint.Streamed) error {
 	rw, ok := w.(*response)
@@ -453,7 +460,12 @@ func writeStream(w io.Writer, v blueprint.Streamed) error {
 		rw.Header().Set("Content-Type", v.ContentType)
 	}
 	rw.Header().Set("X-Accel-Buffering", "no") // nginx would hold a stream back
-	if err := v.Write(rw.ctx, rw, rw.Flush); err != nil {
+	to := &stream{response: rw, server: exchangeOf(rw.ctx).server, checked: time.Now()}
+	if to.server != nil {
+		control := http.NewResponseController(rw.ResponseWriter)
+		defer context.AfterFunc(to.server.draining, func() { _ = control.SetWriteDeadline(time.Now().Add(2 * time.Second)) })()
+	}
+	if err := v.Write(rw.ctx, to, rw.Flush); err != nil {
 		if rw.discard() {
 			exchangeOf(rw.ctx).cause = err
 			return err
@@ -463,9 +475,79 @@ func writeStream(w io.Writer, v blueprint.Streamed) error {
 	return nil
 }
 
+// stream writes to a caller as long as they read, and may.
+type stream struct {
+	*response
+	server  *Server
+	checked time.Time // when the caller was last believed
+}
+
+func (w *stream) Write(p []byte) (int, error) {
+	if s := w.server; s != nil {
+		if time.Since(w.checked) > streamCheck && w.request.Header.Get("Authorization") != "" {
+			if _, err := s.auth.Authenticate(w.ctx, w.request); slipway.CodeOf(err) == slipway.Unauthenticated {
+				return 0, err
+			}
+			w.checked = time.Now()
+		}
+		if s.draining.Err() == nil {
+			_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(streamWait))
+		}
+	}
+	return w.response.Write(p)
+}
+
+// strangers bounds what requests without a known caller may cost: how many bytes of their bodies are held at a time, and how often one address may fail.
+type strangers struct {
+	mu      sync.Mutex
+	held    int64
+	blocked map[string]time.Time // addresses that failed too often, until when
+}
+
+// maxHeld is how many bytes of strangers' bodies are held at a time.
+const maxHeld = 64 << 20
+
+// enter admits a request before its body is read. leave takes its status.
+func (g *strangers) enter(ctx context.Context, s *Server, r *http.Request, most int64) (leave func(status int), err error) {
+	size := most
+	if r.ContentLength >= 0 {
+		size = min(most, r.ContentLength)
+	}
+	addr := s.address(r)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if until, ok := g.blocked[addr]; ok {
+		if wait := until.Sub(s.now()); wait > 0 {
+			return nil, slipway.Errorf(slipway.RateLimited, "too many refused requests from this address; wait").After(wait)
+		}
+		delete(g.blocked, addr)
+	}
+	if g.held > 0 && g.held+size > maxHeld {
+		return nil, slipway.Errorf(slipway.Unavailable, "too much is being received at the moment; send it again").After(time.Second)
+	}
+	g.held += size
+	return func(status int) {
+		refused := status == http.StatusUnauthorized || status == http.StatusForbidden
+		var limit auth.Limit
+		var tooMany error
+		if refused {
+			limit, tooMany = s.auth.CountFailure(ctx, addr)
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.held -= size
+		if tooMany != nil {
+			if g.blocked == nil || len(g.blocked) > 10_000 {
+				g.blocked = map[string]time.Time{}
+			}
+			g.blocked[addr] = limit.Reset
+		}
+	}, nil
+}
+
 // guard is what stands before every operation: caller, rate limit, permission, time limit, idempotency.
 // multiple holds the query parameters that may repeat; it is nil for lenient operations.
-func (s *Server) guard(op blueprint.Operation, multiple map[string]bool) func(huma.Context, func(huma.Context)) {
+func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[string]bool) func(huma.Context, func(huma.Context)) {
 	return func(hc huma.Context, next func(huma.Context)) {
 		r, w := humago.Unwrap(hc)
 		ctx := r.Context()
@@ -478,6 +560,18 @@ func (s *Server) guard(op blueprint.Operation, multiple map[string]bool) func(hu
 		if err != nil {
 			s.fail(w, r, err)
 			return
+		}
+		if err := op.Before(service, ctx, r); err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		if op.Permission == blueprint.Public && op.MaxBody > 1<<20 {
+			leave, err := s.strangers.enter(ctx, s, r, op.MaxBody)
+			if err != nil {
+				s.fail(w, r, err)
+				return
+			}
+			defer func() { leave(w.(*response).status) }()
 		}
 		if multiple != nil && r.URL.RawQuery != "" {
 			if err := single(r.URL.RawQuery, multiple); err != nil {
@@ -514,7 +608,7 @@ func (s *Server) guard(op blueprint.Operation, multiple map[string]bool) func(hu
 			rw.private = op.Secret
 		}
 		hc = huma.WithContext(hc, ctx)
-		if keys := r.Header.Values("Idempotency-Key"); len(keys) > 0 && op.Idempotent {
+		if keys := r.Header.Values("Idempotency-Key"); len(keys) > 0 && op.Idempotent && r.URL.Query().Get("dryRun") != "true" {
 			s.once(hc, op, caller, keys, next)
 			return
 		}

@@ -28,8 +28,9 @@ const (
 // maxOnce is the largest answer that is kept for replay.
 const maxOnce = 256 << 10
 
-// once runs an operation at most once per caller, path and Idempotency-Key within a day: the same body replays the answer, another body is a conflict, an answer that
-// held a secret is never kept. A server that dies between the effect and noting the answer leaves the key taken for two minutes; then the call runs again.
+// once runs an operation at most once per caller, thing and Idempotency-Key within a day: the same body replays the answer of a call that succeeded, another body is
+// a conflict, an answer that held a secret is never kept. A server that dies between the effect and noting the answer leaves the key taken for two minutes; then the
+// call runs again.
 func (s *Server) once(hc huma.Context, op blueprint.Operation, caller *slipway.Caller, keys []string, next func(huma.Context)) {
 	r, w := humago.Unwrap(hc)
 	ctx := hc.Context()
@@ -53,7 +54,7 @@ func (s *Server) once(hc huma.Context, op blueprint.Operation, caller *slipway.C
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	id := hash(caller.Subject, caller.TokenID, op.Method, r.URL.EscapedPath(), r.URL.RawQuery, key)
+	id := hash(append([]string{caller.Subject, caller.TokenID, op.ID, r.URL.RawQuery, key}, thing(op, r)...)...)
 	sum := hash(string(body))
 
 	earlier, err := s.claimOnce(ctx, id, sum)
@@ -82,30 +83,47 @@ func (s *Server) once(hc huma.Context, op blueprint.Operation, caller *slipway.C
 		return
 	}
 
+	// The answer is noted even when the caller has gone away: it did happen. A call that failed, or panicked, leaves the key free.
+	defer func() {
+		noted, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		rw, ok := w.(*response)
+		if err := s.noteOnce(noted, id, op, rw, ok && rw.status/100 == 2 && !rw.passing && rw.body.Len() <= maxOnce); err != nil {
+			s.log.WarnContext(ctx, "the answer to an idempotent call was not noted", "error", err, "requestId", exchangeOf(ctx).id)
+		}
+	}()
 	next(hc)
-	// The answer is noted even when the caller has gone away: it did happen.
-	noted, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	rw, ok := w.(*response)
-	if !ok {
-		return
-	}
-	keep := rw.status < 500 && rw.status != http.StatusTooManyRequests && rw.status != http.StatusUnauthorized && rw.status != http.StatusForbidden
-	err = s.main.Write(noted, func(tx *store.Tx) error {
-		if !keep || rw.passing || rw.body.Len() > maxOnce {
-			_, err := tx.Exec(noted, `DELETE FROM server_once WHERE id = $1`, id)
+}
+
+// noteOnce keeps the answer, or frees the key.
+func (s *Server) noteOnce(ctx context.Context, id string, op blueprint.Operation, rw *response, keep bool) error {
+	return s.main.Write(ctx, func(tx *store.Tx) error {
+		if !keep {
+			_, err := tx.Exec(ctx, `DELETE FROM server_once WHERE id = $1`, id)
 			return err
 		}
 		answer, location := rw.body.String(), rw.Header().Get("Location")
 		if op.Secret {
 			answer = ""
 		}
-		_, err := tx.Exec(noted, `UPDATE server_once SET status = $2, body = $3, location = $4, secret = $5 WHERE id = $1`, id, rw.status, answer, location, op.Secret)
+		_, err := tx.Exec(ctx, `UPDATE server_once SET status = $2, body = $3, location = $4, secret = $5 WHERE id = $1`, id, rw.status, answer, location, op.Secret)
 		return err
 	})
-	if err != nil {
-		s.log.WarnContext(ctx, "the answer to an idempotent call was not noted", "error", err, "requestId", exchangeOf(ctx).id)
+}
+
+// thing names what a path is about, however it is spelt.
+func thing(op blueprint.Operation, r *http.Request) []string {
+	var out []string
+	for _, m := range pathParameter.FindAllStringSubmatch(op.Path, -1) {
+		value := r.PathValue(m[1])
+		if m[1] == op.Wide {
+			if ref, err := slipway.ParseEntityRef(value, slipway.EntityRef{}); err == nil {
+				value = ref.String()
+			}
+		}
+		out = append(out, value)
 	}
+	return out
 }
 
 type onceRow struct {

@@ -111,7 +111,7 @@ func (s *Server) register(api huma.API, b blueprint.Blueprint, op blueprint.Oper
 	if !lenient {
 		multiple = map[string]bool{}
 	}
-	hop.Middlewares = huma.Middlewares{s.guard(op, multiple)}
+	hop.Middlewares = huma.Middlewares{s.guard(op, service, multiple)}
 	op.Register(api, hop, service)
 	h := s.describe(api, op, m)
 	for _, p := range h.Parameters {
@@ -213,6 +213,10 @@ func (s *Server) describe(api huma.API, op blueprint.Operation, m blueprint.Moun
 				media.Example = d.wrap(media.Example, nil)
 			}
 		}
+	}
+	if raw := h.RequestBody; raw != nil && m.Dialect == blueprint.Data && raw.Content["application/octet-stream"] != nil {
+		// A document is read as bytes, because its schema is known only by its kind; /data/schema/{kind} has it.
+		raw.Content = map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Type: huma.TypeObject, Description: "A document, bare or in an envelope"}}}
 	}
 	if h.RequestBody != nil && op.RequestExample != nil {
 		if media := h.RequestBody.Content["application/json"]; media != nil {

@@ -85,21 +85,22 @@ type Server struct {
 	tasks     *task.Engine
 	fetch     *fetch.Fetcher
 
-	mux     *http.ServeMux
-	api     huma.API
-	metrics *metrics
-	loops   []loop
-	health  []check
-	active  atomic.Int64 // requests under way
-	ready   atomic.Bool
-	bound   atomic.Pointer[string]
+	mux       *http.ServeMux
+	api       huma.API
+	metrics   *metrics
+	loops     []loop
+	health    []check
+	active    atomic.Int64 // requests under way
+	strangers strangers
+	ready     atomic.Bool
+	bound     atomic.Pointer[string]
 
 	draining context.Context // ends when the server begins to stop
 	drain    context.CancelFunc
 	closers  []func() error
 
-	// AdminToken is the secret of the admin token when this start made one, for the program to show or store; "" otherwise.
-	AdminToken secret.Text
+	// NewAdminToken says that this start made the first admin token, and stored it in AdminTokenFile.
+	NewAdminToken bool
 }
 
 type loop struct {
@@ -380,16 +381,39 @@ func (s *Server) openServices(ctx context.Context) error {
 		}
 	}
 	if s.main.Engine() == store.SQLite {
-		token, created, err := s.auth.EnsureAdmin(ctx)
-		if err != nil {
-			return err
-		}
-		if created {
-			s.AdminToken = secret.NewText(token)
-		}
+		return s.firstToken(ctx)
 	}
 	return nil
 }
+
+// firstToken makes the admin token when there never was a token, and stores it in <data-dir>/admin-token for its owner only. The file is made first, so that no
+// token comes to be that nobody can read.
+func (s *Server) firstToken(ctx context.Context) (err error) {
+	if err := os.MkdirAll(s.config.DataDir, 0o700); err != nil {
+		return fmt.Errorf("the data directory cannot be made: %w", err)
+	}
+	f, err := os.CreateTemp(s.config.DataDir, ".admin-token-") // mode 0600
+	if err != nil {
+		return fmt.Errorf("the admin token cannot be stored: %w", err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	token, created, err := s.auth.EnsureAdmin(ctx)
+	if err != nil || !created {
+		return err
+	}
+	s.NewAdminToken = true
+	if _, err := f.WriteString(token + "\n"); err != nil {
+		return fmt.Errorf("the admin token cannot be stored; make another with slipway token create --admin: %w", err)
+	}
+	if err := errors.Join(f.Sync(), os.Rename(f.Name(), s.AdminTokenFile())); err != nil {
+		return fmt.Errorf("the admin token cannot be stored; make another with slipway token create --admin: %w", err)
+	}
+	return nil
+}
+
+// AdminTokenFile is where the first start on SQLite stores the admin token.
+func (s *Server) AdminTokenFile() string { return filepath.Join(s.config.DataDir, "admin-token") }
 
 func (s *Server) openBlueprint(ctx context.Context, b blueprint.Blueprint) error {
 	log := s.log.With("blueprint", b.Name)
@@ -465,7 +489,7 @@ func (s *Server) buildMux() {
 func (s *Server) openProviders(ctx context.Context) error {
 	var opened []task.Provider
 	for _, p := range s.config.Providers {
-		o := task.Provider{Name: p.Name, Type: p.Type, Origin: "config"}
+		o := task.Provider{Name: p.Name, Type: p.Type, Origin: "config", Annotations: s.annotations(p.Type)}
 		o.Provider, o.Err = s.openProvider(ctx, p)
 		if o.Err != nil {
 			s.log.ErrorContext(ctx, "a provider does not work", "provider", p.Name, "error", o.Err)
@@ -475,6 +499,16 @@ func (s *Server) openProviders(ctx context.Context) error {
 		opened = append(opened, o)
 	}
 	return s.tasks.SetProviders(ctx, opened)
+}
+
+// annotations are those that a kind of provider reads.
+func (s *Server) annotations(kind string) []provider.Annotation {
+	for _, k := range s.kinds {
+		if k.Name == kind {
+			return k.Annotations
+		}
+	}
+	return nil
 }
 
 // resources lists the kinds of documents of all blueprints.
@@ -519,7 +553,11 @@ func (s *Server) openKind(ctx context.Context, name, kind string, raw json.RawMe
 func (s *Server) expand(v any) (any, error) {
 	switch v := v.(type) {
 	case string:
-		out, err := secret.Expand(v, s.getenv)
+		out, err := secret.Expand(v, func(name string) (string, bool) {
+			value, ok := s.getenv(name)
+			s.redact.Add(value) // alone, and below with what stands around it
+			return value, ok
+		})
 		if err == nil && out != v {
 			s.redact.Add(out)
 		}
@@ -619,6 +657,7 @@ func (s *Server) stop(servers []*http.Server, stopWork context.CancelFunc, wg *s
 	s.log.Info("stopping", "active", s.active.Load())
 	s.ready.Store(false)
 	s.drain()
+	stopWork() // jobs under way have the same grace, beside the requests
 	ctx, cancel := context.WithTimeout(context.Background(), Grace)
 	defer cancel()
 	for _, hs := range servers {
@@ -626,8 +665,8 @@ func (s *Server) stop(servers []*http.Server, stopWork context.CancelFunc, wg *s
 			_ = hs.Close()
 		}
 	}
-	stopWork()
 	wg.Wait()
+	s.tasks.Wait()
 	return s.Close()
 }
 
@@ -695,21 +734,6 @@ func (s *Server) Close() error {
 	}
 	s.closers = nil
 	return errors.Join(errs...)
-}
-
-// WriteAdminToken stores a new admin token in <data-dir>/admin-token, for its owner only, and gives the path.
-func (s *Server) WriteAdminToken() (string, error) {
-	path := filepath.Join(s.config.DataDir, "admin-token")
-	if s.AdminToken.IsZero() {
-		return path, nil
-	}
-	if err := os.MkdirAll(s.config.DataDir, 0o700); err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(path, []byte(s.AdminToken.Reveal()+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("the admin token cannot be stored: %w", err)
-	}
-	return path, nil
 }
 
 // NewToken makes a token with nothing but access to the database, as `slipway token create --admin` does.

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -86,6 +87,36 @@ func (s *toy) stream(context.Context, *struct{}) (*struct{ Body blueprint.Stream
 	}}}, nil
 }
 
+func (s *toy) ticks(context.Context, *struct{}) (*struct{ Body blueprint.Streamed }, error) {
+	return &struct{ Body blueprint.Streamed }{blueprint.Streamed{Write: func(ctx context.Context, w io.Writer, flush func()) error {
+		for {
+			if _, err := io.WriteString(w, "tick\n"); err != nil {
+				return err
+			}
+			flush()
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}}}, nil
+}
+
+func (s *toy) hook(_ context.Context, in *struct{ RawBody []byte }) (*thingBody, error) {
+	if string(in.RawBody) != "signed" {
+		return nil, slipway.Errorf(slipway.Forbidden, "the signature is wrong")
+	}
+	return &thingBody{thing{Name: "ok"}}, nil
+}
+
+func (s *toy) known(_ context.Context, r *http.Request) error {
+	if r.URL.Query().Get("from") == "nobody" {
+		return slipway.Errorf(slipway.NotFound, "there is no such sender")
+	}
+	return nil
+}
+
 func (s *toy) raw(context.Context, *struct{}) (*struct{ Body blueprint.Raw[thing] }, error) {
 	return &struct{ Body blueprint.Raw[thing] }{blueprint.Raw[thing]{JSON: []byte(`{"name":"as it is","count":1}`)}}, nil
 }
@@ -127,7 +158,10 @@ func toyBlueprint(s *toy) blueprint.Blueprint {
 			blueprint.Handle((*toy).secret, with(op("secret", "POST", "/api/toy/secret", "toy.thing.read"), func(o *blueprint.Operation) { o.Idempotent, o.Secret = true, true })),
 			blueprint.Handle((*toy).careless, with(op("careless", "GET", "/api/toy/careless", "toy.thing.touch"), func(o *blueprint.Operation) { o.OnObject = true })),
 			blueprint.Handle((*toy).careful, with(op("careful", "GET", "/api/toy/by-entity/{ref}/touch", "toy.thing.touch"), func(o *blueprint.Operation) { o.OnObject, o.Wide = true, "ref" })),
+			blueprint.Handle((*toy).careful, with(op("begin", "POST", "/api/toy/by-entity/{ref}/begin", "toy.thing.touch"), func(o *blueprint.Operation) { o.OnObject, o.Wide, o.Idempotent = true, "ref", true })),
 			blueprint.Handle((*toy).stream, with(op("stream", "GET", "/api/toy/stream", "toy.thing.read"), func(o *blueprint.Operation) { o.Timeout = -1 })),
+			blueprint.Handle((*toy).ticks, with(op("ticks", "GET", "/api/toy/ticks", "toy.thing.read"), func(o *blueprint.Operation) { o.Timeout = -1 })),
+			blueprint.Before(blueprint.Handle((*toy).hook, with(op("hook", "POST", "/api/toy/hook", blueprint.Public), func(o *blueprint.Operation) { o.Lenient, o.MaxBody = true, 25<<20 })), (*toy).known),
 			blueprint.Handle((*toy).raw, op("raw", "GET", "/api/toy/raw", "toy.thing.read")),
 			blueprint.Handle((*toy).warn, op("warn", "GET", "/api/v1/tool/toy/warn", "toy.thing.read")),
 			blueprint.Handle((*toy).slow, with(op("slow", "GET", "/api/toy/slow", "toy.thing.read"), func(o *blueprint.Operation) { o.Timeout = 20 * time.Millisecond })),
@@ -288,8 +322,8 @@ func TestIdempotencyKey(t *testing.T) {
 		s.Post("/api/toy/things", thing{Name: "two"}, "Idempotency-Key", key).Fails(409, slipway.Conflict)
 		s.With("toy.thing.read").Post("/api/toy/things", thing{Name: "two"}, "Idempotency-Key", key).Is(201) // another caller's key is another key
 		s.Post("/api/toy/things", thing{Name: "bad"}, "Idempotency-Key", key+"b").Fails(409, slipway.Conflict)
-		if s.Post("/api/toy/things", thing{Name: "bad"}, "Idempotency-Key", key+"b").Is(409).Header.Get("Idempotency-Replayed") == "" {
-			t.Error("a refusal was not replayed")
+		if s.Post("/api/toy/things", thing{Name: "bad"}, "Idempotency-Key", key+"b").Is(409).Header.Get("Idempotency-Replayed") != "" {
+			t.Error("a refusal was kept, though the reason may be gone")
 		}
 		s.Post("/api/toy/secret", nil, "Idempotency-Key", key).Is(200)
 		if f := s.Post("/api/toy/secret", nil, "Idempotency-Key", key).Fails(409, slipway.Conflict); strings.Contains(f.Error, "hidden") {
@@ -377,6 +411,84 @@ func TestStreamsFlowAndEndWithTheServer(t *testing.T) {
 	rest, err := io.ReadAll(res.Body)
 	if err != nil || string(rest) != "last\n" {
 		t.Errorf("got %q, %v; want the stream to end well when the server stops", rest, err)
+	}
+}
+
+func TestAStreamEndsWithItsToken(t *testing.T) {
+	t.Parallel()
+	s := blueprinttest.Start(t, store.SQLite, options())
+	token := s.NewToken(auth.NewToken{Name: "short", Permissions: []string{"toy.thing.read"}, Expires: time.Now().Add(1500 * time.Millisecond)})
+	req, _ := http.NewRequest("GET", s.URL+"/api/toy/ticks", nil)
+	req.Header.Set("Authorization", "Bearer "+token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	ended := make(chan error, 1)
+	go func() { _, err := io.Copy(io.Discard, res.Body); ended <- err }()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("the stream ended as if it were whole")
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the stream outlives its token")
+	}
+}
+
+func TestStrangersCannotMakeTheServerHoldTheirBodies(t *testing.T) {
+	t.Parallel()
+	s := blueprinttest.Start(t, store.SQLite, options())
+	s.As("").Post("/api/toy/hook", "signed").Is(200)
+	begin := func(query string) net.Conn {
+		c, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		fmt.Fprintf(c, "POST /api/toy/hook%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\nbegun", query, 25<<20)
+		return c
+	}
+	status := func(c net.Conn) string {
+		_ = c.SetReadDeadline(time.Now().Add(2 * time.Second))
+		line, _ := bufio.NewReader(c).ReadString('\n')
+		return strings.TrimSpace(line)
+	}
+	if got := status(begin("?from=nobody")); got != "HTTP/1.1 404 Not Found" {
+		t.Errorf("an unknown sender's body was waited for: %q", got)
+	}
+	begin("")
+	begin("")
+	blueprinttest.Eventually(t, "a third body is refused while two are under way", func() bool {
+		return status(begin("")) == "HTTP/1.1 503 Service Unavailable"
+	})
+}
+
+func TestStrangersWhoFailTooOftenAreRefused(t *testing.T) {
+	t.Parallel()
+	s := blueprinttest.Start(t, store.SQLite, options())
+	stranger := s.As("")
+	refused := 0
+	for range 70 {
+		if stranger.Post("/api/toy/hook", "forged").Status == 429 {
+			refused++
+		}
+	}
+	if refused < 5 {
+		t.Errorf("%d of 70 forged calls were answered with 429", refused)
+	}
+	s.Get("/api/toy/raw").Is(200)
+}
+
+func TestTheSameThingSpeltOtherwiseIsOneIdempotentCall(t *testing.T) {
+	t.Parallel()
+	s := blueprinttest.Start(t, store.SQLite, options())
+	for i, path := range []string{"component:default/web", "web", "Component:Default%2FWeb"} {
+		a := s.Post("/api/toy/by-entity/"+path+"/begin", nil, "Idempotency-Key", "one").Is(200)
+		if replayed := a.Header.Get("Idempotency-Replayed") == "true"; replayed != (i > 0) {
+			t.Errorf("%s: replayed %v", path, replayed)
+		}
 	}
 }
 
