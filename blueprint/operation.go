@@ -115,6 +115,9 @@ func (Raw[T]) Schema(r huma.Registry) *huma.Schema {
 // MarshalJSON gives the bytes to an envelope around them.
 func (b Raw[T]) MarshalJSON() ([]byte, error) { return b.JSON, nil }
 
+// MarshalJSON gives the bytes to an envelope around them.
+func (b Raw[T]) MarshalJSON() ([]byte, error) { return b.JSON, nil }
+
 // WriteJSON writes the bytes.
 func (b Raw[T]) WriteJSON(w io.Writer) error {
 	_, err := w.Write(b.JSON)

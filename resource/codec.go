@@ -215,7 +215,7 @@ func (k *Kind) read(raw json.RawMessage, id string, old *row, oldSecrets map[str
 	}
 	base, own := keysOf(k.Base), keysOf(w.t.Fields)
 	own = slices.DeleteFunc(own, func(key string) bool { return slices.Contains(base, key) })
-	for _, key := range tree.keys {
+	for _, key := range slices.Clone(tree.keys) {
 		if !slices.Contains(general, key) && !slices.Contains(base, key) && !slices.Contains(own, key) {
 			fault("/"+pointerKey(key), "there is no such field; %s has %s", symbolText(k, w.t), strings.Join(slices.Concat(base, own), ", "))
 			tree.delete(key)

@@ -21,8 +21,8 @@ func (k Kind) Schema() json.RawMessage {
 		mapping[t.Symbol] = "#/oneOf/" + strconv.Itoa(len(one)-1)
 	}
 	if len(k.Types) == 1 && k.Types[0].Symbol == "" {
-		for key, value := range one[0].(map[string]any) {
-			schema[key] = value
+		for _, key := range []string{"properties", "required", "additionalProperties"} {
+			schema[key] = one[0].(map[string]any)[key]
 		}
 	} else {
 		schema["required"] = []string{"type"}
