@@ -730,6 +730,11 @@ func (x *Index[T]) compose(q *query, p *plan, arms []arm) {
 			where = append(where, fmt.Sprintf("created %s COALESCE((SELECT created FROM %s), %s)", bound, cut, edge))
 			where = append(where, a.check...)
 		}
+		if len(arms) == 1 && len(a.check) == 0 { // by far the most: nothing to merge, so nothing to sort
+			fmt.Fprintf(q, "SELECT 0 AS cut, source_id, created, id, %s AS ref, doc FROM %s AS i%s%s ORDER BY %s LIMIT %d OFFSET %d",
+				a.column, x.table, x.by(a.index), conditions(where), sorting, p.Limit+1, p.offset)
+			return
+		}
 		union = append(union, fmt.Sprintf("SELECT * FROM (SELECT 0 AS cut, source_id, created, id, %s AS ref, doc FROM %s AS i%s%s ORDER BY %s LIMIT %s) AS a%d",
 			a.column, x.table, x.by(a.index), conditions(where), sorting, limit, i))
 	}
@@ -775,13 +780,13 @@ func listOrder(p *plan) string {
 
 // collect makes the page of the rows: what compose selects, and behind it, into more, what else the query does. ref says under which entity an item is shown.
 func (x *Index[T]) collect(rows *sql.Rows, p *plan, page *Page, more []any, ref func(source int64, fromRow string) string) error {
-	var last key
+	var last, k key
+	var cut bool
+	var rowRef string
+	var doc sql.RawBytes
+	dest := append([]any{&cut, &k.Source, &k.Created, &k.ID, &rowRef, &doc}, more...)
 	err := store.Each(rows, func(rows *sql.Rows) error {
-		var cut bool
-		var k key
-		var rowRef string
-		var doc sql.RawBytes
-		if err := rows.Scan(append([]any{&cut, &k.Source, &k.Created, &k.ID, &rowRef, &doc}, more...)...); err != nil {
+		if err := rows.Scan(dest...); err != nil {
 			return err
 		}
 		switch {
