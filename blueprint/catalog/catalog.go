@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
@@ -186,21 +187,38 @@ func (p Place) links() map[string]string {
 // The permissions.
 const (
 	refreshEntity  = "catalog.entity.refresh"
+	writeEntity    = "catalog.entity.write"
 	createLocation = "catalog.location.create"
 	readLocations  = "catalog.location.read"
 	deleteLocation = "catalog.location.delete"
+	trustLocation  = "catalog.location.trust"
 )
 
 type service struct {
 	*blueprint.Host
 	db     *store.DB
 	config *Config
-	kinds  map[string]bool
+	kinds  map[string]bool // accepted from trusted locations
+	others map[string]bool // accepted from the other ones
+}
+
+// kindsOf gives the kinds that are accepted from a location. False: only from a trusted one.
+func (s *service) kindsOf(trusted bool) map[string]bool {
+	if trusted {
+		return s.kinds
+	}
+	return s.others
 }
 
 func open(_ context.Context, h *blueprint.Host) (any, error) {
 	s := &service{Host: h, db: h.DB("main"), config: h.Config.(*Config)}
 	s.kinds = accepted(s.config.Kinds)
+	s.others = maps.Clone(s.kinds)
+	for _, kind := range []string{"user", "group"} { // who is in a group holds its rights
+		if s.others[kind] {
+			s.others[kind] = false
+		}
+	}
 	h.Go("configured locations", s.keepConfigured)
 	return s, nil
 }
@@ -226,9 +244,11 @@ var Blueprint = blueprint.Blueprint{
 	Permissions: []auth.Permission{
 		{Name: entity.ReadPermission, Text: "Read an entity, and with it its builds, events and metrics", Object: "entity"},
 		{Name: refreshEntity, Text: "Have the location of an entity read again", Object: "entity"},
-		{Name: createLocation, Text: "Register a location"},
+		{Name: writeEntity, Text: "Write and remove entities that no location brings", Object: "entity"},
+		{Name: createLocation, Text: "Register a location, or give it another target"},
 		{Name: readLocations, Text: "Read locations and what is wrong with them"},
 		{Name: deleteLocation, Text: "Remove a location with the entities that it brings"},
+		{Name: trustLocation, Text: "Register locations that may define users and groups, and so who holds a group's rights"},
 	},
 	Databases: []blueprint.Database{{Name: "main", Migrations: must(fs.Sub(migrationFiles, "migrations")), Tables: []string{"catalog_location", "catalog_file"}}},
 	Events:    event.EntityTypes,
@@ -259,6 +279,57 @@ var Blueprint = blueprint.Blueprint{
 		blueprint.Handle((*service).location, blueprint.Operation{
 			ID: "catalog.location", Method: http.MethodGet, Path: "/api/catalog/locations/{id}", Tag: "Locations",
 			Summary: "Get a location, how it stands and what is wrong with it", Permission: readLocations, Errors: []slipway.Code{slipway.NotFound},
+		}),
+		blueprint.Handle((*service).locationStatus, blueprint.Operation{
+			ID: "catalog.locationStatus", Method: http.MethodGet, Path: "/api/catalog/locations/{id}/status", Tag: "Locations",
+			Summary: "Get how a location stands, file by file", Permission: readLocations, Errors: []slipway.Code{slipway.NotFound},
+		}),
+		blueprint.Handle((*service).queryLocations, blueprint.Operation{
+			ID: "catalog.queryLocations", Method: http.MethodPost, Path: "/api/catalog/locations/by-query", Tag: "Locations", Status: http.StatusOK,
+			Summary: "Query locations by a predicate", Permission: readLocations,
+			RequestExample: map[string]any{"query": map[string]any{"status": "faulty"}, "limit": 100},
+		}),
+		blueprint.Handle((*service).locationByEntity, blueprint.Operation{
+			ID: "catalog.locationByEntity", Method: http.MethodGet, Path: "/api/catalog/locations/by-entity/{kind}/{namespace}/{name}", Tag: "Locations",
+			Summary: "Get the location that brings an entity", Permission: readLocations, Errors: []slipway.Code{slipway.NotFound},
+		}),
+		blueprint.Handle((*service).updateLocation, blueprint.Operation{
+			ID: "catalog.updateLocation", Method: http.MethodPut, Path: "/api/catalog/locations/{id}", Tag: "Locations",
+			Summary: "Give a location another target", Description: "The new target is read next. What only the old one brought stays for a while, marked as orphans.",
+			Permission: createLocation, Errors: []slipway.Code{slipway.NotFound, slipway.Conflict},
+			RequestExample: Place{"url", "https://git.example.com/shop/web/blob/main/catalog-info.yaml"},
+		}),
+		blueprint.Handle((*service).analyze, blueprint.Operation{
+			ID: "catalog.analyzeLocation", Method: http.MethodPost, Path: "/api/catalog/analyze-location", Tag: "Locations", Status: http.StatusOK,
+			Summary: "Look what an address holds, or could hold", Description: "Reads a catalog file, or that of a repository; where there is none, drafts a component. Nothing is stored.",
+			Permission: createLocation, RequestExample: map[string]any{"location": Place{"url", "https://github.com/example/shop"}},
+		}),
+		blueprint.Handle((*service).validate, blueprint.Operation{
+			ID: "catalog.validateEntity", Method: http.MethodPost, Path: "/api/catalog/validate-entity", Tag: "Entities", Status: http.StatusOK,
+			Summary: "Check an entity without storing it", Description: "200 without a body for an entity that could be registered; 400 with `errors`, each with `name` and `message`, for another.",
+			Permission: entity.ReadPermission,
+			RequestExample: map[string]any{"location": "url:https://git.example.com/shop/web/blob/main/catalog-info.yaml", "entity": map[string]any{
+				"apiVersion": "backstage.io/v1alpha1", "kind": "Group", "metadata": map[string]any{"name": "shop"}, "spec": map[string]any{"type": "team", "children": []string{}}}},
+		}),
+		blueprint.Handle((*service).ancestry, blueprint.Operation{
+			ID: "catalog.ancestry", Method: http.MethodGet, Path: "/api/catalog/entities/by-name/{kind}/{namespace}/{name}/ancestry", Tag: "Entities",
+			Summary: "Get the Location entities that an entity came through", Permission: entity.ReadPermission, OnObject: true, Errors: []slipway.Code{slipway.NotFound},
+		}),
+		blueprint.Handle((*service).putEntity, blueprint.Operation{
+			ID: "catalog.putEntity", Method: http.MethodPut, Path: "/api/catalog/entities/by-name/{kind}/{namespace}/{name}", Tag: "Entities",
+			Summary: "Write an entity", Description: "For entities without a file: one that a location brings is written there, and refused here with 409. 201 when it is new.",
+			Permission: writeEntity, OnObject: true, Errors: []slipway.Code{slipway.Conflict},
+			RequestExample: slipway.Entity{APIVersion: "backstage.io/v1alpha1", Kind: "Component", Metadata: slipway.EntityMetadata{Name: "web"},
+				Spec: map[string]any{"type": "website", "lifecycle": "production", "owner": "shop"}}, ResponseExample: exampleEntity,
+		}),
+		blueprint.Handle((*service).deleteEntity, blueprint.Operation{
+			ID: "catalog.deleteEntity", Method: http.MethodDelete, Path: "/api/catalog/entities/by-name/{kind}/{namespace}/{name}", Tag: "Entities",
+			Summary: "Remove an entity that no location brings", Permission: writeEntity, OnObject: true, Errors: []slipway.Code{slipway.NotFound, slipway.Conflict},
+		}),
+		blueprint.Handle((*service).deleteEntityByUID, blueprint.Operation{
+			ID: "catalog.deleteEntityByUid", Method: http.MethodDelete, Path: "/api/catalog/entities/by-uid/{uid}", Tag: "Entities",
+			Summary: "Remove an entity by its uid", Description: "What a location brings comes back, with another uid, when the location is read again.",
+			Permission: writeEntity, OnObject: true, Errors: []slipway.Code{slipway.NotFound, slipway.Conflict},
 		}),
 		blueprint.Handle((*service).unregister, blueprint.Operation{
 			ID: "catalog.unregister", Method: http.MethodDelete, Path: "/api/catalog/locations/{id}", Tag: "Locations",

@@ -32,6 +32,7 @@ type Location struct {
 	EntityRef string     `json:"entityRef" doc:"Ref that Backstage gives the location"`
 	Origin    string     `json:"origin,omitempty" enum:"api,config" doc:"Who registered it"`
 	Status    string     `json:"status,omitempty" enum:"processing,ready,faulty,failed" doc:"processing, not read yet; ready; faulty, some of it could not be used; failed, it could not be read, and what it brought before is kept"`
+	Trusted   bool       `json:"trusted" doc:"Whether users and groups may stand in it: it is one of the configuration, or was registered by a caller with catalog.location.trust"`
 	Error     string     `json:"error,omitempty" doc:"Why it could not be read"`
 	Faults    []string   `json:"faults,omitempty" doc:"What is wrong in it"`
 	ReadAt    *time.Time `json:"readAt,omitempty" nullable:"true" doc:"When it was last read"`
@@ -39,7 +40,7 @@ type Location struct {
 }
 
 func shown(l row) Location {
-	return Location{ID: l.ID, Type: l.Type, Target: l.Target, EntityRef: l.ref(), Origin: l.Origin, Status: l.Status,
+	return Location{ID: l.ID, Type: l.Type, Target: l.Target, EntityRef: l.ref(), Origin: l.Origin, Status: l.Status, Trusted: l.Trusted,
 		Error: l.Error, Faults: l.Faults, ReadAt: l.ReadAt.Ptr(), NextRead: l.NextRead.Ptr()}
 }
 
@@ -56,8 +57,9 @@ type Registered struct {
 }
 
 type registerInput struct {
-	DryRun bool `query:"dryRun" doc:"Read the target and answer, but store nothing"`
-	Body   Place
+	DryRun     bool   `query:"dryRun" doc:"Read the target and answer, but store nothing"`
+	OnConflict string `query:"onConflict" enum:"refresh,reject" default:"reject" doc:"What to do when it is registered already: refresh reads it again and answers 201, reject answers 409"`
+	Body       Place
 }
 
 // registerOutput may hold an error: the 400 of this operation is {"error":"text"}, unlike the others of the catalog.
@@ -78,6 +80,12 @@ func (s *service) register(ctx context.Context, in *registerInput) (*registerOut
 		return nil, err
 	case exists && !in.DryRun && known.Status == removing:
 		return nil, slipway.Errorf(slipway.Conflict, "this location is just being removed; try again in a moment")
+	case exists && !in.DryRun && in.OnConflict == "refresh":
+		if err := s.db.Write(ctx, func(tx *store.Tx) error { return s.haveRead(ctx, tx, known.ID) }); err != nil {
+			return nil, err
+		}
+		return answered(http.StatusCreated, Registered{LocationID: known.ID, Type: p.Type, Target: p.Target, Status: processing, Location: shown(known),
+			Entities: []*slipway.Entity{}, Faults: known.Faults})
 	case exists && !in.DryRun:
 		return nil, slipway.Errorf(slipway.Conflict, "this location is registered already, as %s", known.ID)
 	}
@@ -95,7 +103,7 @@ func (s *service) register(ctx context.Context, in *registerInput) (*registerOut
 	var entities []*slipway.Entity
 	var faults []fault
 	if !later {
-		entities, faults, err = parse(c.data, s.kinds, func(kind, target string, budget *int) (any, error) {
+		entities, faults, err = parse(c.data, s.kindsOf(trusted(ctx)), func(kind, target string, budget *int) (any, error) {
 			return s.substitute(reading, p, kind, target, budget)
 		})
 		switch {
@@ -113,6 +121,7 @@ func (s *service) register(ctx context.Context, in *registerInput) (*registerOut
 		p.mark(entities, p)
 	}
 	l := s.newRow(p, fromAPI)
+	l.Trusted = trusted(ctx)
 	answer := Registered{LocationID: l.ID, Type: p.Type, Target: p.Target, Status: processing, Location: shown(l), Entities: entities}
 	for _, f := range faults {
 		answer.Faults = append(answer.Faults, f.String())
@@ -153,6 +162,11 @@ func (s *service) register(ctx context.Context, in *registerInput) (*registerOut
 		}
 	}
 	return answered(http.StatusCreated, answer)
+}
+
+// trusted says that the caller may define users and groups.
+func trusted(ctx context.Context) bool {
+	return auth.Allows(auth.CallerFrom(ctx), trustLocation, auth.Object{})
 }
 
 // readable refuses at once what will never be read.

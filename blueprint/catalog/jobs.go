@@ -214,5 +214,5 @@ func (s *service) keepConfigured(ctx context.Context) error {
 
 func (s *service) newRow(p Place, origin string) row {
 	now := s.Now()
-	return row{Place: p, ID: uuid.Must(uuid.NewV7()).String(), Origin: origin, Status: processing, CreatedAt: store.At(now), NextRead: store.At(now.Add(time.Minute))}
+	return row{Place: p, ID: uuid.Must(uuid.NewV7()).String(), Origin: origin, Trusted: origin == fromConfig, Status: processing, CreatedAt: store.At(now), NextRead: store.At(now.Add(time.Minute))}
 }

@@ -40,7 +40,8 @@ func (f fault) String() string {
 type resolver func(kind, target string, budget *int) (any, error)
 
 // parse reads a catalog file: YAML, or JSON as a part of it, with any number of documents. Documents that are no valid entity are
-// faults. An error means that the file cannot be read at all; it is Invalid. Without a resolver placeholders stay as they are.
+// faults. An error means that the file cannot be read at all; it is Invalid. Without a resolver placeholders stay as they are. Kinds are
+// those accepted, in lower case; false: accepted only from trusted locations, and this is none.
 func parse(data []byte, kinds map[string]bool, resolve resolver) (entities []*slipway.Entity, faults []fault, err error) {
 	loader, err := yaml.NewLoader(strings.NewReader(string(data)))
 	if err != nil {
@@ -131,8 +132,11 @@ func checked(v any, kinds map[string]bool) (*slipway.Entity, slipway.EntityRef, 
 	if e.Ref().Validate() == nil {
 		ref = e.Ref().Lower()
 	}
-	if len(c.faults) == 0 && !kinds[strings.ToLower(e.Kind)] {
+	if accepted, known := kinds[strings.ToLower(e.Kind)]; len(c.faults) == 0 && !known {
 		c.faultf("kind %q is not accepted here; an operator can add it to catalog.kinds", e.Kind)
+	} else if len(c.faults) == 0 && !accepted {
+		c.faultf("kind %q is not accepted from this location, since users and groups decide who holds which rights; have the location registered by "+
+			"somebody with the permission %s, or put it into catalog.locations of the configuration", e.Kind, trustLocation)
 	}
 	if len(c.faults) > 0 {
 		return nil, ref, errors.New(strings.Join(c.faults, "; "))

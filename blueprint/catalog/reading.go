@@ -28,6 +28,7 @@ const (
 type reading struct {
 	*service
 	location   row
+	kinds      map[string]bool   // accepted from it
 	last       map[Place]file    // as of the pass before
 	seen       map[string]Place  // the file that brings an entity
 	faults     map[string]string // the faults of entities that are kept, by ref
@@ -48,7 +49,7 @@ type content struct {
 // pass did not come to its end; what is wrong with files is stored.
 func (s *service) readTree(ctx context.Context, l row, first *content) error {
 	l.Status = processing
-	r := &reading{service: s, location: l, last: map[Place]file{}, seen: map[string]Place{}, faults: map[string]string{}}
+	r := &reading{service: s, location: l, kinds: s.kindsOf(l.Trusted), last: map[Place]file{}, seen: map[string]Place{}, faults: map[string]string{}}
 	old, err := filesOf(ctx, s.db, l.ID)
 	if err != nil {
 		return err
@@ -169,8 +170,12 @@ func (r *reading) file(ctx context.Context, t target, c *content) (file, error) 
 	return f, nil
 }
 
-// claim gives an entity to the first file of the pass that brings it.
+// claim gives an entity to the first file of the pass that brings it. What is not accepted from the location, though it was once, is given
+// to none, and so not kept.
 func (r *reading) claim(ref string, p Place) (Place, bool) {
+	if kind, _, _ := strings.Cut(ref, ":"); !r.kinds[kind] {
+		return Place{}, false
+	}
 	if owner, there := r.seen[ref]; there && owner != p {
 		return owner, false
 	}

@@ -34,6 +34,7 @@ type row struct {
 	Error     string
 	Faults    []string
 	Failures  int
+	Trusted   bool // users and groups may stand in it
 	CreatedAt store.Time
 	ReadAt    store.Time
 	NextRead  store.Time
@@ -42,11 +43,11 @@ type row struct {
 // source is the name under which the location's entities are stored.
 func (r row) source() string { return "location:" + r.ID }
 
-const locationColumns = `id, type, target, origin, status, error, faults, failures, created_at, read_at, next_read`
+const locationColumns = `id, type, target, origin, status, error, faults, failures, trusted, created_at, read_at, next_read`
 
 func scanLocation(scan func(...any) error) (r row, err error) {
 	var faults string
-	err = scan(&r.ID, &r.Type, &r.Target, &r.Origin, &r.Status, &r.Error, &faults, &r.Failures, &r.CreatedAt, &r.ReadAt, &r.NextRead)
+	err = scan(&r.ID, &r.Type, &r.Target, &r.Origin, &r.Status, &r.Error, &faults, &r.Failures, &r.Trusted, &r.CreatedAt, &r.ReadAt, &r.NextRead)
 	if err == nil {
 		err = json.Unmarshal([]byte(faults), &r.Faults)
 	}
@@ -54,8 +55,8 @@ func scanLocation(scan func(...any) error) (r row, err error) {
 }
 
 func insertLocation(ctx context.Context, tx *store.Tx, r row) error {
-	_, err := tx.Exec(ctx, `INSERT INTO catalog_location (id, type, target, origin, status, created_at, next_read) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-		r.ID, r.Type, r.Target, r.Origin, processing, r.CreatedAt, r.NextRead)
+	_, err := tx.Exec(ctx, `INSERT INTO catalog_location (id, type, target, origin, status, trusted, created_at, next_read) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		r.ID, r.Type, r.Target, r.Origin, processing, r.Trusted, r.CreatedAt, r.NextRead)
 	return err
 }
 
@@ -122,15 +123,15 @@ func deleteRow(ctx context.Context, tx *store.Tx, id string) error {
 	return err
 }
 
-// setPlace gives a location another target, which was not read yet.
-func setPlace(ctx context.Context, tx *store.Tx, id string, p Place) error {
-	_, err := tx.Exec(ctx, `UPDATE catalog_location SET type = $2, target = $3, status = 'processing', error = '', faults = '[]', failures = 0 WHERE id = $1`, id, p.Type, p.Target)
+// setPlace gives a location another target, which was not read yet. Whether it is trusted depends on who does so.
+func setPlace(ctx context.Context, tx *store.Tx, id string, p Place, trusted bool) error {
+	_, err := tx.Exec(ctx, `UPDATE catalog_location SET type = $2, target = $3, status = 'processing', error = '', faults = '[]', failures = 0, trusted = $4 WHERE id = $1`, id, p.Type, p.Target, trusted)
 	return err
 }
 
-// setOrigin says who stands for a location.
+// setOrigin says who stands for a location. What stands in the configuration is trusted.
 func setOrigin(ctx context.Context, tx *store.Tx, id, origin string) error {
-	_, err := tx.Exec(ctx, `UPDATE catalog_location SET origin = $2 WHERE id = $1`, id, origin)
+	_, err := tx.Exec(ctx, `UPDATE catalog_location SET origin = $2, trusted = $3 WHERE id = $1`, id, origin, origin == fromConfig)
 	return err
 }
 
