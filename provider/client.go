@@ -162,10 +162,14 @@ func (c *Client) exchange(ctx context.Context, r Request, out any) (a Answer, er
 		return a, slipway.Errorf(slipway.TooLarge, "%s sent more than %s at once", c.o.Vendor, c.o.MaxBytes)
 	}
 	if err := Unmarshal(a.Body, out); err != nil {
-		return a, slipway.Errorf(slipway.Unavailable, "%s answered with something that its API never says; check that `url` leads to the API", c.o.Vendor).
-			WithCause(fmt.Errorf("%s %s: %w", res.Request.Method, r.Path, err))
+		return a, c.Strange(fmt.Errorf("%s %s: %w", res.Request.Method, r.Path, err))
 	}
 	return a, nil
+}
+
+// Strange is the error of a success that the vendor's API never gives, such as a page to sign in on. cause is for the log.
+func (c *Client) Strange(cause error) error {
+	return slipway.Errorf(slipway.Unavailable, "%s answered with something that its API never says; check that `url` leads to the API", c.o.Vendor).WithCause(cause)
 }
 
 // Open asks for a stream, such as a log. The caller closes it. Reading it fails with the context's error or a coded one. It is not tried again.
@@ -378,7 +382,7 @@ func (c *Client) byStatus(a Answer) *slipway.Error {
 		return slipway.Errorf(slipway.Forbidden, "%s does not allow this to the provider's credential; give it the permission%s", v, says)
 	case http.StatusNotFound, http.StatusGone:
 		return slipway.Errorf(slipway.NotFound, "%s has no such thing, or does not show it to the provider's credential", v)
-	case http.StatusConflict:
+	case http.StatusConflict, http.StatusLocked:
 		return slipway.Errorf(slipway.Conflict, "%s refuses because of how things stand%s", v, says)
 	case http.StatusTooManyRequests:
 		return slipway.Errorf(slipway.RateLimited, "%s takes no more requests for now", v)

@@ -167,6 +167,9 @@ func (c *client) list(ctx context.Context, project string, o provider.ListOption
 			a, err := c.call(ctx, provider.Request{Path: where, Scope: project, Validator: validator, Query: url.Values{
 				"page": {strconv.Itoa(page)}, "per_page": {strconv.Itoa(size)}, "exclude_pull_requests": {"true"},
 			}}, &found)
+			if err == nil && !a.NotModified && found.Runs == nil {
+				err = c.api.Strange(errors.New("there are no workflow_runs"))
+			}
 			return provider.NumberedPage[workflowRun]{
 				Items: found.Runs, More: provider.Link(a.Header, "next") != "", Validator: a.Validator, NotModified: a.NotModified,
 			}, err
@@ -196,6 +199,9 @@ func (c *client) run(ctx context.Context, project, id string) (r workflowRun, er
 		return r, err
 	}
 	_, err = c.call(ctx, provider.Request{Path: where, Scope: project, Query: url.Values{"exclude_pull_requests": {"true"}}}, &r)
+	if err == nil && r.ID == 0 {
+		err = c.api.Strange(errors.New("the run has no id"))
+	}
 	if err != nil {
 		return r, fmt.Errorf("run %s of %s: %w", id, project, err)
 	}

@@ -1,0 +1,219 @@
+// Package gitea is Gitea Actions as a provider of builds, from Gitea 1.25 on; runs again come with 1.26. Forgejo speaks differently and is not meant.
+//
+// Its README says what an operator sets up. A build is a workflow run; the attempts of a run are one build.
+package gitea
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/provider"
+)
+
+// Annotation is where entities name their repository, or several, separated by commas.
+const Annotation = "gitea.com/project-slug"
+
+// SourceAnnotation is where most entities say where their source lies. It is read where there is no Annotation.
+const SourceAnnotation = "backstage.io/source-location"
+
+// UserAnnotation is where user entities name their account.
+const UserAnnotation = "gitea.com/user-login"
+
+// Kind is Gitea.
+var Kind = provider.Kind{
+	Name:   "gitea",
+	Text:   "Gitea Actions, from Gitea 1.25 on.",
+	Config: Config{},
+	Annotations: []provider.Annotation{
+		{Key: Annotation, Text: "The repository; several are separated by commas. A host before it says which Gitea is meant where there are several.", Example: "lab/app"},
+		{Key: SourceAnnotation, Text: "Where the source lies, read where the other is absent: an address at this Gitea.", Example: "url:https://gitea.example.com/lab/app"},
+		{Key: UserAnnotation, Text: "On a user: the login at Gitea.", Example: "jane"},
+	},
+	Open: open,
+}
+
+// Config is what the configuration says beside name and type.
+type Config struct {
+	URL           string              `json:"url" required:"true" doc:"Address of the Gitea server, with any path before it, as people use it"`
+	Credential    provider.Credential `json:"credential" doc:"A token (secretText), or an account (usernamePassword); none: public repositories, only reading"`
+	WebhookSecret provider.Secret     `json:"webhookSecret" doc:"Secret of the webhook; none: webhooks are refused"`
+	Interval      slipway.Duration    `json:"interval" default:"1m" doc:"How often a repository is looked at; with webhooks it may be long"`
+}
+
+// Check finds what the types do not say.
+func (c *Config) Check() []slipway.Detail {
+	return append(provider.CheckURL("url", c.URL), c.Credential.Faults("credential", provider.SecretText, provider.UsernamePassword)...)
+}
+
+func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
+	var cfg Config
+	if err := provider.Decode(raw, &cfg); err != nil {
+		return nil, err
+	}
+	c, err := newClient(cfg, env)
+	if err != nil {
+		return nil, err
+	}
+	return c.provider(), nil
+}
+
+// client is a Gitea with a credential.
+type client struct {
+	cfg     Config
+	api     *provider.Client
+	base    *url.URL // where people look
+	now     func() time.Time
+	logPace time.Duration // between two looks at a log that is followed
+
+	mu   sync.Mutex
+	seen map[string]detail // by project and run
+}
+
+func newClient(cfg Config, env provider.Env) (*client, error) {
+	base, err := url.Parse(strings.ToLower(strings.TrimRight(cfg.URL, "/")))
+	if err != nil {
+		return nil, err
+	}
+	c := &client{cfg: cfg, base: base, now: env.Now, logPace: 2 * time.Second, seen: map[string]detail{}}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	c.api, err = provider.NewClient(env, provider.ClientOptions{
+		Vendor: "Gitea", URL: strings.TrimRight(cfg.URL, "/") + "/api/v1", Authorize: c.authorize, Classify: classify,
+		Header: http.Header{"Accept": {"application/json"}},
+	})
+	return c, err
+}
+
+func (c *client) provider() *provider.Provider {
+	return &provider.Provider{
+		Projects: c.projects,
+		Accounts: accounts,
+		Interval: c.cfg.Interval.Std(),
+		Builds:   &provider.Builds{List: c.list, Get: c.get, Retrigger: c.retrigger, Start: c.start, Logs: c.logs}, // Gitea 1.26 cancels nothing
+		Webhook:  &provider.Webhook{Verify: c.verify, Parse: parse},
+		Check:    c.check,
+	}
+}
+
+func (c *client) authorize(context.Context, string) (provider.Authorization, error) {
+	cred := c.cfg.Credential
+	switch cred.Type {
+	case provider.SecretText:
+		return provider.Authorization{Header: "Authorization", Value: "token " + string(cred.Secret), Account: "token " + cred.Secret.Fingerprint()}, nil
+	case provider.UsernamePassword:
+		basic := base64.StdEncoding.EncodeToString([]byte(cred.Username + ":" + string(cred.Password)))
+		return provider.Authorization{Header: "Authorization", Value: "Basic " + basic, Account: "user " + cred.Username}, nil
+	}
+	return provider.Authorization{Account: "anonymous"}, nil
+}
+
+// classify knows that Gitea refuses to run something again with 400.
+func classify(r provider.Request, a provider.Answer) error {
+	if strings.Contains(r.Path, "/rerun") && (a.Status == http.StatusBadRequest || a.Status == http.StatusUnprocessableEntity) {
+		return slipway.Errorf(slipway.Conflict, "Gitea does not run it again: %s", a.Message)
+	}
+	return nil
+}
+
+// check asks for the version, which needs no permission, and then for the account.
+func (c *client) check(ctx context.Context) error {
+	var server struct {
+		Version string `json:"version"`
+	}
+	if _, err := c.api.JSON(ctx, provider.Request{Path: "/version"}, &server); err != nil {
+		return err
+	}
+	if strings.Contains(server.Version, "+gitea-") {
+		return slipway.Errorf(slipway.Unsupported, "this is Forgejo %s, whose builds this provider cannot read; use a Gitea", server.Version)
+	}
+	if c.cfg.Credential.Type == "" {
+		return nil
+	}
+	_, err := c.api.JSON(ctx, provider.Request{Path: "/user"}, &struct{}{})
+	if errors.Is(err, slipway.Forbidden) {
+		return nil // the token is known; that it may not read its account does no harm
+	}
+	return err
+}
+
+var slug = regexp.MustCompile(`^[a-z0-9_-][a-z0-9._-]*/[a-z0-9._-]*[a-z0-9_-][a-z0-9._-]*$`)
+
+// projects reads the annotations. Gitea does not tell capital letters from small ones.
+func (c *client) projects(e *slipway.Entity) []string {
+	var list []string
+	add := func(word string) {
+		if slug.MatchString(word) && !slices.Contains(list, word) {
+			list = append(list, word)
+		}
+	}
+	source := c.sourceOf(e)
+	if e.Metadata.Annotations[Annotation] == "" {
+		if source.here {
+			add(source.project)
+		}
+		return list
+	}
+	for word := range strings.SplitSeq(e.Metadata.Annotations[Annotation], ",") {
+		word = strings.ToLower(strings.Trim(strings.TrimSpace(word), "/"))
+		host, rest, ok := strings.Cut(word, "/")
+		switch {
+		case ok && strings.Contains(rest, "/"):
+			if host == c.base.Host {
+				add(rest)
+			}
+		case source.project == word && !source.here: // the repository of that name at another host
+		default:
+			add(word)
+		}
+	}
+	return list
+}
+
+type source struct {
+	project string
+	here    bool
+}
+
+func (c *client) sourceOf(e *slipway.Entity) (s source) {
+	u, err := url.Parse(strings.ToLower(strings.TrimPrefix(e.Metadata.Annotations[SourceAnnotation], "url:")))
+	if err != nil || u.Host == "" {
+		return s
+	}
+	path, below := strings.CutPrefix(u.Path, c.base.Path+"/")
+	s.here = u.Host == c.base.Host && below
+	if !s.here {
+		path = strings.TrimPrefix(u.Path, "/")
+	}
+	if parts := strings.SplitN(path, "/", 3); len(parts) >= 2 {
+		s.project = parts[0] + "/" + strings.TrimSuffix(parts[1], ".git")
+	}
+	return s
+}
+
+// accounts gives the login as it is written, and as Gitea writes most.
+func accounts(e *slipway.Entity) []string {
+	login := strings.TrimSpace(e.Metadata.Annotations[UserAnnotation])
+	if login == "" {
+		return nil
+	}
+	return slices.Compact([]string{login, strings.ToLower(login)})
+}
+
+// path is a project's part of the API.
+func path(project, rest string) (string, error) {
+	if !slug.MatchString(project) {
+		return "", slipway.Errorf(slipway.NotFound, "Gitea has no repository %q; write owner/name", project)
+	}
+	return "/repos/" + project + rest, nil
+}

@@ -1,0 +1,48 @@
+package gitea
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/provider"
+)
+
+func (c *client) verify(h http.Header, body []byte) error {
+	if c.cfg.WebhookSecret == "" {
+		return slipway.Errorf(slipway.Forbidden, "this provider takes no webhooks; set webhookSecret in its configuration and the same secret at Gitea")
+	}
+	if !c.cfg.WebhookSecret.Signs(body, h.Get("X-Gitea-Signature")) {
+		return slipway.Errorf(slipway.Unauthenticated, "the webhook's signature does not fit its body; set the same secret at Gitea and as webhookSecret")
+	}
+	return nil
+}
+
+// parse reads whose runs changed. A run in a notification is without its creation and its attempt, so the project is read again.
+func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
+	event := h.Get("X-Gitea-Event")
+	if event != "workflow_run" && event != "workflow_job" {
+		return nil, nil
+	}
+	if strings.HasPrefix(h.Get("Content-Type"), "application/x-www-form-urlencoded") {
+		form, err := url.ParseQuery(string(body))
+		if err != nil {
+			return nil, slipway.Errorf(slipway.Invalid, "the webhook's body is no form").WithCause(err)
+		}
+		body = []byte(form.Get("payload"))
+	}
+	var said struct {
+		Repository struct {
+			FullName string `json:"full_name"`
+		} `json:"repository"`
+	}
+	if err := provider.Unmarshal(body, &said); err != nil {
+		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body is no %s event", event).WithCause(err)
+	}
+	d := provider.Delivery{Project: strings.ToLower(said.Repository.FullName), ID: h.Get("X-Gitea-Delivery")}
+	if !slug.MatchString(d.Project) {
+		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body names no repository")
+	}
+	return []provider.Delivery{d}, nil
+}
