@@ -8,10 +8,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/entity"
 	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -154,15 +156,21 @@ func readEntities(ctx context.Context, q store.Querier, where string, args ...an
 // place is one project at one provider.
 type place struct{ provider, project string }
 
+// binding is how an entity is bound to a place.
+type binding struct {
+	kind     string // type of the provider
+	detached bool   // the provider does not take the project any more
+}
+
 // bindings reads which places of this task the entities are bound to.
-func (x *Index[T]) bindings(ctx context.Context, q store.Querier, entities []bound) (map[int64]map[place]bool, error) {
-	have := make(map[int64]map[place]bool, len(entities))
+func (x *Index[T]) bindings(ctx context.Context, q store.Querier, entities []bound) (map[int64]map[place]binding, error) {
+	have := make(map[int64]map[place]binding, len(entities))
 	args := []any{x.task.Name}
 	for _, en := range entities {
-		have[en.id] = map[place]bool{}
+		have[en.id] = map[place]binding{}
 		args = append(args, en.id)
 	}
-	rows, err := q.QueryContext(ctx, `SELECT b.entity_id, s.provider, s.project FROM task_binding b JOIN task_source s ON s.id = b.source_id
+	rows, err := q.QueryContext(ctx, `SELECT b.entity_id, s.provider, s.project, s.type, b.detached FROM task_binding b JOIN task_source s ON s.id = b.source_id
 		WHERE s.task = $1 AND b.entity_id IN (`+numbers(2, len(entities))+`)`, args...)
 	if err != nil {
 		return nil, store.Err(err)
@@ -170,10 +178,11 @@ func (x *Index[T]) bindings(ctx context.Context, q store.Querier, entities []bou
 	return have, store.Each(rows, func(rows *sql.Rows) error {
 		var id int64
 		var p place
-		if err := rows.Scan(&id, &p.provider, &p.project); err != nil {
+		var b binding
+		if err := rows.Scan(&id, &p.provider, &p.project, &b.kind, &b.detached); err != nil {
 			return err
 		}
-		have[id][p] = true
+		have[id][p] = b
 		return nil
 	})
 }
@@ -181,12 +190,17 @@ func (x *Index[T]) bindings(ctx context.Context, q store.Querier, entities []bou
 // maxProjects is how many projects an entity has at one provider at most; what is beyond is left out.
 const maxProjects = 50
 
-// wanted says which places belong to an entity by its annotations. What a provider cannot say now, because it is gone or did not open, stays as it is.
-func (x *Index[T]) wanted(en bound, have map[place]bool) map[place]bool {
-	want := map[place]bool{}
-	for p := range have {
-		if o, ok := x.engine.opened(p.provider); !ok || o.Provider == nil {
-			want[p] = true
+// wanted says which places belong to an entity by its annotations. What a provider cannot say now, because it is gone or did not open, stays as it is. What the
+// entity names as before, but the provider does not take any more, stays detached, and so does all of a provider that was replaced by one of another type.
+func (x *Index[T]) wanted(en bound, have map[place]binding) map[place]binding {
+	want := map[place]binding{}
+	for p, b := range have {
+		o, ok := x.engine.opened(p.provider)
+		switch {
+		case !ok || o.Provider == nil:
+			want[p] = b
+		case o.Type != b.kind || o.namedBy(&en.Entity, p.project):
+			want[p] = binding{b.kind, true}
 		}
 	}
 	for _, o := range x.engine.Providers() {
@@ -195,11 +209,28 @@ func (x *Index[T]) wanted(en bound, have map[place]bool) map[place]bool {
 		}
 		for i, project := range o.Provider.Projects(&en.Entity) {
 			if project != "" && len(project) <= maxID && i < maxProjects {
-				want[place{o.Name, project}] = true
+				want[place{o.Name, project}] = binding{kind: o.Type}
 			}
 		}
 	}
 	return want
+}
+
+// namedBy says whether an annotation names a project, be it one that the provider does not take: as a word of its own, or as the end of an address.
+func (o Provider) namedBy(e *slipway.Entity, project string) bool {
+	bare := func(s string) string { return strings.ToLower(strings.TrimSuffix(strings.TrimRight(s, "/"), ".git")) }
+	project = bare(project)
+	for key, value := range e.Metadata.Annotations {
+		if len(o.Annotations) > 0 && !slices.ContainsFunc(o.Annotations, func(a provider.Annotation) bool { return a.Key == key }) {
+			continue
+		}
+		for word := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+			if word = bare(word); word == project || strings.HasSuffix(word, "/"+project) || strings.HasSuffix(word, ":"+project) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // bind makes an entity's bindings, and a user's accounts, what the entity says.
@@ -216,7 +247,7 @@ func (x *Index[T]) bind(ctx context.Context, tx *store.Tx, en bound) error {
 	have := all[en.id]
 	want := x.wanted(en, have)
 	for p := range have {
-		if want[p] {
+		if _, ok := want[p]; ok {
 			continue
 		}
 		_, err := tx.Exec(ctx, `DELETE FROM task_binding WHERE entity_id = $1 AND source_id =
@@ -226,7 +257,15 @@ func (x *Index[T]) bind(ctx context.Context, tx *store.Tx, en bound) error {
 		}
 	}
 	for _, p := range slices.SortedFunc(maps.Keys(want), func(a, b place) int { return strings.Compare(a.provider+"\x00"+a.project, b.provider+"\x00"+b.project) }) {
-		if have[p] {
+		if b, ok := have[p]; ok && b == want[p] {
+			continue
+		}
+		if want[p].detached {
+			_, err := tx.Exec(ctx, `UPDATE task_binding SET detached = TRUE WHERE entity_id = $1 AND source_id =
+				(SELECT id FROM task_source WHERE task = $2 AND provider = $3 AND project = $4)`, en.id, x.task.Name, p.provider, p.project)
+			if err != nil {
+				return err
+			}
 			continue
 		}
 		o, _ := x.engine.opened(p.provider)
@@ -234,7 +273,8 @@ func (x *Index[T]) bind(ctx context.Context, tx *store.Tx, en bound) error {
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO task_binding (entity_id, source_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`, en.id, source); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO task_binding (entity_id, source_id) VALUES ($1, $2)
+			ON CONFLICT (entity_id, source_id) DO UPDATE SET detached = FALSE`, en.id, source); err != nil {
 			return err
 		}
 	}
@@ -253,7 +293,9 @@ func (x *Index[T]) ensureSource(ctx context.Context, tx *store.Tx, o Provider, p
 	if !errors.Is(err, slipway.NotFound) {
 		return 0, err
 	}
-	err = store.Err(tx.QueryRowContext(ctx, `UPDATE task_source SET type = $4 WHERE task = $1 AND provider = $2 AND project = $3 RETURNING id`,
+	// What another type of provider has said of the project means nothing to this one.
+	err = store.Err(tx.QueryRowContext(ctx, `UPDATE task_source SET validator = CASE WHEN type = $4 THEN validator ELSE '' END,
+		fill_cursor = CASE WHEN type = $4 THEN fill_cursor END, type = $4 WHERE task = $1 AND provider = $2 AND project = $3 RETURNING id`,
 		x.task.Name, o.Name, project, o.Type).Scan(&id))
 	return id, err
 }

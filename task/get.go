@@ -14,8 +14,9 @@ import (
 
 // Place is one project at one provider that serves an entity.
 type Place struct {
-	Provider Provider // as it is now; Provider.Provider is nil when it was removed or did not open
+	Provider Provider // as it is now; Provider.Provider is nil when it was removed, replaced by one of another type, or did not open
 	Project  string
+	Detached bool // the provider does not take the project any more: what is known of it can be seen, nothing new can be begun
 }
 
 // Item is one item with where it comes from.
@@ -59,7 +60,7 @@ func (x *Index[T]) placesOf(ctx context.Context, caller *slipway.Caller, ref sli
 	join, column string, args []any, each func(Place, []byte)) (o Object, err error) {
 	args = append([]any{x.task.Name, ref.String()}, args...)
 	readable, more := entity.Readable(caller, "e", len(args)+1)
-	rows, err := x.engine.read.QueryContext(ctx, fmt.Sprintf(`SELECT e.id, e.ref, COALESCE(e.owner, ''), s.provider, s.type, s.project, %s
+	rows, err := x.engine.read.QueryContext(ctx, fmt.Sprintf(`SELECT e.id, e.ref, COALESCE(e.owner, ''), s.provider, s.type, s.project, COALESCE(b.detached, FALSE), %s
 		FROM entity e LEFT JOIN task_binding b ON b.entity_id = e.id LEFT JOIN task_source s ON s.id = b.source_id AND s.task = $1 %s
 		WHERE e.ref = $2 AND %s ORDER BY s.provider, s.project`, column, join, readable), append(args, more...)...)
 	if err != nil {
@@ -73,7 +74,7 @@ func (x *Index[T]) placesOf(ctx context.Context, caller *slipway.Caller, ref sli
 	err = store.Each(rows, func(rows *sql.Rows) error {
 		var name, kind, project sql.NullString
 		var f found
-		if err := rows.Scan(&o.ID, &o.Ref, &o.Owner, &name, &kind, &project, &f.value); err != nil {
+		if err := rows.Scan(&o.ID, &o.Ref, &o.Owner, &name, &kind, &project, &f.Detached, &f.value); err != nil {
 			return err
 		}
 		if !name.Valid {
@@ -81,7 +82,7 @@ func (x *Index[T]) placesOf(ctx context.Context, caller *slipway.Caller, ref sli
 		}
 		f.Project = project.String
 		var ok bool
-		if f.Provider, ok = x.engine.opened(name.String); !ok {
+		if f.Provider, ok = x.engine.opened(name.String); !ok || f.Provider.Type != kind.String {
 			f.Provider = Provider{Name: name.String, Type: kind.String}
 		}
 		all = append(all, f)

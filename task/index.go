@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -285,7 +286,8 @@ func (x *Index[T]) storedItems(ctx context.Context, q store.Querier, source int6
 	})
 }
 
-// people gives the function that fills in which user of the catalog a person is.
+// people gives the function that fills in which user of the catalog a person is, and the user's name where the vendor gives none. The address stays the vendor's: to
+// see items is not to see what the catalog knows of people.
 func (x *Index[T]) people(ctx context.Context, q store.Querier, providerName string, items []*written[T]) (func(*slipway.Person), error) {
 	var names []string
 	for _, w := range items {
@@ -322,17 +324,37 @@ func (x *Index[T]) people(ctx context.Context, q store.Querier, providerName str
 			return nil, err
 		}
 	}
+	displayed, err := displayNames(ctx, q, refs)
 	return func(p *slipway.Person) {
-		if p == nil || p.EntityRef != "" {
+		if p == nil {
 			return
 		}
 		for _, name := range []string{p.ID, p.Email} {
-			if ref := refs[strings.ToLower(name)]; name != "" && ref != "" {
-				p.EntityRef = ref
-				return
+			if p.EntityRef == "" && name != "" {
+				p.EntityRef = refs[strings.ToLower(name)]
 			}
 		}
-	}, nil
+		if p.Name == "" {
+			p.Name = displayed[p.EntityRef]
+		}
+	}, err
+}
+
+// displayNames are the names of users, by ref.
+func displayNames(ctx context.Context, q store.Querier, users map[string]string) (map[string]string, error) {
+	names := map[string]string{}
+	for chunk := range slices.Chunk(slices.Compact(slices.Sorted(maps.Values(users))), 200) {
+		found, err := readEntities(ctx, q, `ref IN (`+numbers(1, len(chunk))+`)`, anys(chunk)...)
+		if err != nil {
+			return nil, err
+		}
+		for _, user := range found {
+			if profile, ok := user.Spec["profile"].(map[string]any); ok {
+				names[user.ref], _ = profile["displayName"].(string)
+			}
+		}
+	}
+	return names, nil
 }
 
 // document is an item as it is stored: its JSON without the entity, which differs by who asks.
@@ -370,6 +392,19 @@ func document(item any) ([]byte, error) {
 const entityField = "entityRef"
 
 // splice puts the entity in front of a stored document, as bytes.
+// arena holds the items of a page in few pieces of memory.
+type arena []byte
+
+// splice adds a document with its entity's ref, and gives what it added.
+func (a *arena) splice(doc []byte, ref string) []byte {
+	if need := len(doc) + len(ref) + 20; cap(*a)-len(*a) < need {
+		*a = make([]byte, 0, max(16<<10, need))
+	}
+	start := len(*a)
+	*a = splice(*a, doc, ref)
+	return (*a)[start:len(*a):len(*a)]
+}
+
 func splice(out, doc []byte, ref string) []byte {
 	out = append(out, `{"`+entityField+`":"`...)
 	out = append(append(out, ref...), '"') // a canonical ref needs no escapes

@@ -93,7 +93,7 @@ func (x *Index[T]) due(ctx context.Context, q store.Querier) ([]dueSource, error
 		return nil, nil
 	}
 	rows, err := q.QueryContext(ctx, `SELECT s.id, s.provider FROM task_source s WHERE s.task = $1 AND s.next_refresh <= $2
-		AND s.provider IN (`+numbers(3, len(args)-2)+`) AND EXISTS (SELECT 1 FROM task_binding b WHERE b.source_id = s.id)
+		AND s.provider IN (`+numbers(3, len(args)-2)+`) AND EXISTS (SELECT 1 FROM task_binding b WHERE b.source_id = s.id AND NOT b.detached)
 		ORDER BY s.next_refresh LIMIT 100`, args...)
 	if err != nil {
 		return nil, store.Err(err)
@@ -128,14 +128,14 @@ type look struct {
 func (x *Index[T]) refresh(ctx context.Context, a refreshArgs) error {
 	defer x.engine.tellRefreshed()
 	l := look{start: x.engine.Now(), open: map[string]bool{}}
-	var providerName string
-	err := store.Err(x.engine.DB.QueryRowContext(ctx, `SELECT id, provider, project, as_of IS NOT NULL, validator, fill_cursor, fill_left FROM task_source WHERE id = $1`, a.Source).
-		Scan(&l.id, &providerName, &l.project, &l.known, &l.validator, &l.fill, &l.fillLeft))
+	var providerName, kind string
+	err := store.Err(x.engine.DB.QueryRowContext(ctx, `SELECT id, provider, type, project, as_of IS NOT NULL, validator, fill_cursor, fill_left FROM task_source WHERE id = $1`, a.Source).
+		Scan(&l.id, &providerName, &kind, &l.project, &l.known, &l.validator, &l.fill, &l.fillLeft))
 	if err != nil {
 		return err
 	}
 	var ok bool
-	if l.opened, ok = x.engine.opened(providerName); !ok || l.opened.Provider == nil || !x.serves(l.opened.Provider) {
+	if l.opened, ok = x.engine.opened(providerName); !ok || l.opened.Provider == nil || l.opened.Type != kind || !x.serves(l.opened.Provider) {
 		return nil // the answer says so by itself, and what brings the provider back has the source read again
 	}
 	if err = x.engine.health.check(providerName, l.start); err != nil {

@@ -91,7 +91,7 @@ func (x *Index[T]) Search(ctx context.Context, caller *slipway.Caller, ref slipw
 	}
 	page.Sources = x.states(ctx, sources)
 	if len(page.Sources) == 0 {
-		page.Sources = []slipway.Source{{State: slipway.SourceNone, Error: x.hint()}}
+		page.Sources = []slipway.Source{{State: slipway.SourceNone, Error: x.Hint(ctx, object)}}
 	}
 	return page, nil
 }
@@ -106,6 +106,7 @@ type source struct {
 	failures int64
 	message  string
 	looks    int64
+	detached bool
 	ref      string           // of the entity that its items are shown under
 	terms    map[string][]any // by field that is filtered: the terms that fit, as arguments
 }
@@ -236,7 +237,7 @@ func anys[S ~[]E, E any](list S) []any {
 	return out
 }
 
-const sourceColumns = "s.id, s.provider, s.type, s.project, s.as_of, s.failures, s.error, s.looks"
+const sourceColumns = "s.id, s.provider, s.type, s.project, s.as_of, s.failures, s.error, s.looks, " // and whether it is detached
 
 // termColumns gives, for each field that is filtered, the terms of source s that fit, as text "1,2,3": resolved beside the sources, so that
 // the next query can go straight to its stretch of an index.
@@ -265,6 +266,11 @@ func (x *Index[T]) terms(q *query, p *plan, name, source, providerName string) {
 		fmt.Fprintf(q, ` UNION SELECT a.term_id FROM task_account c JOIN task_alias a ON a.value = c.account
 			WHERE c.entity_ref IN (%s) AND c.provider IN ('', %s) AND a.source_id = %s AND a.field = %s`, q.list(refs), providerName, source, q.arg(name))
 	}
+	// And the other way round: who is found by one account, an address or a login at this provider, is found by the others and by the ref.
+	known := fmt.Sprintf("k.account IN (%s) AND k.provider IN ('', %s) AND a.source_id = %s AND a.field = %s", q.list(anys(values)), providerName, source, q.arg(name))
+	fmt.Fprintf(q, ` UNION SELECT a.term_id FROM task_account k JOIN task_alias a ON a.value = k.entity_ref WHERE %[1]s
+		UNION SELECT a.term_id FROM task_account k JOIN task_account c ON c.entity_ref = k.entity_ref AND c.provider IN ('', %[2]s)
+			JOIN task_alias a ON a.value = c.account WHERE %[1]s`, known, providerName)
 }
 
 // sourceRow is where a row of a query over sources is read into; what a LEFT JOIN leaves out is NULL.
@@ -272,12 +278,13 @@ type sourceRow struct {
 	id, failures, looks              sql.NullInt64
 	provider, kind, project, message sql.NullString
 	asOf                             store.Time
+	detached                         sql.NullBool
 	terms                            []sql.NullString
 }
 
 func (r *sourceRow) dest(fields int) []any {
 	r.terms = make([]sql.NullString, fields)
-	dest := []any{&r.id, &r.provider, &r.kind, &r.project, &r.asOf, &r.failures, &r.message, &r.looks}
+	dest := []any{&r.id, &r.provider, &r.kind, &r.project, &r.asOf, &r.failures, &r.message, &r.looks, &r.detached}
 	for i := range r.terms {
 		dest = append(dest, &r.terms[i])
 	}
@@ -287,7 +294,7 @@ func (r *sourceRow) dest(fields int) []any {
 func (r *sourceRow) source(p *plan, ref string) (*source, error) {
 	s := &source{
 		id: r.id.Int64, provider: r.provider.String, kind: r.kind.String, project: r.project.String, asOf: r.asOf,
-		failures: r.failures.Int64, message: r.message.String, looks: r.looks.Int64, ref: ref, terms: map[string][]any{},
+		failures: r.failures.Int64, message: r.message.String, looks: r.looks.Int64, detached: r.detached.Bool, ref: ref, terms: map[string][]any{},
 	}
 	for i, name := range p.filtered {
 		if r.terms[i].String == "" {
@@ -307,7 +314,7 @@ func (r *sourceRow) source(p *plan, ref string) (*source, error) {
 // sourcesOf reads an entity that the caller may read and its sources, in one query.
 func (x *Index[T]) sourcesOf(ctx context.Context, caller *slipway.Caller, ref slipway.EntityRef, p *plan) (o Object, list []*source, err error) {
 	var q query
-	q.WriteString(`SELECT e.id, e.ref, COALESCE(e.owner, ''), ` + sourceColumns)
+	q.WriteString(`SELECT e.id, e.ref, COALESCE(e.owner, ''), ` + sourceColumns + `b.detached`)
 	x.termColumns(&q, p)
 	fmt.Fprintf(&q, ` FROM entity e LEFT JOIN task_binding b ON b.entity_id = e.id LEFT JOIN task_source s ON s.id = b.source_id AND s.task = %s
 		WHERE e.ref = %s AND `, q.arg(x.task.Name), q.arg(ref.String()))
@@ -400,7 +407,7 @@ func (x *Index[T]) within(q *query, caller *slipway.Caller, scope Scope) string 
 func (x *Index[T]) sourcesIn(ctx context.Context, caller *slipway.Caller, scope Scope, p *plan) (list []*source, wide bool, err error) {
 	var q query
 	fmt.Fprintf(&q, `WITH m AS MATERIALIZED (SELECT e.id, e.ref FROM entity e WHERE %s LIMIT %d)
-		SELECT n.n, m.ref, %s`, x.within(&q, caller, scope), maxScoped+1, sourceColumns)
+		SELECT n.n, m.ref, %sb.detached`, x.within(&q, caller, scope), maxScoped+1, sourceColumns)
 	x.termColumns(&q, p)
 	fmt.Fprintf(&q, ` FROM (SELECT COUNT(*) AS n FROM m) AS n LEFT JOIN m ON n.n <= %d LEFT JOIN task_binding b ON b.entity_id = m.id
 		LEFT JOIN task_source s ON s.id = b.source_id AND s.task = %s ORDER BY s.id, m.ref`, maxScoped, q.arg(x.task.Name))
@@ -443,9 +450,10 @@ func (x *Index[T]) itemsByTime(ctx context.Context, caller *slipway.Caller, scop
 			arms = append(arms, b)
 		}
 	}
-	page := Page{Items: [][]byte{}, PageInfo: slipway.PageInfo{Limit: p.Limit, PageNumber: p.PageNumber}}
+	page := Page{Items: make([][]byte, 0, p.Limit), PageInfo: slipway.PageInfo{Limit: p.Limit, PageNumber: p.PageNumber}}
 	x.compose(&q, p, arms)
-	rows, err := x.engine.read.QueryContext(ctx, `SELECT u.cut, u.source_id, u.created, u.id, u.ref, u.doc, `+sourceColumns+` FROM (`+q.String()+`) AS u
+	rows, err := x.engine.read.QueryContext(ctx, `SELECT u.cut, u.source_id, u.created, u.id, u.ref, u.doc, `+sourceColumns+`
+		NOT EXISTS (SELECT 1 FROM task_binding b WHERE b.source_id = s.id AND NOT b.detached) FROM (`+q.String()+`) AS u
 		LEFT JOIN task_source s ON s.id = u.source_id ORDER BY `+listOrder(p), q.args...)
 	if err != nil {
 		return page, store.Err(err)
@@ -475,24 +483,43 @@ func (x *Index[T]) termCheck(q *query, p *plan, name string) string {
 	return column(name) + " IN (" + sub.String() + ")"
 }
 
-// hint says what to write on an entity that no provider serves.
-func (x *Index[T]) hint() string {
-	var ways []string
-	for _, o := range x.engine.Providers() {
-		if o.Provider == nil || !x.serves(o.Provider) {
+// Hint says why no provider serves an entity, and what to write on it.
+func (x *Index[T]) Hint(ctx context.Context, o Object) string {
+	found, err := readEntities(ctx, x.engine.read, `id = $1`, o.ID)
+	if err != nil || len(found) == 0 {
+		found = []bound{{}} // without it, the hint is general
+	}
+	e := &found[0].Entity
+	var ways, refused []string
+	for _, p := range x.engine.Providers() {
+		name := p.Name + " (" + p.Type + ")"
+		if p.Err == nil && (p.Provider == nil || !x.serves(p.Provider)) {
 			continue
 		}
-		if len(o.Annotations) == 0 {
-			ways = append(ways, "that of provider "+o.Name+" ("+o.Type+")")
+		for _, a := range p.Annotations {
+			switch value := e.Metadata.Annotations[a.Key]; {
+			case value == "" && p.Err == nil:
+				ways = append(ways, a.Key+" for provider "+name)
+			case value == "":
+			case p.Err != nil:
+				refused = append(refused, fmt.Sprintf("%s is for provider %s, which is not at work: an operator has to look at its configuration", a.Key, name))
+			case len(p.Provider.Projects(e)) > 0:
+				return "provider " + name + " was told of this entity a moment ago; ask again"
+			default:
+				refused = append(refused, fmt.Sprintf("%s says %q, which provider %s does not take: write it like %q, and see whether the provider's configuration allows it", a.Key, clip(value), name, a.Example))
+			}
 		}
-		for _, a := range o.Annotations {
-			ways = append(ways, a.Key+" for provider "+o.Name+" ("+o.Type+")")
+		if len(p.Annotations) == 0 && p.Err == nil {
+			ways = append(ways, "that of provider "+name)
 		}
 	}
-	if len(ways) == 0 {
-		return "no provider serves the task " + x.task.Name + "; configure one under providers:"
+	switch {
+	case len(refused) > 0:
+		return "no provider serves this entity: " + strings.Join(refused, "; ")
+	case len(ways) > 0:
+		return "no provider serves this entity; give it one of these annotations: " + strings.Join(ways, ", ")
 	}
-	return "no provider serves this entity; give it one of these annotations: " + strings.Join(ways, ", ")
+	return "no provider serves the task " + x.task.Name + "; configure one under providers:"
 }
 
 // states says how fresh sources are, and has those that are stale read behind the answer.
@@ -504,6 +531,8 @@ func (x *Index[T]) states(ctx context.Context, sources []*source) []slipway.Sour
 		switch age := x.engine.Now().Sub(s.asOf.Time); {
 		case !ok || o.Err == nil && !x.serves(o.Provider):
 			v.State, v.Error = slipway.SourceDetached, "the provider was removed; these are its last known items"
+		case s.detached || s.kind != o.Type:
+			v.State, v.Error = slipway.SourceDetached, "the provider does not take this project any more; these are its last known items"
 		case o.Err != nil:
 			v.State, v.Error = slipway.SourceFailed, sentence(o.Err)
 		default:
@@ -527,7 +556,7 @@ func (x *Index[T]) freshen(ctx context.Context, sources []*source) (bool, error)
 	waiting := map[int64]int64{} // source → looks that must have happened
 	err := x.engine.DB.Write(ctx, func(tx *store.Tx) error {
 		for _, s := range sources {
-			if o, ok := x.engine.opened(s.provider); !ok || o.Provider == nil || len(waiting) == maxFresh {
+			if o, ok := x.engine.opened(s.provider); !ok || o.Provider == nil || s.detached || len(waiting) == maxFresh {
 				continue
 			}
 			inserted, err := x.engine.insertRefresh(ctx, tx, x.task.Name, s.id, 1)
@@ -617,7 +646,7 @@ func (x *Index[T]) items(ctx context.Context, p *plan, sources []*source) (Page,
 		refs[s.id] = s.ref
 		arms = append(arms, x.armsOf(&q, p, s)...)
 	}
-	page := Page{Items: [][]byte{}, PageInfo: slipway.PageInfo{Limit: p.Limit, PageNumber: p.PageNumber}}
+	page := Page{Items: make([][]byte, 0, p.Limit), PageInfo: slipway.PageInfo{Limit: p.Limit, PageNumber: p.PageNumber}}
 	if len(arms) == 0 {
 		return page, nil
 	}
@@ -784,6 +813,7 @@ func (x *Index[T]) collect(rows *sql.Rows, p *plan, page *Page, more []any, ref 
 	var cut bool
 	var rowRef string
 	var doc sql.RawBytes
+	var items arena
 	dest := append([]any{&cut, &k.Source, &k.Created, &k.ID, &rowRef, &doc}, more...)
 	err := store.Each(rows, func(rows *sql.Rows) error {
 		if err := rows.Scan(dest...); err != nil {
@@ -797,7 +827,7 @@ func (x *Index[T]) collect(rows *sql.Rows, p *plan, page *Page, more []any, ref 
 			page.PageInfo.HasMore = true
 		default:
 			ref := ref(k.Source, rowRef)
-			page.Items = append(page.Items, splice(make([]byte, 0, len(doc)+len(ref)+20), doc, ref))
+			page.Items = append(page.Items, items.splice(doc, ref))
 			last = k
 		}
 		return nil
