@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -249,7 +250,7 @@ func (s *Server) declare(o Options) error {
 		for _, op := range b.Operations {
 			if op.Wide != "" {
 				before, after, _ := strings.Cut(op.Path, "{"+op.Wide+"}")
-				w := wide{prefix: before, max: 2}
+				w := wide{prefix: before, max: max(2, op.Segments)}
 				if after = strings.Trim(after, "/"); after != "" {
 					w.suffix = strings.Split(after, "/")
 				}
@@ -611,6 +612,9 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 			return errors.Join(err, s.Close())
 		}
 		s.closers = slices.Insert(s.closers, 0, unlock) // closers run from the end: let go last
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(300) // little of what a request needs lives on: some 20 MB more for a tenth less work
 	}
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
