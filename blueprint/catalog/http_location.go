@@ -131,11 +131,7 @@ func (c locationCursor) after(limit int, list []row, id string) locationCursor {
 	return locationCursor{Query: c.Query, Limit: limit, Created: list[i].CreatedAt.UnixMicro(), ID: id}
 }
 
-type locationByEntityInput struct {
-	entityInput
-}
-
-func (s *service) locationByEntity(ctx context.Context, in *locationByEntityInput) (*locationOutput, error) {
+func (s *service) locationByEntity(ctx context.Context, in *entityInput) (*locationOutput, error) {
 	none := slipway.Errorf(slipway.NotFound, "no location that you may read brings this entity")
 	ref := slipway.EntityRef{Kind: in.Kind, Namespace: in.Namespace, Name: in.Name}
 	if ref.Validate() != nil {
@@ -160,7 +156,7 @@ func (s *service) locationByEntity(ctx context.Context, in *locationByEntityInpu
 }
 
 type updateLocationInput struct {
-	locationInput
+	ID   string `path:"id" maxLength:"100" doc:"Id of the location"`
 	Body Place
 }
 

@@ -16,8 +16,10 @@ import (
 const written = "api"
 
 type putInput struct {
-	entityInput
-	Body map[string]any
+	Kind      string `path:"kind" doc:"Kind" example:"component"`
+	Namespace string `path:"namespace" doc:"Namespace" example:"default"`
+	Name      string `path:"name" doc:"Name" example:"web"`
+	Body      map[string]any
 }
 
 type putOutput struct {
@@ -29,7 +31,7 @@ func (s *service) putEntity(ctx context.Context, in *putInput) (*putOutput, erro
 	doc := in.Body
 	delete(doc, "relations") // what GET answered may be sent back
 	delete(doc, "status")
-	e, ref, err := checked(doc, s.kindsOf(trusts(ctx)))
+	e, ref, err := checked(doc, s.kinds)
 	if err != nil {
 		return nil, slipway.Errorf(slipway.Invalid, "%s", err)
 	}
@@ -39,6 +41,11 @@ func (s *service) putEntity(ctx context.Context, in *putInput) (*putOutput, erro
 	}
 	if strings.EqualFold(e.Kind, "Location") {
 		return nil, slipway.Errorf(slipway.Invalid, "a Location written here would lead nowhere; register its target with POST /api/catalog/locations")
+	}
+	if !s.others[strings.ToLower(e.Kind)] { // a user or a group
+		if err := auth.Require(ctx, trustLocation, auth.Object{}); err != nil {
+			return nil, err
+		}
 	}
 	for _, key := range []string{annotationLocation, annotationOrigin, entity.OrphanAnnotation} {
 		delete(e.Metadata.Annotations, key)
