@@ -21,9 +21,10 @@ type NumberedPage[T any] struct {
 }
 
 // Numbered reads the list of a vendor that counts pages, newest first. A page's number moves with every new item, so the cursor also holds the last item that was
-// seen, and what is not after it is dropped. Items that the vendor deletes in the middle of a reading may hide as many others until the next one.
+// seen, and what is not after it is dropped. It ends as long as less than a page arrives between two readings. Items that the vendor deletes in the middle of a
+// reading may hide as many others until the next one.
 type Numbered[T any] struct {
-	Size int // largest page of the vendor
+	Size int // largest page of the vendor; all but a first one are read in this size
 	// Key places an item in the vendor's order. Items of one time are told apart by id.
 	Key  func(T) (at time.Time, id int64)
 	Read func(ctx context.Context, page, size int, validator string) (NumberedPage[T], error)
@@ -31,70 +32,79 @@ type Numbered[T any] struct {
 
 // List reads the page that o says.
 func (n Numbered[T]) List(ctx context.Context, o ListOptions) (page Page[T], err error) {
-	c := place{page: 1, size: n.Size}
+	limit := n.Size
 	if o.Limit > 0 {
-		c.size = min(c.size, o.Limit)
+		limit = min(limit, o.Limit)
 	}
-	validator := o.Validator
-	if o.Cursor != "" {
-		if c, err = readPlace(o.Cursor, n.Size); err != nil {
+	if o.Cursor == "" {
+		read, err := n.Read(ctx, 1, limit, o.Validator)
+		if err != nil {
 			return page, err
 		}
-		validator = ""
+		page.Validator, page.NotModified = read.Validator, read.NotModified
+		n.take(&page, place{page: 1}, read, limit, limit == n.Size)
+		return page, nil
 	}
-	read, err := n.Read(ctx, c.page, c.size, validator)
+	from, err := readPlace(o.Cursor)
 	if err != nil {
 		return page, err
 	}
-	if o.Cursor == "" {
-		page.Validator, page.NotModified = read.Validator, read.NotModified
+	read, err := n.Read(ctx, from.page, n.Size, "")
+	if err != nil {
+		return page, err
 	}
-	limit := cmp.Or(o.Limit, c.size)
-	next := place{page: c.page + 1, size: c.size, at: c.at, id: c.id}
+	n.take(&page, from, read, limit, true)
+	return page, nil
+}
+
+// take puts into page what comes after a place. whole: what was read was a page of the largest size, so that what follows it is on the next one.
+func (n Numbered[T]) take(page *Page[T], from place, read NumberedPage[T], limit int, whole bool) {
+	next := from
 	for _, item := range read.Items {
 		at, id := n.Key(item)
-		if !c.before(at, id) {
+		if !from.before(at, id) {
 			continue
 		}
-		if len(page.Items) == limit { // the cursor's pages are larger than what is asked for now
-			read.More, next.page = true, c.page
+		if len(page.Items) == limit {
+			read.More, whole = true, false
 			break
 		}
 		page.Items = append(page.Items, item)
 		next.at, next.id = at.UnixMicro(), id
 	}
+	if whole {
+		next.page++
+	}
 	if read.More {
 		page.Next = next.String()
 	}
-	return page, nil
 }
 
 // place is a cursor of Numbered: the page that comes next, and the last item that was seen.
 type place struct {
-	page, size int
-	at, id     int64
+	page   int
+	at, id int64
 }
 
-func (p place) String() string { return fmt.Sprintf("%d.%d.%d.%d", p.page, p.size, p.at, p.id) }
+func (p place) String() string { return fmt.Sprintf("%d.%d.%d", p.page, p.at, p.id) }
 
 // before says whether an item comes after all that was seen.
 func (p place) before(at time.Time, id int64) bool {
 	return p.id == 0 || cmp.Or(cmp.Compare(at.UnixMicro(), p.at), cmp.Compare(id, p.id)) < 0
 }
 
-func readPlace(cursor string, maxSize int) (place, error) {
-	var n [4]int64
+func readPlace(cursor string) (p place, err error) {
+	var n [3]int64
 	parts := strings.Split(cursor, ".")
 	ok := len(parts) == len(n)
 	for i := 0; ok && i < len(n); i++ {
-		var err error
 		n[i], err = strconv.ParseInt(parts[i], 10, 64)
 		ok = err == nil
 	}
-	if !ok || n[0] < 1 || n[0] > 1_000_000 || n[1] < 1 || n[1] > int64(maxSize) {
-		return place{}, slipway.Errorf(slipway.Invalid, "this is no cursor of this provider; read the list from its start")
+	if !ok || n[0] < 1 || n[0] > 1_000_000 {
+		return p, slipway.Errorf(slipway.Invalid, "this is no cursor of this provider; read the list from its start")
 	}
-	return place{int(n[0]), int(n[1]), n[2], n[3]}, nil
+	return place{int(n[0]), n[1], n[2]}, nil
 }
 
 // Link gives the address that a Link header names for a relation ("next"); "" where it names none.

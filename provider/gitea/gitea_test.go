@@ -20,7 +20,7 @@ import (
 
 func TestConformance(t *testing.T) {
 	for name, config := range map[string]map[string]any{
-		"with a token":   nil,
+		"with a token":    nil,
 		"with an account": {"credential": map[string]any{"type": "usernamePassword", "username": "lab", "password": "pw"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -351,7 +351,7 @@ func (v *vendor) serveList(w http.ResponseWriter, r *http.Request) {
 	if n, err := strconv.Atoi(r.FormValue("per_page")); err == nil {
 		size = n
 	}
-	runs := slices.Clone(v.runs)
+	runs := append([]map[string]any{}, v.runs...)
 	slices.Reverse(runs)
 	slices.SortStableFunc(runs, func(a, b map[string]any) int {
 		return strings.Compare(b["created_at"].(string), a["created_at"].(string))
