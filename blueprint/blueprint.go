@@ -186,6 +186,20 @@ type ResourceKind struct {
 	Bind func(service any) resource.Kind
 }
 
+// MarshalJSON tells of the kind what `slipway describe` shows.
+func (k ResourceKind) MarshalJSON() ([]byte, error) {
+	types := []string{}
+	for _, t := range k.Kind.Types {
+		types = append(types, t.Symbol)
+	}
+	return json.Marshal(struct {
+		Name        string               `json:"name"`
+		Text        string               `json:"text,omitempty"`
+		Types       []string             `json:"types"` // symbols
+		Permissions resource.Permissions `json:"permissions"`
+	}{k.Kind.Name, k.Kind.Text, types, k.Kind.Permissions})
+}
+
 // Resource declares a kind of documents. complete, a method of the service, fills in what needs the service: functions, and types that only the
 // installation knows.
 func Resource[S any](kind resource.Kind, complete func(S, resource.Kind) resource.Kind) ResourceKind {

@@ -26,6 +26,7 @@ type Operation struct {
 	Method      string
 	Path        string // pattern with {name} segments
 	Wide        string // the path parameter that may hold slashes (an entity ref)
+	Segments    int    // how many segments Wide may span at most; default 2
 	Summary     string
 	Description string // Markdown
 	Tag         string // group in the reference; "" is the blueprint's name
@@ -111,9 +112,6 @@ func (Raw[T]) Schema(r huma.Registry) *huma.Schema {
 	t := reflect.TypeFor[T]()
 	return r.Schema(t, true, t.Name())
 }
-
-// MarshalJSON gives the bytes to an envelope around them.
-func (b Raw[T]) MarshalJSON() ([]byte, error) { return b.JSON, nil }
 
 // MarshalJSON gives the bytes to an envelope around them.
 func (b Raw[T]) MarshalJSON() ([]byte, error) { return b.JSON, nil }

@@ -6,6 +6,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/blueprint/build"
 	"github.com/slipway-platform/slipway/blueprint/catalog"
+	"github.com/slipway-platform/slipway/blueprint/data"
 	"github.com/slipway-platform/slipway/blueprint/local"
 	"github.com/slipway-platform/slipway/blueprint/platform"
 	"github.com/slipway-platform/slipway/provider"
@@ -20,6 +21,7 @@ func Blueprints() []blueprint.Blueprint {
 	return []blueprint.Blueprint{
 		build.Blueprint,
 		catalog.Blueprint,
+		data.Blueprint,
 		local.Blueprint,
 		platform.Blueprint,
 	}

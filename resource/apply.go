@@ -345,7 +345,7 @@ func (s *Store) planOne(ctx context.Context, p *plan, t target, dryRun bool) ([]
 		}
 	}
 	if t.Verb == Delete {
-		p.results = append(p.results, Result{Document{t.k.Name, t.ID, t.old.typ, before, base}, Deleted, before})
+		p.results = append(p.results, Result{t.old.document(before), Deleted, before})
 		p.staged = append(p.staged, staged{kind: t.k.Name, id: t.ID, base: base, gone: true, before: before})
 		return nil, nil
 	}
@@ -371,7 +371,7 @@ func (s *Store) planOne(ctx context.Context, p *plan, t target, dryRun bool) ([]
 			p.uses[ref] = append(p.uses[ref], used)
 		}
 	}
-	r := Result{Document{t.k.Name, t.ID, w.t.Symbol, w.shown, base}, Updated, before}
+	r := Result{Document{Kind: t.k.Name, ID: t.ID, Type: w.t.Symbol, JSON: w.shown, Version: base}, Updated, before}
 	switch {
 	case t.old == nil:
 		r.Action = Created

@@ -291,7 +291,7 @@ func symbolText(k *Kind, t *Type) string {
 // typeOf looks the symbol up in the kind's own list.
 func (k *Kind) typeOf(tree *object, fault func(string, string, ...any)) *Type {
 	symbol, ok := tree.string("type")
-	if given := tree.values["type"]; given == nil && k.Types[0].Symbol != "" {
+	if given := tree.values["type"]; given == nil && (len(k.Types) == 0 || k.Types[0].Symbol != "") {
 		fault("/type", "is missing; %s knows %s", k.Name, k.symbols())
 		return nil
 	} else if given != nil && !ok {

@@ -43,8 +43,8 @@ type Kind struct {
 
 // Source reads documents of a kind that other tables hold. It limits what it gives to what the caller in the context may read.
 type Source struct {
-	// List gives up to limit documents with an id after the given one, in the order of ids.
-	List func(ctx context.Context, after string, limit int) ([]Fixed, error)
+	// List gives up to a number of documents after a sort key, in an order of its own.
+	List func(ctx context.Context, q SourceQuery) ([]Fixed, error)
 	// Get gives one; NotFound when there is none.
 	Get func(ctx context.Context, id string) (Fixed, error)
 }
@@ -72,6 +72,13 @@ type Type struct {
 	secrets [][]string // paths of the secret fields
 }
 
+// SourceQuery says what to read of a Source.
+type SourceQuery struct {
+	Parent string // what the documents belong to, for kinds that lie below another; "" for none
+	After  string // sort key of the last document that was read; "" from the beginning
+	Limit  int
+}
+
 // Ref names a document that is kept here. Field is the JSON pointer to where it is named.
 type Ref struct{ Kind, ID, Field string }
 
@@ -81,6 +88,7 @@ func (r Ref) String() string { return r.Kind + "/" + r.ID }
 type Fixed struct {
 	ID, Type string
 	Document json.RawMessage
+	Key      string // where it stands in the order of a Source; "" is the id
 }
 
 var (
@@ -105,9 +113,6 @@ func (k Kind) Faults() (faults []error) {
 	}
 	if k.Text == "" || k.Permissions.Read == "" {
 		fault("a text and a permission to read are required")
-	}
-	if len(k.Types) == 0 && k.Source == nil {
-		fault("it has no types")
 	}
 	if len(secretPaths(k.Base)) > 0 {
 		fault("its base has secret fields; put them into the types")

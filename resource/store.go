@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -93,6 +94,10 @@ type row struct {
 	version       int64
 }
 
+func (r *row) document(shown json.RawMessage) Document {
+	return Document{Kind: r.kind, ID: r.id, Type: r.typ, JSON: shown, Version: r.version, key: r.id}
+}
+
 const rowColumns = `kind, id, type, type_version, doc, labels, sealed, version`
 
 func scanRow(scan func(...any) error) (*row, error) {
@@ -120,6 +125,13 @@ type Document struct {
 	Kind, ID, Type string
 	JSON           json.RawMessage
 	Version        int64 // grows with every change; 0 for one that is kept elsewhere
+
+	key string // where it stands in the list
+}
+
+// document makes a document of one that is kept elsewhere.
+func (f Fixed) document(kind string) Document {
+	return Document{Kind: kind, ID: f.ID, Type: f.Type, JSON: f.Document, key: cmp.Or(f.Key, f.ID)}
 }
 
 // Ref names the document.
@@ -133,12 +145,12 @@ func (s *Store) Get(ctx context.Context, kind, id string) (Document, error) {
 	}
 	if k.Source != nil {
 		f, err := k.Source.Get(ctx, id)
-		return Document{k.Name, f.ID, f.Type, f.Document, 0}, err
+		return f.document(kind), err
 	}
 	r, err := scanRow(s.db.QueryRowContext(ctx, `SELECT `+rowColumns+` FROM resource WHERE kind = $1 AND id = $2`, kind, id).Scan)
 	if err = store.Err(err); err != nil {
 		if f, ok := k.fixed(id); ok {
-			return Document{k.Name, f.ID, f.Type, f.Document, 0}, nil
+			return f.document(kind), nil
 		}
 		if slipway.CodeOf(err) == slipway.NotFound {
 			err = slipway.Errorf(slipway.NotFound, "there is no %s/%s; GET /data/%s lists them", kind, clip(id), kind)
@@ -146,7 +158,7 @@ func (s *Store) Get(ctx context.Context, kind, id string) (Document, error) {
 		return Document{}, err
 	}
 	shown, err := k.show(r)
-	return Document{kind, id, r.typ, shown, r.version}, err
+	return r.document(shown), err
 }
 
 func (k *Kind) fixed(id string) (Fixed, bool) {
@@ -165,6 +177,9 @@ func (s *Store) readable(ctx context.Context, kind string) (*Kind, error) {
 	k, err := s.kind(kind)
 	if err != nil {
 		return nil, err
+	}
+	if k.Source != nil { // it narrows what it gives
+		return k, auth.RequireAny(ctx, k.Permissions.Read)
 	}
 	return k, auth.Require(ctx, k.Permissions.Read, auth.Object{})
 }
@@ -200,7 +215,7 @@ func (s *Store) RevealAll(ctx context.Context, kind, id string) ([]Revealed, err
 	}
 	var all []Revealed
 	for _, r := range rows {
-		one := Revealed{Document: Document{kind, r.id, r.typ, nil, r.version}}
+		one := Revealed{Document: r.document(nil)}
 		one.JSON, one.Secrets, one.Err = s.reveal(k, r)
 		all = append(all, one)
 	}
@@ -294,6 +309,7 @@ func (s *Store) checkKeys(ctx context.Context) error {
 // Query says which documents to list.
 type Query struct {
 	Kind   string
+	Parent string   // what the documents belong to, for kinds that lie below another
 	Filter []string // key=value, all of which must hold; keys are fields, such as type or labels.team, values are compared as text
 	Fields []string // only these fields, beside id and type; none: all
 	Cursor string
@@ -332,7 +348,7 @@ func (s *Store) List(ctx context.Context, q Query) (Page, error) {
 		if keep != nil {
 			n = chunk
 		}
-		found, err := s.after(ctx, k, after, n)
+		found, err := s.after(ctx, k, q.Parent, after, n)
 		if err != nil {
 			return Page{}, err
 		}
@@ -341,7 +357,7 @@ func (s *Store) List(ctx context.Context, q Query) (Page, error) {
 				continue
 			}
 			if len(page.Documents) == q.Limit {
-				page.Next = s.writeCursor(q, page.Documents[q.Limit-1].ID)
+				page.Next = s.writeCursor(q, page.Documents[q.Limit-1].key)
 				return page, nil
 			}
 			if d.JSON, err = project(d.JSON, q.Fields); err != nil {
@@ -352,38 +368,36 @@ func (s *Store) List(ctx context.Context, q Query) (Page, error) {
 		if len(found) < n {
 			return page, nil
 		}
-		after = found[len(found)-1].ID
+		after = found[len(found)-1].key
 	}
 }
 
-// after gives up to n documents after an id.
-func (s *Store) after(ctx context.Context, k *Kind, after string, n int) ([]Document, error) {
+// after gives up to n documents after a sort key.
+func (s *Store) after(ctx context.Context, k *Kind, parent, after string, n int) ([]Document, error) {
 	var docs []Document
-	var others []Fixed
 	if k.Source != nil {
-		var err error
-		if others, err = k.Source.List(ctx, after, n); err != nil {
-			return nil, err
+		others, err := k.Source.List(ctx, SourceQuery{parent, after, n})
+		for _, f := range others {
+			docs = append(docs, f.document(k.Name))
 		}
-	} else {
-		rows, err := queryRows(ctx, s.db, `kind = $1 AND id > $2 ORDER BY id LIMIT $3`, k.Name, after, n)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range rows {
-			shown, err := k.show(r)
-			if err != nil { // one that this build does not know must not hide the rest
-				shown = encode(map[string]string{"id": r.id, "type": r.typ})
-			}
-			docs = append(docs, Document{k.Name, r.id, r.typ, shown, r.version})
-		}
-		if k.Fixed != nil {
-			others = k.Fixed()
-		}
+		return docs, err
 	}
-	for _, f := range others {
-		if f.ID > after {
-			docs = append(docs, Document{k.Name, f.ID, f.Type, f.Document, 0})
+	rows, err := queryRows(ctx, s.db, `kind = $1 AND id > $2 ORDER BY id LIMIT $3`, k.Name, after, n)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		shown, err := k.show(r)
+		if err != nil { // one that this build does not know must not hide the rest
+			shown = encode(map[string]string{"id": r.id, "type": r.typ})
+		}
+		docs = append(docs, r.document(shown))
+	}
+	if k.Fixed != nil {
+		for _, f := range k.Fixed() {
+			if f.ID > after {
+				docs = append(docs, f.document(k.Name))
+			}
 		}
 	}
 	slices.SortFunc(docs, func(a, b Document) int { return strings.Compare(a.ID, b.ID) })
@@ -450,7 +464,7 @@ type cursor struct {
 }
 
 func (q Query) hash() string {
-	sum := sha256.Sum256(encode([]any{q.Kind, q.Filter, q.Fields}))
+	sum := sha256.Sum256(encode([]any{q.Kind, q.Parent, q.Filter, q.Fields}))
 	return base64.RawURLEncoding.EncodeToString(sum[:12])
 }
 

@@ -14,31 +14,30 @@ import (
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/provider"
-	"github.com/slipway-platform/slipway/resource"
 )
 
 // Declaration is what one blueprint declares, for people and programs: the output of `slipway describe`.
 type Declaration struct {
-	Name          string                 `json:"name"`
-	Version       string                 `json:"version"`
-	Summary       string                 `json:"summary"`
-	Stability     blueprint.Stability    `json:"stability"`
-	Mounts        []DeclaredMount        `json:"mounts"`
-	Config        *DeclaredConfig        `json:"config,omitempty"`
-	Operations    []DeclaredOperation    `json:"operations"`
-	Permissions   []auth.Permission      `json:"permissions"`
-	Databases     []DeclaredDatabase     `json:"databases"`
-	Jobs          []DeclaredJob          `json:"jobs"`
-	Schedules     []DeclaredSchedule     `json:"schedules"`
-	Events        []event.Type           `json:"events"`
-	Subscriptions []DeclaredSubscription `json:"subscriptions"`
-	Tasks         []blueprint.TaskInfo   `json:"tasks"`
-	Providers     []DeclaredProvider     `json:"providers"`
-	Commands      []DeclaredCommand      `json:"commands"`
-	Health        []DeclaredText         `json:"health"`
-	Proxies       []blueprint.Proxy      `json:"proxies"`
-	Pages         []DeclaredPage         `json:"pages"`
-	Kinds         []DeclaredKind         `json:"kinds"`
+	Name          string                   `json:"name"`
+	Version       string                   `json:"version"`
+	Summary       string                   `json:"summary"`
+	Stability     blueprint.Stability      `json:"stability"`
+	Mounts        []DeclaredMount          `json:"mounts"`
+	Config        *DeclaredConfig          `json:"config,omitempty"`
+	Operations    []DeclaredOperation      `json:"operations"`
+	Permissions   []auth.Permission        `json:"permissions"`
+	Databases     []DeclaredDatabase       `json:"databases"`
+	Jobs          []DeclaredJob            `json:"jobs"`
+	Schedules     []DeclaredSchedule       `json:"schedules"`
+	Events        []event.Type             `json:"events"`
+	Subscriptions []DeclaredSubscription   `json:"subscriptions"`
+	Tasks         []blueprint.TaskInfo     `json:"tasks"`
+	Providers     []DeclaredProvider       `json:"providers"`
+	Commands      []DeclaredCommand        `json:"commands"`
+	Health        []DeclaredText           `json:"health"`
+	Proxies       []blueprint.Proxy        `json:"proxies"`
+	Pages         []DeclaredPage           `json:"pages"`
+	Kinds         []blueprint.ResourceKind `json:"kinds"`
 }
 
 // The parts of a Declaration.
@@ -87,12 +86,6 @@ type (
 		Config      []Key                 `json:"config"`
 		Annotations []provider.Annotation `json:"annotations"`
 	}
-	DeclaredKind struct {
-		Name        string               `json:"name"`
-		Text        string               `json:"text,omitempty"`
-		Types       []string             `json:"types"` // symbols
-		Permissions resource.Permissions `json:"permissions"`
-	}
 	DeclaredCommand struct {
 		Use   string `json:"use"`
 		Short string `json:"short"`
@@ -113,13 +106,7 @@ func Describe(blueprints []blueprint.Blueprint, kinds []provider.Kind) []Declara
 	for _, b := range append([]blueprint.Blueprint{Base}, blueprints...) {
 		d := Declaration{
 			Name: b.Name, Version: b.Version, Summary: b.Summary, Stability: b.Stability, Permissions: orNone(b.Permissions), Events: orNone(b.Events),
-			Tasks: orNone(b.Tasks), Proxies: orNone(b.Proxies), Kinds: each(b.Kinds, func(k blueprint.ResourceKind) DeclaredKind {
-				d := DeclaredKind{k.Kind.Name, k.Kind.Text, []string{}, k.Kind.Permissions}
-				for _, t := range k.Kind.Types {
-					d.Types = append(d.Types, t.Symbol)
-				}
-				return d
-			}),
+			Tasks: orNone(b.Tasks), Proxies: orNone(b.Proxies), Kinds: orNone(b.Kinds),
 			Mounts: each(b.Mounts, func(m blueprint.Mount) DeclaredMount { return DeclaredMount(m) }),
 			Operations: each(b.Operations, func(o blueprint.Operation) DeclaredOperation {
 				stability := o.Stability

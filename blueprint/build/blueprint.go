@@ -44,6 +44,7 @@ var Blueprint = blueprint.Blueprint{
 		{Name: readPermission, Text: "See the builds of an entity that one may read", Object: "entity"},
 		{Name: retriggerPermission, Text: "Run builds of an entity again", Object: "entity"},
 		{Name: startPermission, Text: "Start builds of an entity", Object: "entity"},
+		{Name: cancelPermission, Text: "Cancel builds of an entity", Object: "entity"},
 		{Name: logsPermission, Text: "Read the logs of builds of an entity", Object: "entity"},
 		{Name: tasksPermission, Text: "See which platform tasks there are", Everyone: true},
 	},
@@ -77,6 +78,7 @@ var Blueprint = blueprint.Blueprint{
 			ID: "build.retrigger", Method: "POST", Path: "/api/build/by-entity/{entityRef}/retrigger", Wide: "entityRef", Status: 202, Idempotent: true,
 			Summary: "Run a build again", Permission: retriggerPermission, OnObject: true, Errors: []slipway.Code{slipway.NotFound, slipway.Conflict, slipway.Unsupported},
 			Description: "Has the provider run a build again: what failed of it, or all when the provider can do no less. Fields that are not known here are passed to the provider. " +
+				"Without `buildId` they have to find one build: `provider`, `commit`, `branch`, `pipeline`, `number`, `attempt`. " +
 				"409 for a build that neither failed nor was canceled, unless `force=true`; 501 when the provider cannot.",
 			RequestExample:  map[string]any{"buildId": "ci:0198c2f0"},
 			ResponseExample: Accepted{Accepted: true, Build: &exampleBuild, URL: exampleBuild.URL},
@@ -84,8 +86,15 @@ var Blueprint = blueprint.Blueprint{
 		blueprint.Handle((*service).postStart, blueprint.Operation{
 			ID: "build.start", Method: "POST", Path: "/api/build/by-entity/{entityRef}/start", Wide: "entityRef", Status: 202, Idempotent: true,
 			Summary: "Start a build", Permission: startPermission, OnObject: true, Errors: []slipway.Code{slipway.NotFound, slipway.Conflict, slipway.Unsupported},
-			Description:     "Has the provider build a branch, tag or commit. Fields that are not known here are passed to the provider. 501 when no provider of the entity can start builds.",
+			Description:     "Has the provider build a branch, tag or commit. Fields that are not known here are passed to the provider; all are optional, and no body is as good as `{}`. " +
+				"501 when no provider of the entity can start builds.",
 			RequestExample:  map[string]any{"ref": "main"},
+			ResponseExample: Accepted{Accepted: true, Build: &exampleBuild, URL: exampleBuild.URL},
+		}),
+		blueprint.Handle((*service).postCancel, blueprint.Operation{
+			ID: "build.cancel", Method: "POST", Path: "/api/build/by-entity/{entityRef}/builds/{id}/cancel", Wide: "entityRef", Status: 202,
+			Summary: "Cancel a build", Permission: cancelPermission, OnObject: true, Errors: []slipway.Code{slipway.NotFound, slipway.Conflict, slipway.Unsupported},
+			Description:     "Has the provider end a build that waits or runs; it may go on for a moment. `build` is how it stands right after. 409 for one that has ended; 501 when the provider cannot.",
 			ResponseExample: Accepted{Accepted: true, Build: &exampleBuild, URL: exampleBuild.URL},
 		}),
 		blueprint.Handle((*service).tasks, blueprint.Operation{
@@ -101,7 +110,8 @@ var Blueprint = blueprint.Blueprint{
 			ResponseExample: Delivered{Changed: 1},
 		}), (*service).receives),
 	},
-	Open: open,
+	Kinds: []blueprint.ResourceKind{blueprint.Resource(jobs, (*service).jobKind), blueprint.Resource(runs, (*service).runKind)},
+	Open:  open,
 }
 
 var (

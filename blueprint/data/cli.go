@@ -70,7 +70,7 @@ func (c cli) kinds() *cobra.Command {
 				for _, typ := range k.Types {
 					types = append(types, typ.Symbol)
 				}
-				t.Rows = append(t.Rows, []string{k.Name, strings.Join(types, " "), k.Text})
+				t.Rows = append(t.Rows, []string{k.Kind, strings.Join(types, " "), k.Text})
 			}
 			return c.Print(cmd, raw, t)
 		},
@@ -290,16 +290,16 @@ to the same server. What the configuration file sets, and what is not written th
 			}
 			all := []envelope{}
 			for _, k := range kinds.Data {
-				if len(args) > 0 && !slices.Contains(args, k.Name) || k.Permissions.Create == "" {
+				if len(args) > 0 && !slices.Contains(args, k.Kind) || k.Permissions.Create == "" {
 					continue
 				}
-				out := envelope{resource.Version, k.Name, []json.RawMessage{}}
+				out := envelope{resource.Version, k.Kind, []json.RawMessage{}}
 				for cursor := ""; ; {
 					q := url.Values{"limit": {"100"}}
 					if cursor != "" {
 						q.Set("cursor", cursor)
 					}
-					page, _, err := do[[]json.RawMessage](c, cmd, http.MethodGet, "/data/"+k.Name+"?"+q.Encode(), nil)
+					page, _, err := do[[]json.RawMessage](c, cmd, http.MethodGet, "/data/"+k.Kind+"?"+q.Encode(), nil)
 					if err != nil {
 						return err
 					}

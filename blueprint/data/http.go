@@ -25,7 +25,7 @@ var example = json.RawMessage(`{"id":"github-key","type":"sshPrivateKey","scope"
 var operations = []blueprint.Operation{
 	blueprint.Handle((*service).kinds, blueprint.Operation{
 		ID: "data.kinds", Method: "GET", Path: "/data", Permission: use, Summary: "List the kinds of documents",
-		ResponseExample: []kindInfo{{Name: "credentials", Text: "What Slipway shows to others to be let in", Types: []typeInfo{{"secretText", "A token", 1}}}},
+		ResponseExample: []kindInfo{{Kind: "credentials", Text: "What Slipway shows to others to be let in", Types: []typeInfo{{"secretText", "A token", 1}}}},
 	}),
 	blueprint.Handle((*service).applyMany, blueprint.Operation{
 		ID: "data.apply", Method: "POST", Path: "/data", Permission: use, Summary: "Apply many documents",
@@ -48,6 +48,13 @@ var operations = []blueprint.Operation{
 		Description: "Puts a new key in front of the others in the key file, unless `rotate=false`, and has a job seal every secret with it, while reads and writes go on. " +
 			"Old keys stay in the file until the operator deletes them.",
 		Errors: []slipway.Code{slipway.Conflict}, ResponseExample: rekeying{KeyID: "1f00ba44"},
+	}),
+	blueprint.Handle((*service).runs, blueprint.Operation{
+		ID: "data.runs", Method: "GET", Path: "/data/job/{name}/runs", Wide: "name", Segments: 16, Permission: use, Summary: "List the runs of a job", Errors: []slipway.Code{slipway.NotFound},
+		Description: "Newest first. A name with slashes may stand as it is, or encoded. A job that is not known, or that the caller may not see, has no runs.",
+		ResponseExample: blueprint.List[blueprint.Raw[document]]{
+			Items: []blueprint.Raw[document]{shown(json.RawMessage(`{"id":"ci:0198c2f0","job":"octo/hello","status":"succeeded"}`))}, PageInfo: slipway.PageInfo{Limit: 20},
+		},
 	}),
 	blueprint.Handle((*service).list, blueprint.Operation{
 		ID: "data.list", Method: "GET", Path: "/data/{kind}", Permission: use, Summary: "List documents of a kind", Errors: []slipway.Code{slipway.NotFound},
@@ -114,7 +121,7 @@ type typeInfo struct {
 }
 
 type kindInfo struct {
-	Name        string               `json:"name" doc:"Kind, as in paths"`
+	Kind        string               `json:"kind" doc:"Kind, as in paths"`
 	Text        string               `json:"text" doc:"What its documents are"`
 	Types       []typeInfo           `json:"types" doc:"Types of documents"`
 	Permissions resource.Permissions `json:"permissions" doc:"What it takes, by verb; a verb without one is not offered"`
@@ -149,11 +156,25 @@ func (s *service) list(ctx context.Context, in *struct {
 	Cursor string   `query:"cursor" doc:"pageInfo.nextCursor of the page before"`
 	Limit  int      `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many"`
 }) (*body[blueprint.List[blueprint.Raw[document]]], error) {
-	page, err := s.documents.List(ctx, resource.Query{Kind: in.Kind, Filter: in.Filter, Fields: in.Fields, Cursor: in.Cursor, Limit: in.Limit})
+	return s.page(ctx, resource.Query{Kind: in.Kind, Filter: in.Filter, Fields: in.Fields, Cursor: in.Cursor, Limit: in.Limit})
+}
+
+func (s *service) runs(ctx context.Context, in *struct {
+	Name   string   `path:"name" doc:"Name of the job" example:"octo/hello"`
+	Filter []string `query:"filter,explode" doc:"key=value; may be repeated" example:"status=failed"`
+	Fields []string `query:"fields" doc:"Only these fields, beside id and type, with commas between them"`
+	Cursor string   `query:"cursor" doc:"pageInfo.nextCursor of the page before"`
+	Limit  int      `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many"`
+}) (*body[blueprint.List[blueprint.Raw[document]]], error) {
+	return s.page(ctx, resource.Query{Kind: "runs", Parent: in.Name, Filter: in.Filter, Fields: in.Fields, Cursor: in.Cursor, Limit: in.Limit})
+}
+
+func (s *service) page(ctx context.Context, q resource.Query) (*body[blueprint.List[blueprint.Raw[document]]], error) {
+	page, err := s.documents.List(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	out := blueprint.List[blueprint.Raw[document]]{Items: []blueprint.Raw[document]{}, PageInfo: slipway.PageInfo{Limit: in.Limit, NextCursor: page.Next, HasMore: page.Next != ""}}
+	out := blueprint.List[blueprint.Raw[document]]{Items: []blueprint.Raw[document]{}, PageInfo: slipway.PageInfo{Limit: q.Limit, NextCursor: page.Next, HasMore: page.Next != ""}}
 	for _, d := range page.Documents {
 		out.Items = append(out.Items, shown(d.JSON))
 	}

@@ -224,7 +224,7 @@ func (s *service) tokenKind(k resource.Kind) resource.Kind {
 			}
 			return document(t)
 		},
-		List: func(ctx context.Context, after string, limit int) ([]resource.Fixed, error) {
+		List: func(ctx context.Context, q resource.SourceQuery) ([]resource.Fixed, error) {
 			all, err := s.Auth.ListTokens(ctx, auth.TokenQuery{AtMost: maxTokens}) // newest first
 			if err != nil {
 				return nil, err
@@ -232,7 +232,7 @@ func (s *service) tokenKind(k resource.Kind) resource.Kind {
 			slices.SortFunc(all, func(a, b auth.Token) int { return strings.Compare(a.ID, b.ID) })
 			var list []resource.Fixed
 			for _, t := range all {
-				if t.ID > after && len(list) < limit {
+				if t.ID > q.After && len(list) < q.Limit {
 					d, err := document(t)
 					if err != nil {
 						return nil, err
