@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -41,6 +42,15 @@ type Config struct {
 // DefaultConfig is the configuration of whoever sets nothing.
 func DefaultConfig() Config {
 	return Config{RateLimits: RateLimits{User: 100, Service: 1000, Address: 60}, Retention: 400 * 24 * time.Hour}
+}
+
+// Check names what is wrong with the grants, given the permissions that exist.
+func (c Config) Check(permissions []Permission) []slipway.Detail {
+	_, err := rules(c.Grants, permissions)
+	if e, ok := errors.AsType[*slipway.Error](err); ok {
+		return e.Details
+	}
+	return nil
 }
 
 // Service knows callers, what they may do, and how often they called. Safe for concurrent use. What it remembers of tokens is

@@ -2,25 +2,30 @@ package command
 
 import (
 	"bytes"
+	"context"
 	"encoding"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/fetch"
 	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/server"
@@ -58,8 +63,11 @@ type loaded struct {
 	ignored []string          // SLIPWAY_… variables that name no key
 }
 
-// load makes the configuration. All faults are reported together.
-func (a *app) load(s settings, environ []string) (*loaded, error) {
+// look is a check of a configuration that not every command needs.
+type look func(*loaded, *filler)
+
+// load makes the configuration. All faults are reported together, and those that the looks find.
+func (a *app) load(s settings, environ []string, looks ...look) (*loaded, error) {
 	env := lookup(environ)
 	f := newFiller(env)
 	cfg := server.DefaultConfig()
@@ -102,14 +110,18 @@ func (a *app) load(s settings, environ []string) (*loaded, error) {
 	// Sections of blueprints that are not enabled may stand in the file, but are not checked.
 	if enabled, err := server.Enabled(a.blueprints, cfg.Blueprints); err != nil {
 		f.faultf("blueprints", "%s", strings.TrimPrefix(err.Error(), "blueprints: "))
+		f.resolved(cfg.Resolve())
 	} else {
 		kept := server.Sections(enabled)
 		for key := range kept {
 			kept[key] = cfg.Sections[key]
 		}
 		cfg.Sections = kept
+		f.resolved(cfg.ResolveFor(append([]blueprint.Blueprint{server.Base}, enabled...)))
 	}
-	f.resolved(cfg.Resolve())
+	for _, look := range looks {
+		look(l, f)
+	}
 	return l, l.report(f.sorted())
 }
 
@@ -159,10 +171,7 @@ func (l *loaded) report(faults []fault) error {
 // resolved takes over what Config.Resolve found, with the place where each value was set. What was faulty already is not
 // told twice.
 func (f *filler) resolved(err error) {
-	known := map[string]bool{}
-	for _, e := range f.faults {
-		known[e.path] = true
-	}
+	known := f.paths()
 	for _, text := range sentences(err) {
 		path := ""
 		for {
@@ -179,10 +188,22 @@ func (f *filler) resolved(err error) {
 	}
 }
 
+// paths is what is faulty already.
+func (f *filler) paths() map[string]bool {
+	known := map[string]bool{}
+	for _, e := range f.faults {
+		known[e.path] = true
+	}
+	return known
+}
+
 // sentences takes joined errors apart; what one of several was wrapped in stands before each of them.
 func sentences(err error) (out []string) {
 	if err == nil {
 		return nil
+	}
+	if _, ok := err.(*slipway.Error); ok {
+		return []string{sentence(err)}
 	}
 	if several, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range several.Unwrap() {
@@ -277,21 +298,21 @@ func (a *app) configCheck() *cobra.Command {
 		Use:   "check",
 		Short: "Report all faults of the configuration",
 		Long: `Read the configuration as the server would and report all faults together: unknown keys with the one that was probably meant, values
-that do not fit, providers of an unknown type or with keys that their type does not have. Nothing is opened and nothing is
-asked of the network. Exit status 1 when there is a fault.`,
+that do not fit, databases that cannot be meant, grants of what nobody declares, a key file that is missing, and providers that their
+type would refuse. No database is opened and nothing is asked of the network. Exit status 1 when there is a fault.
+
+The server refuses to start with any of these faults but those of providers: it marks a faulty provider as failed, with the reason in
+its log and in every search, and serves everything else.`,
 		Example: `  slipway config check
   slipway config check --config production.yaml`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := a.load(s, os.Environ())
+			l, err := a.load(s, os.Environ(), keyFile, a.providers)
 			if l != nil {
 				for _, name := range l.ignored {
 					say(cmd, "Warning: %s names no key and is ignored; see slipway config env.", name)
 				}
 			}
 			if err != nil {
-				return err
-			}
-			if err := a.checkProviders(l); err != nil {
 				return err
 			}
 			from := "the defaults and the environment"
@@ -306,18 +327,24 @@ asked of the network. Exit status 1 when there is a fault.`,
 	return cmd
 }
 
-// checkProviders compares the entries of providers with their types. The server starts with a faulty one, and shows it as failed.
-func (a *app) checkProviders(l *loaded) error {
-	f := newFiller(l.env)
-	f.lines = l.lines
-	for i, p := range l.config.Providers {
-		a.checkProvider(f, fmt.Sprintf("providers[%d]", i), p)
+// keyFile is the look of whoever serves.
+func keyFile(l *loaded, f *filler) { f.resolved(l.config.CheckKeyFile()) }
+
+// providers looks at the entries of providers as the server will: decoded as their types want them, and opened where no service is needed for it.
+func (a *app) providers(l *loaded, f *filler) {
+	client := &http.Client{}
+	if guarded, err := fetch.New(l.config.Fetch); err == nil { // else a fault of its own
+		client = guarded.Client(0)
+		defer guarded.Close()
 	}
-	return l.report(f.sorted())
+	for i, p := range l.config.Providers {
+		if p.Type != "" { // else a fault already
+			a.provider(l, f, client, fmt.Sprintf("providers[%d]", i), p)
+		}
+	}
 }
 
-// checkProvider compares an entry of providers with what its type takes.
-func (a *app) checkProvider(f *filler, path string, p server.ProviderConfig) {
+func (a *app) provider(l *loaded, f *filler, client *http.Client, path string, p server.ProviderConfig) {
 	kinds := a.allKinds()
 	i := slices.IndexFunc(kinds, func(k provider.Kind) bool { return k.Name == p.Type })
 	if i < 0 {
@@ -328,15 +355,62 @@ func (a *app) checkProvider(f *filler, path string, p server.ProviderConfig) {
 		f.faultf(path+".type", "there is no type %q; there are %s", p.Type, strings.Join(known, ", "))
 		return
 	}
-	if kinds[i].Config == nil {
+	before := len(f.faults)
+	var config any
+	if kinds[i].Config != nil {
+		v := reflect.New(reflect.Indirect(reflect.ValueOf(kinds[i].Config)).Type())
+		config = v.Interface()
+		fields, rest := fieldsOf(v.Elem())
+		for _, key := range slices.Sorted(maps.Keys(p.Rest)) {
+			f.checkReplacements(join(path, key), p.Rest[key])
+			if !rest.IsValid() && !slices.ContainsFunc(fields, func(k field) bool { return k.key == key }) {
+				f.unknown(join(path, key), key, fields)
+			}
+		}
+	}
+	raw, err := p.Raw(l.env, l.redact)
+	if err != nil {
+		if len(f.faults) == before {
+			f.faultf(path, "%s", sentence(err))
+		}
 		return
 	}
-	fields, rest := fieldsOf(reflect.New(reflect.Indirect(reflect.ValueOf(kinds[i].Config)).Type()).Elem())
-	for _, key := range slices.Sorted(maps.Keys(p.Rest)) {
-		f.checkReplacements(join(path, key), p.Rest[key])
-		if !rest.IsValid() && !slices.ContainsFunc(fields, func(k field) bool { return k.key == key }) {
-			f.unknown(join(path, key), key, fields)
+	if config != nil {
+		err = provider.Decode(raw, config)
+	}
+	if err == nil && kinds[i].Open != nil {
+		var opened *provider.Provider
+		opened, err = kinds[i].Open(context.Background(), raw, provider.Env{Name: p.Name, HTTP: client, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+		if err == nil && opened.Close != nil {
+			err = opened.Close()
 		}
+	}
+	f.refused(l, path, err)
+}
+
+// refused takes over what a type of provider has against a config. What was faulty already is not told twice, and values that came from
+// elsewhere are not shown.
+func (f *filler) refused(l *loaded, path string, err error) {
+	if err == nil {
+		return
+	}
+	details := []slipway.Detail{{Message: sentence(err)}}
+	if e, ok := errors.AsType[*slipway.Error](err); ok && len(e.Details) > 0 {
+		details = e.Details
+	}
+	known := f.paths()
+	for _, d := range details {
+		at := path
+		if d.Field != "" {
+			at = join(path, d.Field)
+		}
+		if known[at] {
+			continue
+		}
+		if f.lines[at] == 0 && f.origins[at] == "" { // a key that is missing is missing in its entry
+			f.lines[at], f.origins[at] = f.lines[path], f.origins[path]
+		}
+		f.faultf(at, "%s", l.redact.Redact(d.Message))
 	}
 }
 
@@ -597,7 +671,13 @@ YAML, and whole sections as YAML; ` + "`PORT`" + ` replaces the port of ` + "`se
 			}
 		}
 	})
-	b.WriteString("\n## Types of providers\n\nAn entry of `providers` has a `name`, a `type`, and what the type takes.\n")
+	b.WriteString(`
+## Types of providers
+
+An entry of ` + "`providers` has a `name`, a `type`" + `, and what the type takes. A faulty one stops nothing else: ` + "`slipway config check`" + ` reports it as a fault, but
+the server starts, logs an error that says what is wrong, and shows the provider's sources as failed with the reason. All other
+faults of the configuration keep the server from starting.
+`)
 	for _, kind := range a.allKinds() {
 		fmt.Fprintf(&b, "\n### %s\n\n%s\n", kind.Name, kind.Text)
 		for i, n := range kind.Annotations {

@@ -1,18 +1,21 @@
 package command
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/provider"
 )
@@ -35,24 +38,59 @@ func (c *shopConfig) Validate() error {
 
 // ciConfig is what a type of provider of these tests takes.
 type ciConfig struct {
-	Project string `json:"project" doc:"Which project"`
+	Project string           `json:"project" doc:"Which project"`
+	Region  string           `json:"region" required:"true" doc:"Where"`
+	Timeout slipway.Duration `json:"timeout" default:"5s" doc:"How long"`
+}
+
+func (c *ciConfig) Check() (faults []slipway.Detail) {
+	if c.Timeout > slipway.Duration(time.Hour) {
+		faults = append(faults, slipway.Detail{Field: "timeout", Code: slipway.Invalid, Message: "at most an hour"})
+	}
+	return faults
 }
 
 func testApp() *app {
 	return &app{
-		blueprints: []blueprint.Blueprint{{Name: "shop", Summary: "A shop.", Config: func() any { return &shopConfig{Refresh: slipway.Duration(5 * time.Minute)} }}},
-		kinds:      []provider.Kind{{Name: "ci", Text: "A CI.", Config: ciConfig{}}},
+		blueprints: []blueprint.Blueprint{{
+			Name: "shop", Summary: "A shop.", Config: func() any { return &shopConfig{Refresh: slipway.Duration(5 * time.Minute)} },
+			Permissions: []auth.Permission{{Name: "shop.goods.read", Text: "Look", Object: "entity"}},
+			Databases:   []blueprint.Database{{Name: "goods", Migrations: fstest.MapFS{}}},
+		}},
+		kinds: []provider.Kind{{Name: "ci", Text: "A CI.", Config: ciConfig{}, Open: func(_ context.Context, raw json.RawMessage, _ provider.Env) (*provider.Provider, error) {
+			var c ciConfig
+			if err := provider.Decode(raw, &c); err != nil {
+				return nil, err
+			}
+			if c.Region == "moon" {
+				return nil, slipway.Errorf(slipway.Invalid, "there is no machine in %s", c.Region)
+			}
+			return &provider.Provider{}, nil
+		}}},
 	}
 }
 
 // load reads a configuration file with this text.
 func load(t *testing.T, yaml string, environ ...string) (*loaded, error) {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "slipway.yaml")
+	return testApp().load(settings{file: written(t, yaml)}, append(environ, "SLIPWAY_DATABASES_GOODS=sqlite:goods.db"))
+}
+
+// check does what config check does with it.
+func check(t *testing.T, yaml string, environ ...string) error {
+	t.Helper()
+	a := testApp()
+	_, err := a.load(settings{file: written(t, yaml)}, append(environ, "SLIPWAY_DATABASES_GOODS=sqlite:goods.db"), keyFile, a.providers)
+	return err
+}
+
+func written(t *testing.T, yaml string) (file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "slipway.yaml")
 	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return testApp().load(settings{file: file}, environ)
+	return file
 }
 
 // faultsOf is the lines of the report without its head.
@@ -74,12 +112,12 @@ server: {listen: "127.0.0.1:1", trustedProxies: [10.0.0.1]}
 fetch: {maxBytes: 1MiB, timeout: 5s}
 rateLimits: {user: 7/m}
 grants:
-  - {to: "group:default/shop", permissions: ["a.b.c"]}
+  - {to: "group:default/shop", permissions: ["shop.*"]}
 providers:
-  - {name: main-ci, type: ci, project: "${env:PROJECT}", nested: {deep: [1, true, x]}}
+  - {name: main-ci, type: ci, project: "${env:PROJECT}", region: north}
 shop: {refresh: 2d, limits: {a: 1}, labels: {k: v}, open: true, share: 0.5}
 `, "SLIPWAY_FETCH_TIMEOUT=9s", "SLIPWAY_SERVER_TRUSTED_PROXIES=10.0.0.2, 10.0.0.3", "SLIPWAY_DATABASES_SIDE=sqlite:side.db",
-		"SLIPWAY_SHOP_LIMITS={b: 2}", "SLIPWAY_SHOP_LABELS_ZONE=north", "PORT=2", "HOME=/x")
+		"SLIPWAY_SHOP_LIMITS={b: 2}", "SLIPWAY_SHOP_LABELS_ZONE=north", "PORT=2", "HOME=/x", "PROJECT=web")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,11 +125,11 @@ shop: {refresh: 2d, limits: {a: 1}, labels: {k: v}, open: true, share: 0.5}
 	shop := c.Sections["shop"].(*shopConfig)
 	got := []any{
 		c.Server.Listen, c.Server.TrustedProxies, c.Fetch.MaxBytes, c.Fetch.Timeout, c.Auth.RateLimits.User, c.Auth.RateLimits.Service, c.Databases["side"],
-		c.Auth.Grants[0].Permissions, c.Providers[0].Rest["project"], fmt.Sprint(c.Providers[0].Rest["nested"]), *shop,
+		c.Auth.Grants[0].Permissions, c.Providers[0].Rest["project"], *shop,
 	}
 	want := []any{
 		"127.0.0.1:2", []string{"10.0.0.2", "10.0.0.3"}, slipway.Size(1 << 20), slipway.Duration(9 * time.Second), c.Auth.RateLimits.User, c.Auth.RateLimits.Service, "sqlite:side.db",
-		[]string{"a.b.c"}, "${env:PROJECT}", "map[deep:[1 true x]]",
+		[]string{"shop.*"}, "${env:PROJECT}",
 		shopConfig{slipway.Duration(48 * time.Hour), map[string]int{"a": 1, "b": 2}, map[string]string{"k": "v", "zone": "north"}, true, 0.5},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -191,18 +229,66 @@ func TestSectionsOfBlueprintsThatAreNotEnabledMayStay(t *testing.T) {
 	}
 }
 
-func TestProvidersAreComparedWithTheirTypes(t *testing.T) {
+func TestProvidersAreLookedAtAsTheServerWill(t *testing.T) {
 	t.Parallel()
-	l, err := load(t, "providers:\n  - {name: a, type: ci, project: \"${env:PROJECT}\"}\n  - name: b\n    type: ci\n    projct: x\n  - {name: c, type: jenkins}\n  - {name: d, type: ci, project: [\"${env:NONE}\"]}\n", "PROJECT=x")
-	if err != nil {
-		t.Fatal(err)
-	}
+	err := check(t, `log: {level: loud}
+providers:
+  - {name: a, type: ci, region: x, project: "${env:PROJECT}", timeout: 6s}
+  - name: b
+    type: ci
+    region: x
+    projct: x
+  - {name: c, type: jenkins}
+  - {name: d, type: ci, region: ["${env:NONE}"]}
+  - name: e
+    type: ci
+    timeout: "${env:PROJECT}"
+  - {name: f, type: ci, region: x, timeout: 2h}
+  - {name: g, type: ci, region: moon}
+`, "PROJECT=hunter2")
 	want := []string{
-		`line 5, providers[1].projct: no such key; did you mean "project"?`,
-		`line 6, providers[2].type: there is no type "jenkins"; there are ci`,
-		`line 7, providers[3].project[0]: the environment variable NONE is not set: set it where Slipway is started`,
+		`line 1, log.level: "loud" is not debug, info, warn or error`,
+		`line 7, providers[1].projct: no such key; did you mean "project"?`,
+		`line 8, providers[2].type: there is no type "jenkins"; there are ci`,
+		`line 9, providers[3].region[0]: the environment variable NONE is not set: set it where Slipway is started`,
+		`line 10, providers[4].region: is required`,
+		`line 12, providers[4].timeout: "<redacted>" is no length of time; write it like 90s, 5m, 1h30m, 400d or 5y`,
+		`line 13, providers[5].timeout: at most an hour`,
+		`line 14, providers[6]: there is no machine in moon`,
 	}
-	if diff := cmp.Diff(want, faultsOf(testApp().checkProviders(l))); diff != "" {
+	if diff := cmp.Diff(want, faultsOf(err)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWhatKeepsAServerFromStartingIsAFaultOfTheConfiguration(t *testing.T) {
+	t.Parallel()
+	err := check(t, `databases:
+  main: postgres://slipway@db/slipway
+  side: oracle://x
+  file: "sqlite:"
+  port: postgres://slipway:hunter2@db:http/x
+grants:
+  - {to: someone, permissions: ["shop.goods.read"]}
+  - {to: "group:default/shop", permissions: ["shop.goods.read:owned", "shop.goods.eat", nothing]}
+  - {to: "token:a", permissions: []}
+secrets: {keyFile: /nowhere/master.key}
+`)
+	want := []string{
+		`line 3, databases.side: the address has no scheme that is known; write sqlite:<file> or postgres://<user>@<host>/<database>`,
+		`line 4, databases.file: a SQLite database needs a file`,
+		`line 5, databases.port: the address does not parse; write postgres://<user>:<password>@<host>:<port>/<database>`,
+		`line 7, grants[0].to: "someone" is no caller; write user:default/<name>, group:default/<name>, token:<name>, tool:<name>, the beginning of one with a * at the end, or *`,
+		`line 8, grants[1].permissions[1]: no enabled blueprint declares "shop.goods.eat"; GET /api/auth/permissions lists what there is`,
+		`line 8, grants[1].permissions[2]: "nothing" is no permission; write <blueprint>.<noun>.<verb>, a part of it such as build.*, or *`,
+		`line 9, grants[2].permissions: list at least one permission`,
+		`line 10, secrets.keyFile: there is no key file at /nowhere/master.key: for a new installation, slipway db create makes one; else copy it from another replica or a backup, as without it nothing that is sealed can be read`,
+	}
+	if diff := cmp.Diff(want, faultsOf(err)); diff != "" {
+		t.Error(diff)
+	}
+	_, err = testApp().load(settings{file: os.DevNull}, nil, keyFile)
+	if diff := cmp.Diff([]string{"databases.goods: is missing, and an enabled blueprint needs it"}, faultsOf(err)); diff != "" {
 		t.Error(diff)
 	}
 }

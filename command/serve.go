@@ -30,7 +30,7 @@ and those that work.`,
   slipway serve --listen 127.0.0.1:9000 --data-dir /var/lib/slipway
   SLIPWAY_DATABASES_MAIN=postgres://slipway@db/slipway slipway serve --config slipway.yaml --role worker`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := a.load(s, os.Environ())
+			l, err := a.load(s, os.Environ(), keyFile)
 			if err != nil {
 				return err
 			}

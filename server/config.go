@@ -1,12 +1,16 @@
 package server
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +18,8 @@ import (
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/fetch"
+	"github.com/slipway-platform/slipway/secret"
+	"github.com/slipway-platform/slipway/store"
 )
 
 // Config is the configuration of an installation. Every key is optional; the field tags are the documentation:
@@ -165,6 +171,106 @@ func (c *Config) Resolve() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// ResolveFor is Resolve, and checks what needs the declarations of the enabled blueprints: that the databases they need are there and have
+// addresses that can be meant, and that what is granted exists. Nothing is opened. All faults are reported together.
+func (c *Config) ResolveFor(enabled []blueprint.Blueprint) error {
+	faults := []error{c.Resolve()}
+	fault := func(key, format string, args ...any) {
+		faults = append(faults, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+	}
+	for _, name := range slices.Sorted(maps.Keys(Owners(enabled))) {
+		if c.Databases[name] == "" && name != "main" { // Resolve has asked for that one
+			fault("databases."+name, "is missing, and an enabled blueprint needs it")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Databases)) {
+		if _, err := store.EngineOf(c.Databases[name]); err != nil && c.Databases[name] != "" {
+			fault("databases."+name, "%v", err)
+		}
+	}
+	var permissions []auth.Permission
+	for _, b := range enabled {
+		permissions = append(permissions, b.Permissions...)
+	}
+	for _, d := range c.Auth.Check(permissions) {
+		fault(d.Field, "%s", d.Message)
+	}
+	return errors.Join(faults...)
+}
+
+// CheckKeyFile says what keeps a server from using the key file. On SQLite a missing one is none: the first start makes it. Call it after Resolve.
+func (c *Config) CheckKeyFile() error {
+	engine, err := store.EngineOf(c.Databases["main"])
+	if err != nil {
+		return nil // a fault of its own
+	}
+	_, err = c.keyring(false)
+	if engine == store.SQLite && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// keyring opens the key file, or makes it.
+func (c *Config) keyring(create bool) (*secret.Keyring, error) {
+	keys, err := secret.OpenKeyring(c.Secrets.KeyFile, create)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = slipway.Errorf(slipway.Invalid, "there is no key file at %s: for a new installation, slipway db create makes one; else copy it from "+
+			"another replica or a backup, as without it nothing that is sealed can be read", c.Secrets.KeyFile).WithCause(fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("secrets.keyFile: %w", err)
+	}
+	return keys, nil
+}
+
+// Raw is what the provider's type takes, as JSON, with ${env:NAME} and ${file:PATH} replaced in all texts; what came from there is kept out of what redact
+// cleans.
+func (p ProviderConfig) Raw(getenv func(string) (string, bool), redact *secret.Redactor) (json.RawMessage, error) {
+	rest, err := expand(p.Rest, getenv, redact)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(rest)
+}
+
+// expand replaces in all texts of a value.
+func expand(v any, getenv func(string) (string, bool), redact *secret.Redactor) (any, error) {
+	switch v := v.(type) {
+	case string:
+		out, err := secret.Expand(v, func(name string) (string, bool) {
+			value, ok := getenv(name)
+			redact.Add(value) // alone, and below with what stands around it
+			return value, ok
+		})
+		if err == nil && out != v {
+			redact.Add(out)
+		}
+		return out, err
+	case map[string]any:
+		out := map[string]any{}
+		for k, e := range v {
+			x, err := expand(e, getenv, redact)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", k, err)
+			}
+			out[k] = x
+		}
+		return out, nil
+	case []any:
+		out := make([]any, len(v))
+		for i, e := range v {
+			x, err := expand(e, getenv, redact)
+			if err != nil {
+				return nil, err
+			}
+			out[i] = x
+		}
+		return out, nil
+	}
+	return v, nil
 }
 
 func parsePrefix(s string) (netip.Prefix, error) {

@@ -195,8 +195,11 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.declare(o); err != nil {
 		return nil, err
 	}
-	if err := s.config.Resolve(); err != nil {
+	if err := s.config.ResolveFor(s.blueprints); err != nil {
 		return nil, fmt.Errorf("the configuration has faults:\n%w", err)
+	}
+	if err := s.config.CheckKeyFile(); err != nil { // before a database is changed for nothing
+		return nil, err
 	}
 	for _, p := range s.config.Server.TrustedProxies {
 		n, _ := parsePrefix(p) // checked by Resolve
@@ -287,11 +290,6 @@ func Owners(blueprints []blueprint.Blueprint) map[string][]store.Migrations {
 // openStores opens the databases and the key file and brings the schemas up to date.
 func (s *Server) openStores(ctx context.Context) error {
 	owners := Owners(s.blueprints)
-	for _, name := range slices.Sorted(maps.Keys(owners)) {
-		if s.config.Databases[name] == "" {
-			return fmt.Errorf("databases.%s is missing, and an enabled blueprint needs it", name)
-		}
-	}
 	for name, url := range s.config.Databases {
 		db, err := store.Open(name, url)
 		if err != nil {
@@ -310,12 +308,9 @@ func (s *Server) openStores(ctx context.Context) error {
 			return fmt.Errorf("database %q: %w", name, err)
 		}
 	}
-	keys, err := secret.OpenKeyring(s.config.Secrets.KeyFile, s.main.Engine() == store.SQLite)
-	if err != nil {
-		return err
-	}
-	s.keys = keys
-	return nil
+	var err error
+	s.keys, err = s.config.keyring(s.main.Engine() == store.SQLite)
+	return err
 }
 
 // waitForDatabases gives databases half a minute to come up: in a cluster everything starts at once.
@@ -527,11 +522,7 @@ func (s *Server) resources() []resource.Kind {
 }
 
 func (s *Server) openProvider(ctx context.Context, p ProviderConfig) (*provider.Provider, error) {
-	rest, err := s.expand(p.Rest)
-	if err != nil {
-		return nil, fmt.Errorf("provider %s: %w", p.Name, err)
-	}
-	raw, err := json.Marshal(rest)
+	raw, err := p.Raw(s.getenv, s.redact)
 	if err != nil {
 		return nil, fmt.Errorf("provider %s: %w", p.Name, err)
 	}
@@ -548,43 +539,6 @@ func (s *Server) openKind(ctx context.Context, name, kind string, raw json.RawMe
 		return nil, slipway.Errorf(slipway.Invalid, "provider %s: there is no type %q; known: %s", name, kind, strings.Join(known, ", "))
 	}
 	return s.kinds[i].Open(ctx, raw, provider.Env{Name: name, HTTP: s.fetch.Client(0), Now: s.now, Log: s.log.With("provider", name)})
-}
-
-// expand replaces ${env:NAME} and ${file:PATH} in all strings, and has what came from there kept out of logs.
-func (s *Server) expand(v any) (any, error) {
-	switch v := v.(type) {
-	case string:
-		out, err := secret.Expand(v, func(name string) (string, bool) {
-			value, ok := s.getenv(name)
-			s.redact.Add(value) // alone, and below with what stands around it
-			return value, ok
-		})
-		if err == nil && out != v {
-			s.redact.Add(out)
-		}
-		return out, err
-	case map[string]any:
-		out := map[string]any{}
-		for k, e := range v {
-			x, err := s.expand(e)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", k, err)
-			}
-			out[k] = x
-		}
-		return out, nil
-	case []any:
-		out := make([]any, len(v))
-		for i, e := range v {
-			x, err := s.expand(e)
-			if err != nil {
-				return nil, err
-			}
-			out[i] = x
-		}
-		return out, nil
-	}
-	return v, nil
 }
 
 // Listen opens the address of the configuration. With fallback, a free port is taken when the configured one is in use.
@@ -749,7 +703,7 @@ func (s *Server) NewToken(ctx context.Context, in auth.NewToken) (string, error)
 // Poll reads at once what other replicas changed, instead of within a second. For tests.
 func (s *Server) Poll(ctx context.Context) error { return s.revisions.Poll(ctx) }
 
-// MakeKey makes a key file, as an operator does once for all replicas on PostgreSQL: `slipway db create` and the first start on SQLite do it too.
+// MakeKey makes a key file, as `slipway db create` does on PostgreSQL, once for all replicas. One that is there is left as it is.
 func MakeKey(path string) error {
 	_, err := secret.OpenKeyring(path, true)
 	return err

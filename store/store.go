@@ -68,16 +68,14 @@ type DB struct {
 // created when missing, readable by their owner only. Open does not wait for a PostgreSQL server: the
 // first query tells. Close the DB when done.
 func Open(name, rawURL string) (*DB, error) {
-	scheme, rest, _ := strings.Cut(rawURL, ":")
+	engine, err := EngineOf(rawURL)
 	var db *DB
-	var err error
-	switch scheme {
-	case "sqlite":
-		db, err = openSQLite(rest)
-	case "postgres", "postgresql":
-		db, err = openPostgres(rawURL)
+	switch {
+	case err != nil:
+	case engine == SQLite:
+		db, err = openSQLite(strings.TrimPrefix(rawURL, "sqlite:"))
 	default:
-		err = unknownScheme(scheme)
+		db, err = openPostgres(rawURL)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("database %q: %w", name, err)
@@ -85,6 +83,26 @@ func Open(name, rawURL string) (*DB, error) {
 	db.name = name
 	return db, nil
 }
+
+// EngineOf says which engine an address means, and what is wrong with an address that can mean none. Nothing is opened.
+func EngineOf(rawURL string) (Engine, error) {
+	scheme, rest, _ := strings.Cut(rawURL, ":")
+	switch scheme {
+	case "sqlite":
+		if rest == "" || strings.HasPrefix(rest, ":memory:") {
+			return "", errors.New("a SQLite database needs a file")
+		}
+		return SQLite, nil
+	case "postgres", "postgresql":
+		if _, err := pgx.ParseConfig(rawURL); err != nil {
+			return "", errPostgresURL // the cause may hold the password
+		}
+		return Postgres, nil
+	}
+	return "", unknownScheme(scheme)
+}
+
+var errPostgresURL = errors.New("the address does not parse; write postgres://<user>:<password>@<host>:<port>/<database>")
 
 func unknownScheme(scheme string) error {
 	if scheme == "mysql" {
@@ -94,9 +112,6 @@ func unknownScheme(scheme string) error {
 }
 
 func openSQLite(path string) (*DB, error) {
-	if path == "" || strings.HasPrefix(path, ":memory:") {
-		return nil, errors.New("a SQLite database needs a file")
-	}
 	path = filepath.Clean(path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
@@ -148,7 +163,7 @@ var postgresSettings = map[string]string{
 func openPostgres(rawURL string) (*DB, error) {
 	cfg, err := pgx.ParseConfig(rawURL)
 	if err != nil {
-		return nil, errors.New("the address does not parse; write postgres://<user>:<password>@<host>:<port>/<database>") // the cause may hold the password
+		return nil, errPostgresURL
 	}
 	for key, value := range postgresSettings {
 		cfg.RuntimeParams[key] = cmp.Or(cfg.RuntimeParams[key], value)
