@@ -166,6 +166,11 @@ func (c *Client) StartBuild(ctx context.Context, entityRef, ref, pipeline string
 	return post[BuildAccepted](ctx, c, byEntity(entityRef)+"/start", body)
 }
 
+// CancelBuild ends a build that waits or runs. The build may go on for a moment; the answer has it as it stands.
+func (c *Client) CancelBuild(ctx context.Context, entityRef, id string) (BuildAccepted, error) {
+	return post[BuildAccepted](ctx, c, byEntity(entityRef)+"/builds/"+url.PathEscape(id)+"/cancel", nil)
+}
+
 func byEntity(ref string) string { return "/api/build/by-entity/" + url.PathEscape(ref) }
 
 // get reads a T.

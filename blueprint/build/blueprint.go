@@ -86,7 +86,7 @@ var Blueprint = blueprint.Blueprint{
 		blueprint.Handle((*service).postStart, blueprint.Operation{
 			ID: "build.start", Method: "POST", Path: "/api/build/by-entity/{entityRef}/start", Wide: "entityRef", Status: 202, Idempotent: true,
 			Summary: "Start a build", Permission: startPermission, OnObject: true, Errors: []slipway.Code{slipway.NotFound, slipway.Conflict, slipway.Unsupported},
-			Description:     "Has the provider build a branch, tag or commit. Fields that are not known here are passed to the provider; all are optional, and no body is as good as `{}`. " +
+			Description: "Has the provider build a branch, tag or commit. Fields that are not known here are passed to the provider; all are optional, and no body is as good as `{}`. " +
 				"501 when no provider of the entity can start builds.",
 			RequestExample:  map[string]any{"ref": "main"},
 			ResponseExample: Accepted{Accepted: true, Build: &exampleBuild, URL: exampleBuild.URL},

@@ -22,6 +22,7 @@ const (
 	readPermission      = "build.run.read"
 	retriggerPermission = "build.run.retrigger"
 	startPermission     = "build.run.start"
+	cancelPermission    = "build.run.cancel"
 	logsPermission      = "build.run.logs"
 	tasksPermission     = "build.task.read"
 )
@@ -55,13 +56,21 @@ func builds(p task.Place) (*provider.Builds, error) {
 	}
 }
 
+// begins is builds for what begins a new one.
+func begins(p task.Place) (*provider.Builds, error) {
+	if p.Detached && p.Provider.Provider != nil {
+		return nil, slipway.Errorf(slipway.Unsupported, "provider %q does not take this project any more; its builds are kept, but no new one can be begun", p.Provider.Name)
+	}
+	return builds(p)
+}
+
 func cannot(p task.Place, what string) error {
 	return slipway.Errorf(slipway.Unsupported, "provider %q (%s) cannot %s builds", p.Provider.Name, p.Provider.Type, what)
 }
 
 // retrigger runs a build again. A build that neither failed nor was canceled needs force. The index may lag behind the vendor, so before it refuses, the vendor is asked.
 func (s *service) retrigger(ctx context.Context, it item, force bool, extra map[string]any, by *slipway.Caller) (*slipway.Build, error) {
-	b, err := builds(it.Place)
+	b, err := begins(it.Place)
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +92,25 @@ func (s *service) retrigger(ctx context.Context, it item, force bool, extra map[
 	return result, s.acted(ctx, it.Place, result)
 }
 
+// cancel has the provider end a build, and gives it as it stands then: it may go on for a moment. nil where the provider does not say.
+func (s *service) cancel(ctx context.Context, it item) (*slipway.Build, error) {
+	b, err := builds(it.Place)
+	if err != nil {
+		return nil, err
+	}
+	if b.Cancel == nil {
+		return nil, cannot(it.Place, "cancel")
+	}
+	if err := b.Cancel(ctx, it.Project, native(it)); err != nil {
+		return nil, err
+	}
+	var result *slipway.Build
+	if now, err := b.Get(ctx, it.Project, native(it)); err == nil {
+		result = &now
+	}
+	return result, s.acted(ctx, it.Place, result)
+}
+
 // start begins a build at the one place that the request means.
 func (s *service) start(ctx context.Context, o task.Object, places []task.Place, in startBody, by *slipway.Caller) (task.Place, *slipway.Build, error) {
 	var able []task.Place
@@ -91,7 +119,7 @@ func (s *service) start(ctx context.Context, o task.Object, places []task.Place,
 		if in.Provider != "" && p.Provider.Name != in.Provider || in.Project != "" && p.Project != in.Project {
 			continue
 		}
-		if b, err := builds(p); err == nil && b.Start != nil {
+		if b, err := begins(p); err == nil && b.Start != nil {
 			able = append(able, p)
 		} else {
 			unable = append(unable, strconv.Quote(p.Provider.Name))
@@ -103,7 +131,7 @@ func (s *service) start(ctx context.Context, o task.Object, places []task.Place,
 	case len(able) == 0 && (in.Provider != "" || in.Project != ""):
 		return task.Place{}, nil, slipway.Errorf(slipway.NotFound, "%s has no such provider and project; sources of a search show what it has", o.Ref)
 	case len(able) == 0:
-		return task.Place{}, nil, slipway.Errorf(slipway.Unsupported, "no provider serves %s; annotate it for one that can start builds", o.Ref)
+		return task.Place{}, nil, slipway.Errorf(slipway.Unsupported, "%s: %s", o.Ref, s.index.Hint(ctx, o))
 	case len(able) > 1:
 		var names []string
 		for _, p := range able {
@@ -133,7 +161,7 @@ const maxFind = 1000
 // find gives the one build that a retrigger without an id means.
 func (s *service) find(ctx context.Context, by *slipway.Caller, ref slipway.EntityRef, d description, allow func(task.Object) error) (item, error) {
 	if d == (description{}) {
-		return item{}, slipway.Errorf(slipway.Invalid, "say which build: buildId, or what finds it: provider, commit, branch, pipeline, number").
+		return item{}, slipway.Errorf(slipway.Invalid, "say which build: buildId, or what finds it: provider, commit, branch, pipeline, number, attempt").
 			WithDetails(slipway.Detail{Field: "buildId", Code: slipway.Invalid, Message: "is required unless other fields find one build"})
 	}
 	q := task.Query{Limit: slipway.MaxPageLimit, Filters: map[string][]string{}}
@@ -179,12 +207,14 @@ type description struct {
 	Branch   string `json:"branch"`
 	Pipeline string `json:"pipeline"`
 	Number   int64  `json:"number"`
+	Attempt  int    `json:"attempt"`
 }
 
 func (d description) fits(b slipway.Build) bool {
 	return (d.Provider == "" || b.Provider.Name == d.Provider) &&
 		(d.Commit == "" || b.Commit != nil && len(d.Commit) >= 7 && strings.HasPrefix(b.Commit.SHA, strings.ToLower(d.Commit))) &&
-		(d.Number == 0 || b.Number == d.Number)
+		(d.Number == 0 || b.Number == d.Number) &&
+		(d.Attempt == 0 || b.Attempt == d.Attempt)
 }
 
 // page writes a page of builds around the documents that the index has as bytes.

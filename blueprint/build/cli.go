@@ -29,13 +29,13 @@ func commands(c *blueprint.Client) *cobra.Command {
 	b := cli{c}
 	cmd := &cobra.Command{
 		Use:   "build",
-		Short: "Find, follow, start and retrigger builds",
-		Long: `Find, follow, start and retrigger the builds of entities, wherever they run. An entity is written [kind:][namespace/]name, so that
+		Short: "Find, follow, start, cancel and retrigger builds",
+		Long: `Find, follow, start, cancel and retrigger the builds of entities, wherever they run. An entity is written [kind:][namespace/]name, so that
 component:default/web and web are the same; a build is named by the id that search shows.`,
 		Example: `  slipway build search web
   slipway build watch web`,
 	}
-	cmd.AddCommand(b.search(), b.show(), b.logs(), b.retrigger(), b.start(), b.watch())
+	cmd.AddCommand(b.search(), b.show(), b.logs(), b.retrigger(), b.start(), b.cancel(), b.watch())
 	return cmd
 }
 
@@ -46,7 +46,7 @@ type found struct {
 	Sources  []slipway.Source `json:"sources"`
 }
 
-// accepted is the answer to a retrigger or a start.
+// accepted is the answer to a retrigger, a start or a cancel.
 type accepted struct {
 	Build *slipway.Build `json:"build"`
 	URL   string         `json:"url"`
@@ -427,6 +427,31 @@ when the build does, with exit status 1 unless it succeeded.`,
 	return cmd
 }
 
+func (b cli) cancel() *cobra.Command {
+	return &cobra.Command{
+		Use:   "cancel ENTITY [ID]",
+		Short: "Cancel a build",
+		Long:  "Cancel a build that waits or runs; without ID, the newest of those. It may go on for a moment.",
+		Example: `  slipway build cancel web
+  slipway build cancel component:default/web github:8000000001`,
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: b.complete,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				_, list, err := read[found](cmd.Context(), b, of(args[0])+"/search?status=starting&status=running&limit=1")
+				if err != nil {
+					return err
+				}
+				if len(list.Items) == 0 {
+					return slipway.Errorf(slipway.Conflict, "no build of %s waits or runs; slipway build search %[1]s shows how they ended", args[0])
+				}
+				args = append(args, list.Items[0].ID)
+			}
+			return b.begin(cmd, args[0], of(args[0])+"/builds/"+url.PathEscape(args[1])+"/cancel", nil, false)
+		},
+	}
+}
+
 // pairs reads key=value arguments; true, false and numbers are passed as such.
 func pairs(list []string) (map[string]any, error) {
 	out := map[string]any{}
@@ -446,11 +471,15 @@ func pairs(list []string) (map[string]any, error) {
 	return out, nil
 }
 
-// begin sends a start or retrigger, tells what came of it, and waits for its end when asked to.
+// begin sends a start, retrigger or cancel, tells what came of it, and waits for its end when asked to.
 func (b cli) begin(cmd *cobra.Command, entity, path string, body map[string]any, wait bool) error {
 	ctx := cmd.Context()
 	var raw json.RawMessage
-	if err := b.Do(ctx, http.MethodPost, path, body, &raw); err != nil {
+	var sent any
+	if body != nil {
+		sent = body
+	}
+	if err := b.Do(ctx, http.MethodPost, path, sent, &raw); err != nil {
 		return err
 	}
 	var a accepted
@@ -458,7 +487,7 @@ func (b cli) begin(cmd *cobra.Command, entity, path string, body map[string]any,
 		return err
 	}
 	if !wait {
-		t := blueprint.Table{Footer: "Accepted; the provider has not named the build yet. See " + cmp.Or(a.URL, "slipway build watch "+entity)}
+		t := blueprint.Table{Footer: "Accepted; the provider does not say more yet. See " + cmp.Or(a.URL, "slipway build watch "+entity)}
 		if a.Build != nil {
 			t = found{Items: []slipway.Build{*a.Build}}.table(false, time.Now())
 		}

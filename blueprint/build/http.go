@@ -1,11 +1,13 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,26 +26,53 @@ type Page struct {
 
 // Filters are the parameters that both searches have.
 type Filters struct {
-	Limit       int       `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many on a page"`
-	Cursor      string    `query:"cursor" doc:"pageInfo.nextCursor of the page before. Pages by cursor neither repeat nor drop a build while new ones arrive"`
-	PageNumber  int       `query:"pageNumber" minimum:"1" doc:"Which page, from 1, instead of cursor; pageNumber × limit is at most 10,000"`
-	Order       string    `query:"order" enum:"desc,asc" default:"desc" doc:"By creation: desc is newest first"`
-	TriggeredBy string    `query:"triggeredBy" maxLength:"300" doc:"Who caused it: id, name, e-mail address or entity ref; me is the caller" example:"me"`
-	Status      []string  `query:"status,explode" maxItems:"7" enum:"starting,running,succeeded,failed,canceled,skipped,unknown" doc:"Where it stands; repeat for any of several"`
-	Branch      []string  `query:"branch,explode" maxItems:"20" doc:"Branch or tag; repeat for any of several" example:"[\"main\"]"`
-	Pipeline    []string  `query:"pipeline,explode" maxItems:"20" doc:"Id or name of the pipeline; repeat for any of several"`
-	Since       time.Time `query:"since" doc:"Created at this moment or later" example:"2026-05-01T00:00:00Z"`
-	Until       time.Time `query:"until" doc:"Created before this moment"`
-	Fresh       bool      `query:"fresh" doc:"Have the sources read first, and wait for that, 5 seconds at most. A vendor that is down gives its last known builds, with the state failed"`
+	Limit       int      `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many on a page"`
+	Cursor      string   `query:"cursor" doc:"pageInfo.nextCursor of the page before. Pages by cursor neither repeat nor drop a build while new ones arrive"`
+	PageNumber  int      `query:"pageNumber" minimum:"1" doc:"Which page, from 1, instead of cursor; pageNumber × limit is at most 10,000"`
+	Order       string   `query:"order" enum:"desc,asc" default:"desc" doc:"By creation: desc is newest first"`
+	TriggeredBy string   `query:"triggeredBy" maxLength:"300" doc:"Who caused it: id, name, e-mail address or entity ref; me is the caller" example:"me"`
+	Status      []string `query:"status,explode" maxItems:"7" enum:"starting,running,succeeded,failed,canceled,skipped,unknown" doc:"Where it stands; repeat for any of several"`
+	Branch      []string `query:"branch,explode" maxItems:"20" doc:"Branch or tag; repeat for any of several" example:"[\"main\"]"`
+	Pipeline    []string `query:"pipeline,explode" maxItems:"20" doc:"Id or name of the pipeline; repeat for any of several"`
+	Since       moment   `query:"since" format:"date-time" doc:"Created at this moment or later" example:"2026-05-01T00:00:00Z"`
+	Until       moment   `query:"until" format:"date-time" doc:"Created before this moment" example:"2026-06-01T00:00:00Z"`
+	Fresh       bool     `query:"fresh" doc:"Have the sources read first, and wait for that, 5 seconds at most. A vendor that is down gives its last known builds, with the state failed"`
+	Sent        blueprint.Query
 }
 
-func (f Filters) query() task.Query {
+// moment is a time in a query.
+type moment struct{ time.Time }
+
+// UnmarshalText reads RFC 3339, and says so in words.
+func (m *moment) UnmarshalText(text []byte) (err error) {
+	if m.Time, err = time.Parse(time.RFC3339, string(text)); err != nil {
+		return errors.New("write a time such as 2026-01-02T15:04:05Z")
+	}
+	return nil
+}
+
+// query is what the index is asked. A filter that was sent without a value is refused: a script whose variable is empty must not be shown, or act on, everything.
+func (f Filters) query() (task.Query, error) {
+	var empty []string
+	for name, values := range f.Sent.Values {
+		if filter := name != "cursor" && name != "limit" && name != "pageNumber" && name != "order" && name != "fresh"; filter && slices.Contains(values, "") {
+			empty = append(empty, name)
+		}
+	}
+	slices.Sort(empty)
+	if len(empty) > 0 {
+		err := slipway.Errorf(slipway.Invalid, "%s: was sent without a value; leave it out, or give it one", strings.Join(empty, ", "))
+		for _, name := range empty {
+			err.Details = append(err.Details, slipway.Detail{Field: name, Code: slipway.Invalid, Message: "was sent without a value"})
+		}
+		return task.Query{}, err
+	}
 	return task.Query{
 		Statuses: f.Status,
 		Filters:  map[string][]string{"triggeredBy": {f.TriggeredBy}, "branch": f.Branch, "pipeline": f.Pipeline},
-		Since:    f.Since, Until: f.Until, Ascending: f.Order == "asc",
+		Since:    f.Since.Time, Until: f.Until.Time, Ascending: f.Order == "asc",
 		Limit: f.Limit, Cursor: f.Cursor, PageNumber: f.PageNumber, Fresh: f.Fresh,
-	}
+	}, nil
 }
 
 // OfEntity names an entity in the path.
@@ -73,7 +102,11 @@ func (s *service) search(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.index.Search(ctx, auth.CallerFrom(ctx), ref, in.query(), allow(ctx, readPermission))
+	q, err := in.query()
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.index.Search(ctx, auth.CallerFrom(ctx), ref, q, allow(ctx, readPermission))
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +121,10 @@ func (s *service) searchAll(ctx context.Context, in *struct {
 	Entity []string `query:"entity,explode" maxItems:"100" doc:"The entity; repeat for any of several"`
 	Kind   []string `query:"kind,explode" maxItems:"20" doc:"Kind of the entity; repeat for any of several" example:"[\"component\"]"`
 }) (*pageOutput, error) {
+	q, err := in.query()
+	if err != nil {
+		return nil, err
+	}
 	scope := task.Scope{Kinds: in.Kind}
 	for _, p := range []struct {
 		field, kind string
@@ -97,12 +134,15 @@ func (s *service) searchAll(ctx context.Context, in *struct {
 		for _, v := range p.values {
 			ref, err := slipway.ParseEntityRef(v, slipway.EntityRef{Kind: p.kind})
 			if err != nil {
-				return nil, slipway.Errorf(slipway.Invalid, "%s: %w", p.field, err)
+				if e, ok := errors.AsType[*slipway.Error](err); ok {
+					return nil, slipway.Errorf(slipway.Invalid, "%s: %s", p.field, e.Message).WithDetails(slipway.Detail{Field: p.field, Code: slipway.Invalid, Message: e.Message})
+				}
+				return nil, err
 			}
 			*p.refs = append(*p.refs, ref.String())
 		}
 	}
-	p, err := s.index.SearchAll(ctx, auth.Narrowed(ctx), scope, in.query())
+	p, err := s.index.SearchAll(ctx, auth.Narrowed(ctx), scope, q)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +218,7 @@ func copyLog(w io.Writer, log io.Reader, flush func()) error {
 
 // retriggerBody says which build to run again. What it does not know goes to the provider.
 type retriggerBody struct {
-	BuildID string         `json:"buildId,omitempty" maxLength:"600" doc:"Id of the build; without it, the other fields have to find one: provider, commit (at least 7 digits), branch, pipeline, number" example:"ci:0198c2f0"`
+	BuildID string         `json:"buildId,omitempty" maxLength:"600" doc:"Id of the build; without it, the other fields have to find one: provider, commit (at least 7 digits), branch, pipeline, number, attempt" example:"ci:0198c2f0"`
 	Extra   map[string]any `json:"-"`
 	_       struct{}       `additionalProperties:"true"`
 }
@@ -228,15 +268,15 @@ func (b *retriggerBody) describe() (d description, err error) {
 		return d, err
 	}
 	if err := json.Unmarshal(raw, &d); err != nil {
-		return d, slipway.Errorf(slipway.Invalid, "what finds a build is text, number a whole number").WithCause(err)
+		return d, slipway.Errorf(slipway.Invalid, "what finds a build is text, number and attempt whole numbers").WithCause(err)
 	}
-	for _, k := range []string{"provider", "commit", "branch", "pipeline", "number"} {
+	for _, k := range []string{"provider", "commit", "branch", "pipeline", "number", "attempt"} {
 		delete(b.Extra, k)
 	}
 	return d, nil
 }
 
-// Accepted is the answer to a retrigger and a start.
+// Accepted is the answer to a retrigger, a start and a cancel.
 type Accepted struct {
 	Accepted bool           `json:"accepted" doc:"Always true: the provider has taken it"`
 	Build    *slipway.Build `json:"build" doc:"The resulting build, which may have a new id; null while the provider has not named it yet"`
@@ -270,27 +310,28 @@ func pathEscape(id string) string {
 
 func (s *service) postRetrigger(ctx context.Context, in *struct {
 	OfEntity
-	Force bool `query:"force" doc:"Also a build that neither failed nor was canceled"`
-	Body  retriggerBody
+	Force bool           `query:"force" doc:"Also a build that neither failed nor was canceled"`
+	Body  *retriggerBody // nil: no body, as good as {}
 }) (*acceptedOutput, error) {
 	ref, err := in.ref()
 	if err != nil {
 		return nil, err
 	}
 	caller := auth.CallerFrom(ctx)
+	body := cmp.Or(in.Body, &retriggerBody{})
 	var it item
-	if in.Body.BuildID != "" {
-		it, err = s.index.Get(ctx, caller, ref, in.Body.BuildID, allow(ctx, retriggerPermission))
+	if body.BuildID != "" {
+		it, err = s.index.Get(ctx, caller, ref, body.BuildID, allow(ctx, retriggerPermission))
 	} else {
 		var d description
-		if d, err = in.Body.describe(); err == nil {
+		if d, err = body.describe(); err == nil {
 			it, err = s.find(ctx, caller, ref, d, allow(ctx, retriggerPermission))
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.retrigger(ctx, it, in.Force, in.Body.Extra, caller)
+	result, err := s.retrigger(ctx, it, in.Force, body.Extra, caller)
 	if err != nil {
 		return nil, err
 	}
@@ -299,7 +340,7 @@ func (s *service) postRetrigger(ctx context.Context, in *struct {
 
 func (s *service) postStart(ctx context.Context, in *struct {
 	OfEntity
-	Body startBody
+	Body *startBody // nil: no body, as good as {}
 }) (*acceptedOutput, error) {
 	ref, err := in.ref()
 	if err != nil {
@@ -310,11 +351,25 @@ func (s *service) postStart(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	p, result, err := s.start(ctx, o, places, in.Body, caller)
+	p, result, err := s.start(ctx, o, places, *cmp.Or(in.Body, &startBody{}), caller)
 	if err != nil {
 		return nil, err
 	}
 	return accept(o, p, result, ""), nil
+}
+
+func (s *service) postCancel(ctx context.Context, in *OfBuild) (*acceptedOutput, error) {
+	it, err := s.item(ctx, *in, cancelPermission)
+	if err != nil {
+		return nil, err
+	}
+	result, err := s.cancel(ctx, it)
+	if err != nil {
+		return nil, err
+	}
+	out := accept(it.Object, it.Place, result, it.Value.URL)
+	out.Location = "/api/build/by-entity/" + it.Object.Ref + "/builds/" + pathEscape(it.Value.ID)
+	return out, nil
 }
 
 // TaskStatus is a platform task and who serves it.

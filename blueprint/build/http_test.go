@@ -212,9 +212,24 @@ func TestBadInput(t *testing.T) {
 		for _, query := range []string{
 			"?limit=-1", "?limit=0", "?limit=101", "?limit=ten", "?pageNumber=0", "?pageNumber=-3", "?limit=100&pageNumber=101", "?cursor=garbage",
 			"?pageNumber=1&cursor=" + cursor, "?status=fine", "?order=sideways", "?since=yesterday", "?colour=red",
+			"?status=", "?branch=", "?pipeline=", "?triggeredBy=", "?since=", "?until", "?branch=main&branch=", "?branch=&branch=main",
 			"?limit=1&status=failed&cursor=" + cursor, "?limit=1&order=asc&cursor=" + cursor, "?cursor=" + cursor[:len(cursor)-4],
 		} {
 			w.Get(webBuilds+"/search"+query).Fails(http.StatusBadRequest, slipway.Invalid)
+		}
+		for _, query := range []string{"?owner=", "?system=", "?kind=", "?entity=", "?owner=&owner=team-a", "?kind=component&status="} {
+			if f := w.Get("/api/build/search"+query).Fails(http.StatusBadRequest, slipway.Invalid); !strings.Contains(f.Error, "without a value") {
+				t.Errorf("%s: got %q", query, f.Error)
+			}
+		}
+		w.Get("/api/build/search?cursor=&status=failed").Is(http.StatusOK) // what pages, but filters nothing, may be empty
+		for query, want := range map[string]string{
+			"?since=2026-01-01": "since: invalid value: write a time such as 2026-01-02T15:04:05Z",
+			"?entity=:::":       "entity: entity ref",
+		} {
+			if f := w.Get("/api/build/search"+query).Fails(http.StatusBadRequest, slipway.Invalid); !strings.HasPrefix(f.Error, want) || strings.Contains(f.Error, "invalid: ") {
+				t.Errorf("%s: got %q, want %q", query, f.Error, want)
+			}
 		}
 		for _, ref := range []string{"a b", ".web", "web.", "kind!:web", "component:default/web/more", "%00", "%ff", "x:y:z", strings.Repeat("x", 64), "-", "%2e%2e"} {
 			a := w.Get("/api/build/by-entity/" + strings.ReplaceAll(ref, " ", "%20") + "/search")
@@ -227,7 +242,11 @@ func TestBadInput(t *testing.T) {
 		for _, body := range []string{`{"buildId":7}`, `[]`, `{"buildId":`, `null`} {
 			w.Post(webBuilds+"/retrigger", body).Fails(http.StatusBadRequest, slipway.Invalid)
 		}
-		w.Post(webBuilds+"/retrigger", `{}`).Fails(http.StatusBadRequest, slipway.Invalid)
+		for _, body := range []string{`{}`, ``} {
+			if f := w.Post(webBuilds+"/retrigger", body).Fails(http.StatusBadRequest, slipway.Invalid); !strings.HasPrefix(f.Error, "say which build") {
+				t.Errorf("body %q: got %q", body, f.Error)
+			}
+		}
 		w.Post(webBuilds+"/retrigger", `{"number":"many"}`).Fails(http.StatusBadRequest, slipway.Invalid)
 	})
 }
@@ -240,6 +259,51 @@ func TestEntityWithoutProviderGetsAHint(t *testing.T) {
 		w.Get("/api/build/by-entity/lone/search").Is(http.StatusOK).Into(&p)
 		if len(p.Items) != 0 || len(p.Sources) != 1 || p.Sources[0].State != slipway.SourceNone || !strings.Contains(p.Sources[0].Error, "ci (fake)") {
 			t.Errorf("got %+v", p)
+		}
+	})
+}
+
+func TestAnEntityWhoseAnnotationIsRefusedSaysSo(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		w.entity("odd", "team-a", map[string]string{fake.Annotation: " , "})
+		var p build.Page
+		w.Get("/api/build/by-entity/odd/search").Is(http.StatusOK).Into(&p)
+		f := w.Post("/api/build/by-entity/odd/start", nil).Fails(http.StatusNotImplemented, slipway.Unsupported)
+		for _, text := range []string{p.Sources[0].Error, f.Error} {
+			if !strings.Contains(text, fake.Annotation) || !strings.Contains(text, "does not take") || !strings.Contains(text, "ci (fake)") {
+				t.Errorf("got %q, want the annotation, and whose it is", text)
+			}
+		}
+	})
+}
+
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		w.ci.Add(hello, slipway.Build{ID: "busy", Status: slipway.BuildRunning, CreatedAt: ago(3)})
+		w.ci.Add(hello, slipway.Build{ID: "done", Status: slipway.BuildSucceeded, CreatedAt: ago(2)})
+		w.ci.Add("octo/plain", slipway.Build{ID: "p", Status: slipway.BuildRunning})
+		w.web()
+		w.entity("plain", "team-a", map[string]string{"slipway.dev/plain-project": "octo/plain"})
+		w.await(2)
+		path := webBuilds + "/builds/ci:busy"
+		w.With(entity.ReadPermission, "build.run.read", "build.run.retrigger").Post(path+"/cancel", nil).Fails(http.StatusForbidden, slipway.Forbidden)
+		may := w.With(entity.ReadPermission, "build.run.cancel:component:default/web")
+		var got build.Accepted
+		a := may.Post(path+"/cancel", nil).Is(http.StatusAccepted).Into(&got)
+		if !got.Accepted || got.Build == nil || got.Build.ID != "ci:busy" || got.Build.EntityRef != "component:default/web" || got.Build.Status != slipway.BuildCanceled || a.Header.Get("Location") != path {
+			t.Errorf("got %s, %v", a.Body, a.Header)
+		}
+		if p := w.search("?status=canceled"); ids(p) != "ci:busy" {
+			t.Errorf("right after it the search shows %q as canceled", ids(p))
+		}
+		may.Post(path+"/cancel", `{}`).Fails(http.StatusConflict, slipway.Conflict)
+		may.Post(webBuilds+"/builds/ci:done/cancel", nil).Fails(http.StatusConflict, slipway.Conflict)
+		may.Post(webBuilds+"/builds/ci:none/cancel", nil).Fails(http.StatusNotFound, slipway.NotFound)
+		blueprinttest.Eventually(t, "its build", func() bool { return w.Get("/api/build/by-entity/plain/builds/plain:p").Status == http.StatusOK })
+		if f := w.Post("/api/build/by-entity/plain/builds/plain:p/cancel", nil).Fails(http.StatusNotImplemented, slipway.Unsupported); !strings.Contains(f.Error, `"plain"`) {
+			t.Errorf("%q does not name who cannot", f.Error)
 		}
 	})
 }
@@ -280,7 +344,8 @@ func TestRetrigger(t *testing.T) {
 		w.Post(path, `{"commit":"abcdef0"}`).Fails(http.StatusNotFound, slipway.NotFound)
 		w.ci.Move(hello, "failed", slipway.BuildFailed)
 		// The index does not know yet that it failed again: the vendor is asked.
-		w.Post(path, `{"commit":"9fceb02","branch":"main","number":41}`).Is(http.StatusAccepted).Into(&got)
+		w.Post(path, `{"commit":"9fceb02","attempt":7}`).Fails(http.StatusNotFound, slipway.NotFound)
+		w.Post(path, `{"commit":"9fceb02","branch":"main","number":41,"attempt":2}`).Is(http.StatusAccepted).Into(&got)
 		if got.Build.Attempt != 3 {
 			t.Errorf("got %+v, want the third attempt", got.Build)
 		}
@@ -309,6 +374,11 @@ func TestStartAndWhatAProviderCannot(t *testing.T) {
 			t.Errorf("got %+v, the vendor %v", got.Build, w.ci.Extra())
 		}
 		w.Get("/api/build/by-entity/one/builds/" + got.Build.ID).Is(http.StatusOK)
+		for _, body := range []any{nil, ``, `{}`} { // all fields are optional, and so is the body: it is the vendor who wants a ref
+			if f := w.Post("/api/build/by-entity/one/start", body).Fails(http.StatusBadRequest, slipway.Invalid); !strings.Contains(f.Error, "names no branch") {
+				t.Errorf("body %v: got %q", body, f.Error)
+			}
+		}
 		w.Post("/api/build/by-entity/one/start", `{"ref":"--upload-pack=x"}`).Fails(http.StatusBadRequest, slipway.Invalid)
 		w.Post(webBuilds+"/start", `{"ref":"main"}`).Fails(http.StatusBadRequest, slipway.Invalid)
 		w.Post(webBuilds+"/start", `{"ref":"main","provider":"old"}`).Is(http.StatusAccepted)
@@ -534,7 +604,7 @@ func TestTasks(t *testing.T) {
 			t.Fatalf("got %+v", list)
 		}
 		got := fmt.Sprint(list.Items[0].Providers)
-		if got != "[{ci fake [retrigger start logs]} {old oldfake [retrigger start logs]} {plain plainfake []}]" {
+		if got != "[{ci fake [retrigger start cancel logs]} {old oldfake [retrigger start cancel logs]} {plain plainfake []}]" {
 			t.Errorf("providers: %s", got)
 		}
 	})

@@ -19,7 +19,7 @@ var Task = task.Task[slipway.Build]{
 	Text:       "One run of an automated pipeline that a change of code, a person or a clock has caused.",
 	Permission: readPermission,
 	Base:       []string{"id", "entityRef", "provider", "pipeline", "attempt", "status", "createdAt", "startedAt", "finishedAt", "url", "triggeredBy"},
-	Actions:    []string{"retrigger", "start", "logs"},
+	Actions:    []string{"retrigger", "start", "cancel", "logs"},
 	Statuses: []string{
 		string(slipway.BuildStarting), string(slipway.BuildRunning), string(slipway.BuildSucceeded), string(slipway.BuildFailed),
 		string(slipway.BuildCanceled), string(slipway.BuildSkipped), string(slipway.BuildUnknown),
@@ -114,6 +114,9 @@ func can(p *provider.Provider) []string {
 	}
 	if p.Builds.Start != nil {
 		list = append(list, "start")
+	}
+	if p.Builds.Cancel != nil {
+		list = append(list, "cancel")
 	}
 	if p.Builds.Logs != nil {
 		list = append(list, "logs")
