@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint bench microbench fuzz e2e build generate cover clean
+.PHONY: help test lint bench compat microbench fuzz e2e build generate cover clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -23,6 +23,9 @@ generate: ## write the generated files anew: docs/openapi.json, docs/config.md
 
 e2e: build ## the quick start with the built binary: a real build that succeeds, one that fails, a retrigger
 	./slipway quickstart --once
+
+compat: ## every method of Backstage's own catalog client, against a server of its own; needs Node 20 and npm
+	@sh compat/run.sh
 
 bench: ## the numbers of docs/performance.md; takes long and 10 GB, see BENCH_BUILDS in bench/
 	$(GO) test ./bench -tags bench -count 1 -v -timeout 6h
