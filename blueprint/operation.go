@@ -49,7 +49,7 @@ type Operation struct {
 	RequestExample  any // of the body
 	ResponseExample any // of the body
 
-	before   func(service any, ctx context.Context, r *http.Request) error
+	before   func(ctx context.Context, service any, r *http.Request) error
 	register func(api huma.API, op huma.Operation, service func() any)
 	input    reflect.Type
 	output   reflect.Type
@@ -76,16 +76,16 @@ func Handle[S, I, O any](method func(S, context.Context, *I) (*O, error), op Ope
 
 // Before has a method of the service look at a request before its body is read: for operations that anybody may call and that take large bodies.
 func Before[S any](op Operation, method func(S, context.Context, *http.Request) error) Operation {
-	op.before = func(service any, ctx context.Context, r *http.Request) error { return method(service.(S), ctx, r) }
+	op.before = func(ctx context.Context, service any, r *http.Request) error { return method(service.(S), ctx, r) }
 	return op
 }
 
 // Before is for package server.
-func (op Operation) Before(service func() any, ctx context.Context, r *http.Request) error {
+func (op Operation) Before(ctx context.Context, service func() any, r *http.Request) error {
 	if op.before == nil {
 		return nil
 	}
-	return op.before(service(), ctx, r)
+	return op.before(ctx, service(), r)
 }
 
 // Register mounts the operation on the server's API. It is for package server; service is asked at each request.

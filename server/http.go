@@ -561,7 +561,7 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 			s.fail(w, r, err)
 			return
 		}
-		if err := op.Before(service, ctx, r); err != nil {
+		if err := op.Before(ctx, service, r); err != nil {
 			s.fail(w, r, err)
 			return
 		}
