@@ -10,6 +10,8 @@ import (
 	"github.com/slipway-platform/slipway/blueprint/local"
 	"github.com/slipway-platform/slipway/blueprint/platform"
 	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/provider/gitea"
+	"github.com/slipway-platform/slipway/provider/github"
 )
 
 // Early is called first in main, and in TestMain of tests that build: it makes the process the supervisor of a local build when it was
@@ -30,5 +32,8 @@ func Blueprints() []blueprint.Blueprint {
 // Providers returns the kinds of providers of this build, in alphabetical order. Kinds that need a blueprint's service (local) come with
 // their blueprint.
 func Providers() []provider.Kind {
-	return []provider.Kind{}
+	return []provider.Kind{
+		gitea.Kind,
+		github.Kind,
+	}
 }

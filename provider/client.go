@@ -174,7 +174,7 @@ func (c *Client) Strange(cause error) error {
 
 // Open asks for a stream, such as a log. The caller closes it. Reading it fails with the context's error or a coded one. It is not tried again.
 func (c *Client) Open(ctx context.Context, r Request) (io.ReadCloser, error) {
-	res, err := c.send(ctx, r)
+	res, err := c.send(ctx, r) //nolint:bodyclose // the caller does, by closing the stream
 	if err != nil {
 		if f, ok := errors.AsType[fleeting](err); ok {
 			err = f.error

@@ -257,11 +257,11 @@ func TestHostThatIsDownIsLeftAlone(t *testing.T) {
 		if asked != 5 {
 			t.Errorf("it was asked %d times, want 5", asked)
 		}
-		time.Sleep(16 * time.Second)
+		_ = provider.Wait(t.Context(), 16*time.Second)
 		if err := get(); !errors.Is(err, slipway.Unavailable) || asked != 6 {
 			t.Errorf("after a rest: %v, asked %d times; want one more", err, asked)
 		}
-		time.Sleep(16 * time.Second)
+		_ = provider.Wait(t.Context(), 16*time.Second)
 		up = true
 		for range 3 {
 			if err := get(); err != nil {
@@ -374,7 +374,7 @@ func TestVendorThatHasEnoughIsLeftAlone(t *testing.T) {
 		if wait := get(other); wait != 0 {
 			t.Errorf("another account waits %v", wait)
 		}
-		time.Sleep(time.Hour)
+		_ = provider.Wait(t.Context(), time.Hour)
 		if wait := get(two); wait != 0 {
 			t.Errorf("after the reset it waits %v", wait)
 		}
@@ -388,7 +388,7 @@ func TestVendorThatHasEnoughIsLeftAlone(t *testing.T) {
 				}
 			}
 			last = wait
-			time.Sleep(wait)
+			_ = provider.Wait(t.Context(), wait)
 		}
 	})
 }
