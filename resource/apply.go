@@ -63,8 +63,10 @@ type Result struct {
 	Before json.RawMessage // nil when there was none
 }
 
-// maxChanges is how many documents one call may bring, and prune.
-const maxChanges = 50_000
+const (
+	maxChanges = 50_000 // documents that one call may bring
+	atOnce     = 100    // documents that are staged and put in place by the same transaction
+)
 
 var errRaced = errors.New("a document was changed meanwhile")
 
@@ -342,6 +344,9 @@ func (s *Store) planOne(ctx context.Context, p *plan, t target, dryRun bool) ([]
 			if secrets, err = s.open(t.old); err != nil {
 				return nil, err
 			}
+			if secrets, err = t.k.secretsOf(t.old, secrets); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if t.Verb == Delete {
@@ -472,16 +477,15 @@ func (s *Store) checkUses(ctx context.Context, p *plan, targets []target) (fault
 // commit stages what was planned and puts it in place.
 func (s *Store) commit(ctx context.Context, p *plan, o Options) error {
 	batch := rand.Text()
-	chunks := slices.Collect(slices.Chunk(p.staged, chunk))
-	if len(chunks) == 1 {
+	if len(p.staged) <= atOnce {
 		return s.db.Write(ctx, func(tx *store.Tx) error {
-			if err := stage(ctx, tx, batch, chunks[0], p.now); err != nil {
+			if err := stage(ctx, tx, batch, p.staged, p.now); err != nil {
 				return err
 			}
 			return s.swap(ctx, tx, batch, p, o)
 		})
 	}
-	for _, part := range chunks {
+	for part := range slices.Chunk(p.staged, chunk) {
 		if err := s.db.Write(ctx, func(tx *store.Tx) error { return stage(ctx, tx, batch, part, p.now) }); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/secret"
 )
 
 // Version is the version of the envelope.
@@ -229,15 +230,17 @@ func (k *Kind) read(raw json.RawMessage, id string, old *row, oldSecrets map[str
 		case string(value) == "null" || slices.ContainsFunc(cleared, func(p []string) bool { return slices.Equal(p, path) }):
 			tree.put(path, nil)
 			continue
-		case value == nil || bytes.Equal(value, redacted):
-			text = oldSecrets[at]
-		case json.Unmarshal(value, &text) != nil:
+		case value != nil && json.Unmarshal(value, &text) != nil:
 			fault("/"+strings.Join(path, "/"), "must be text")
 			tree.put(path, nil)
 			continue
 		}
+		kept := value == nil || text == secret.Redacted
+		if kept {
+			text = oldSecrets[at]
+		}
 		if text == "" {
-			if bytes.Equal(value, redacted) {
+			if kept && value != nil {
 				fault("/"+strings.Join(path, "/"), "is %s, and nothing is stored that this could keep; give the secret", redacted)
 			}
 			tree.put(path, nil)
@@ -354,13 +357,18 @@ func (k *Kind) document(id string, t *Type, labels map[string]string, fields *ob
 
 // show makes a document of a row. What was stored by this version of its type, as it is, is passed on as it is.
 func (k *Kind) show(r *row) ([]byte, error) {
+	if t, ok := k.symbol(r.typ); ok && t.Load == nil && r.typeVersion == t.Version {
+		return r.doc, nil
+	}
+	return k.restore(r, nil)
+}
+
+// restore makes a document of a row, with secrets in their places as they were stored: an upgrade moves them with the rest.
+func (k *Kind) restore(r *row, secrets map[string]string) ([]byte, error) {
 	t, ok := k.symbol(r.typ)
 	if !ok {
 		return nil, slipway.Errorf(slipway.Unsupported, "%s/%s has the type %q, which this build does not have; enable the blueprint or provider that brings it, or delete the document",
 			k.Name, r.id, r.typ)
-	}
-	if t.Load == nil && r.typeVersion == t.Version {
-		return r.doc, nil
 	}
 	fields, err := parse(r.doc)
 	if err != nil {
@@ -372,20 +380,26 @@ func (k *Kind) show(r *row) ([]byte, error) {
 			return nil, fmt.Errorf("%s/%s: %w", k.Name, r.id, err)
 		}
 		order := slices.Concat(keysOf(k.Base), keysOf(t.Fields))
-		keys := slices.SortedFunc(maps.Keys(loaded), func(a, b string) int { return slices.Index(order, a) - slices.Index(order, b) })
-		fields = &object{slices.DeleteFunc(keys, func(key string) bool { return slices.Contains(general, key) }), loaded}
+		fields = newObject()
+		for _, key := range slices.SortedFunc(maps.Keys(loaded), func(a, b string) int { return slices.Index(order, a) - slices.Index(order, b) }) {
+			fields.set(key, unescape(loaded[key]))
+		}
 	}
-	for _, key := range general {
-		fields.delete(key)
+	drop := func() {
+		for _, key := range general {
+			fields.delete(key)
+		}
+	}
+	drop()
+	for at, text := range secrets {
+		fields.put(strings.Split(at, "."), quote(text))
 	}
 	if r.typeVersion < t.Version {
 		if r.typeVersion > 1 {
 			fields.set("typeVersion", encode(r.typeVersion))
 		}
 		k.upgrade(t, fields, func(string, string, ...any) {})
-		for _, key := range general {
-			fields.delete(key)
-		}
+		drop()
 	}
 	labels := map[string]string{}
 	if err := json.Unmarshal(r.labels, &labels); err != nil {
@@ -393,6 +407,56 @@ func (k *Kind) show(r *row) ([]byte, error) {
 	}
 	return k.document(r.id, t, labels, fields), nil
 }
+
+// secretsOf gives a row's secrets by the paths that its type has now.
+func (k *Kind) secretsOf(r *row, stored map[string]string) (map[string]string, error) {
+	t, ok := k.symbol(r.typ)
+	if !ok || r.typeVersion == t.Version {
+		return stored, nil
+	}
+	whole, err := k.restore(r, stored)
+	if err != nil {
+		return nil, err
+	}
+	tree, err := parse(whole)
+	if err != nil {
+		return nil, err
+	}
+	secrets := map[string]string{}
+	for _, path := range t.secrets {
+		var text string
+		if json.Unmarshal(tree.at(path), &text) == nil && text != "" {
+			secrets[strings.Join(path, ".")] = text
+		}
+	}
+	return secrets, nil
+}
+
+// unescape writes <, > and & as they are: json.Marshal in a Save or Load escapes them, and the same document must have the same bytes.
+func unescape(raw json.RawMessage) json.RawMessage {
+	if !bytes.Contains(raw, []byte(`\u00`)) {
+		return raw
+	}
+	out := make([]byte, 0, len(raw))
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '\\' || i+1 == len(raw) {
+			out = append(out, raw[i])
+			continue
+		}
+		if i+6 <= len(raw) {
+			if c, ok := htmlEscapes[string(raw[i:i+6])]; ok {
+				out = append(out, c)
+				i += 5
+				continue
+			}
+		}
+		out = append(out, raw[i], raw[i+1])
+		i++
+	}
+	return out
+}
+
+var htmlEscapes = map[string]byte{`\u003c`: '<', `\u003e`: '>', `\u0026`: '&'}
 
 func pointerKey(key string) string {
 	return strings.NewReplacer("~", "~0", "/", "~1").Replace(clip(key))

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -223,24 +224,12 @@ func (s *Store) RevealAll(ctx context.Context, kind, id string) ([]Revealed, err
 }
 
 func (s *Store) reveal(k *Kind, r *row) (json.RawMessage, []string, error) {
-	shown, err := k.show(r)
-	if err != nil {
-		return nil, nil, err
-	}
-	o, err := parse(shown)
-	if err != nil {
-		return nil, nil, err
-	}
 	secrets, err := s.open(r)
 	if err != nil {
 		return nil, nil, err
 	}
-	var values []string
-	for at, text := range secrets {
-		o.put(strings.Split(at, "."), quote(text))
-		values = append(values, text)
-	}
-	return o.bytes(), values, nil
+	whole, err := k.restore(r, secrets)
+	return whole, slices.Sorted(maps.Values(secrets)), err
 }
 
 // place is what a document's secrets are bound to: copied to another row, they do not open.

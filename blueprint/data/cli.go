@@ -277,7 +277,7 @@ func (c cli) export() *cobra.Command {
 		Use: "export [KIND...]", Short: "Print all documents, as apply takes them",
 		Long: `Print all documents, or those of some kinds, one envelope a kind, as apply takes them. Secrets are <redacted>, which keeps what is stored when it is applied
 to the same server. What the configuration file sets, and what is not written through documents, is left out.`,
-		Example: "  slipway data export >backup.json\n  slipway data export credentials",
+		Example: "  slipway data export >backup.json\n  slipway data export credentials", Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kinds, _, err := do[[]kindInfo](c, cmd, http.MethodGet, "/data", nil)
 			if err != nil {
