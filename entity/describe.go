@@ -24,6 +24,7 @@ type description struct {
 	kind, lifecycle, title, owner, system *string // columns; kind is that of the spec, called type
 	terms                                 []term
 	relations                             []relation
+	size                                  int // bytes of the document
 }
 
 // term is one searchable field. The kind is that of the entity.
@@ -46,6 +47,80 @@ func hasPresence(key string) bool {
 	return strings.HasPrefix(key, "metadata.annotations.") || strings.HasPrefix(key, "metadata.labels.")
 }
 
+// The bounds of an entity, so that putting one never holds the writer for long, and a page of them can be held in memory.
+const (
+	MaxDocument  = 256 << 10 // bytes, as JSON
+	MaxFields    = 500       // values of fields that can be searched for; an item of a list counts twice
+	MaxRelations = 250       // entities that its spec names
+)
+
+// What whoever puts an entity notes on it, such as where it comes from, goes beyond the bounds by this much at most.
+const (
+	moreDocument = 64 << 10
+	moreFields   = 20
+)
+
+// Check says what of an entity goes beyond the bounds, if anything. It is Invalid.
+func Check(e *slipway.Entity) error {
+	d, err := bounded(e, MaxDocument, MaxFields)
+	if err != nil {
+		return err
+	}
+	if n := len(d.relations) / 2; n > MaxRelations {
+		return slipway.Errorf(slipway.Invalid, "%s names %d other entities, of at most %d; let them name it, as a user names its groups and a component what it depends on", d.key, n, MaxRelations)
+	}
+	return nil
+}
+
+// bounded is describe for an entity whose size nobody has looked at.
+func bounded(e *slipway.Entity, document, fields int) (*description, error) {
+	tooLarge := slipway.Errorf(slipway.Invalid, "%s is larger than %d KiB as JSON; keep long texts elsewhere and link to them", e.Ref().Lower(), document>>10)
+	// An estimate before anything is copied: a text that is repeated by aliases takes memory only once it is written.
+	if left := document; !fits(e.Spec, &left) || !fits(e.Metadata.Extra, &left) || !fits(e.Metadata.Annotations, &left) {
+		return nil, tooLarge
+	}
+	d, err := describe(e)
+	switch {
+	case err != nil:
+		return nil, err
+	case d.size > document:
+		return nil, tooLarge
+	case len(d.terms) > fields:
+		return nil, slipway.Errorf(slipway.Invalid, "%s has more than %d values that can be searched for, where an item of a list counts twice; shorten its lists", d.key, fields)
+	}
+	return d, nil
+}
+
+// fits takes the bytes of a value from what is left, and says whether there was enough.
+func fits(v any, left *int) bool {
+	*left--
+	switch v := v.(type) {
+	case string:
+		*left -= len(v)
+	case map[string]any:
+		for key, item := range v {
+			if *left -= len(key); !fits(item, left) {
+				return false
+			}
+		}
+	case map[string]string:
+		for key, item := range v {
+			*left -= len(key) + len(item)
+		}
+	case []any:
+		for _, item := range v {
+			if !fits(item, left) {
+				return false
+			}
+		}
+	case []string:
+		for _, item := range v {
+			*left -= len(item)
+		}
+	}
+	return *left >= 0
+}
+
 func describe(e *slipway.Entity) (*description, error) {
 	d := &description{entity: *e, ref: e.Ref().Lower()}
 	if err := d.ref.Validate(); err != nil {
@@ -59,6 +134,7 @@ func describe(e *slipway.Entity) (*description, error) {
 	if err != nil {
 		return nil, slipway.Errorf(slipway.Invalid, "entity %s cannot be written as JSON; use only text, numbers, booleans, lists and maps with text keys", d.key).WithCause(err)
 	}
+	d.size = len(doc)
 	sum := sha256.Sum256(doc)
 	d.etag = hex.EncodeToString(sum[:16])
 

@@ -470,3 +470,62 @@ func TestSchemaGoesDownAndUp(t *testing.T) {
 	t.Parallel()
 	storetest.UpDownUp(t, entity.Migrations)
 }
+
+func TestAnEntityIsBounded(t *testing.T) {
+	t.Parallel()
+	names := func(n int) []any {
+		list := make([]any, n)
+		for i := range list {
+			list[i] = fmt.Sprintf("name-%d", i)
+		}
+		return list
+	}
+	repeated := names(1000)
+	for range 4 {
+		repeated = []any{repeated, repeated, repeated, repeated, repeated, repeated, repeated, repeated, repeated, repeated}
+	}
+	text := strings.Repeat("x", entity.MaxDocument)
+	for name, e := range map[string]*slipway.Entity{
+		"a long text":       newEntity("Component", "a", spec{"text": text}),
+		"a text repeated":   newEntity("Component", "a", spec{"text": []any{text[:1<<17], text[:1<<17], text[:1<<17]}}),
+		"values repeated":   newEntity("Component", "a", spec{"list": repeated}),
+		"a text that grows": newEntity("Component", "a", spec{"text": strings.Repeat("<", entity.MaxDocument/4)}),
+		"many others":       newEntity("Group", "a", spec{"members": names(entity.MaxRelations + 1)}),
+		"a long list":       newEntity("Component", "a", spec{"list": names(entity.MaxFields/2 + 1)}),
+		"many fields": newEntity("Component", "a", spec{"map": func() map[string]any {
+			m := map[string]any{}
+			for i := range entity.MaxFields + 1 {
+				m[fmt.Sprintf("key%d", i)] = i
+			}
+			return m
+		}()}),
+	} {
+		if err := entity.Check(e); !errors.Is(err, slipway.Invalid) {
+			t.Errorf("%s: got %v, want invalid", name, err)
+		}
+	}
+	largest := newEntity("Component", "largest", spec{"dependsOn": func() []any {
+		list := names(200)
+		for i, n := range list {
+			list[i] = "resource:" + n.(string)
+		}
+		return list
+	}(), "text": text[:entity.MaxDocument/2]})
+	if err := entity.Check(largest); err != nil {
+		t.Fatal(err)
+	}
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		s := entity.New(db, time.Now)
+		db.OnWrite = func(_ time.Duration, rows int64) {
+			if rows > 1000 {
+				t.Errorf("a transaction changed %d rows; want at most 1000 for the largest entity", rows)
+			}
+		}
+		if _, err := s.PutAll(t.Context(), "one", []*slipway.Entity{largest, newEntity("Component", "b", nil)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.PutAll(t.Context(), "one", []*slipway.Entity{newEntity("Component", "a", spec{"text": text + text})}); !errors.Is(err, slipway.Invalid) {
+			t.Errorf("got %v, want invalid", err)
+		}
+	})
+}

@@ -42,7 +42,7 @@ func (s *Store) orphan(ctx context.Context, tx *store.Tx, source string, refs []
 	if err != nil {
 		return nil, store.Err(err)
 	}
-	var entities []*slipway.Entity
+	var described []*description
 	var marked []slipway.EntityRef
 	args = []any{store.At(s.now())}
 	err = store.Each(rows, func(rows *sql.Rows) error {
@@ -58,17 +58,19 @@ func (s *Store) orphan(ctx context.Context, tx *store.Tx, source string, refs []
 			e.Metadata.Annotations = map[string]string{}
 		}
 		e.Metadata.Annotations[OrphanAnnotation] = "true"
-		ref := e.Ref().Lower()
-		entities, marked, args = append(entities, e), append(marked, ref), append(args, ref.String())
-		return nil
+		d, err := describe(e) // it was let in: its size is not looked at again
+		if err == nil {
+			described, marked, args = append(described, d), append(marked, d.ref), append(args, d.key)
+		}
+		return err
 	})
-	if err != nil || len(entities) == 0 {
+	if err != nil || len(described) == 0 {
 		return nil, err
 	}
-	if _, err := s.Put(ctx, tx, source, entities); err != nil {
+	if _, err := s.put(ctx, tx, source, described); err != nil {
 		return nil, err
 	}
-	_, err = tx.Exec(ctx, `UPDATE entity SET orphaned_at = $1 WHERE ref IN `+list(2, len(entities)), args...)
+	_, err = tx.Exec(ctx, `UPDATE entity SET orphaned_at = $1 WHERE ref IN `+list(2, len(described)), args...)
 	return marked, err
 }
 

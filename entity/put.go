@@ -42,7 +42,8 @@ func (r *PutResult) add(more PutResult) {
 	r.Unchanged += more.Unchanged
 }
 
-// Chunks splits entities so that each Put stays within MaxRows. An entity that is larger comes alone.
+// Chunks splits entities so that each Put stays within MaxRows. An entity that is larger comes alone: within the bounds of Check, it changes a
+// thousand rows at most.
 func Chunks(entities []*slipway.Entity) iter.Seq[[]*slipway.Entity] {
 	return func(yield func([]*slipway.Entity) bool) {
 		start, rows := 0, 0
@@ -64,7 +65,7 @@ func Chunks(entities []*slipway.Entity) iter.Seq[[]*slipway.Entity] {
 
 // weight is how many rows an entity needs at most: itself, its event, two for every term, two for every relation.
 func weight(e *slipway.Entity) int {
-	d, err := describe(e)
+	d, err := bounded(e, MaxDocument+moreDocument, MaxFields+moreFields)
 	if err != nil {
 		return MaxRows
 	}
@@ -73,17 +74,21 @@ func weight(e *slipway.Entity) int {
 
 // Put writes entities of a source, at most a chunk (see Chunks). What is there already with the same content is not written; a
 // changed one keeps its uid and gets a new etag. An entity of another source stays as it is and is reported, unless it is an orphan. Entities must have
-// valid refs; their uid, etag, relations and status are not read. The entities are not changed.
+// valid refs; their uid, etag, relations and status are not read. The entities are not changed. One that is too large is Invalid, see Check.
 func (s *Store) Put(ctx context.Context, tx *store.Tx, source string, entities []*slipway.Entity) (PutResult, error) {
-	var result PutResult
 	described := make([]*description, 0, len(entities))
 	for _, e := range entities {
-		d, err := describe(e)
+		d, err := bounded(e, MaxDocument+moreDocument, MaxFields+moreFields)
 		if err != nil {
-			return result, err
+			return PutResult{}, err
 		}
 		described = append(described, d)
 	}
+	return s.put(ctx, tx, source, described)
+}
+
+func (s *Store) put(ctx context.Context, tx *store.Tx, source string, described []*description) (PutResult, error) {
+	var result PutResult
 	stored, err := s.stored(ctx, tx, described)
 	if err != nil {
 		return result, err
@@ -145,6 +150,9 @@ func (s *Store) PutAll(ctx context.Context, source string, entities []*slipway.E
 	}
 	result.Unchanged = len(entities) - len(changed)
 	for chunk := range Chunks(changed) {
+		if err := s.internFirst(ctx, chunk); err != nil {
+			return result, err
+		}
 		var r PutResult
 		err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
 			r, err = s.Put(ctx, tx, source, chunk)
@@ -156,6 +164,27 @@ func (s *Store) PutAll(ctx context.Context, source string, entities []*slipway.E
 		result.add(r)
 	}
 	return result, nil
+}
+
+// internFirst gives the terms of an entity that is more than a chunk their numbers, in transactions of their own, so that its own one is shorter.
+func (s *Store) internFirst(ctx context.Context, chunk []*slipway.Entity) error {
+	if len(chunk) > 1 || weight(chunk[0]) <= MaxRows {
+		return nil
+	}
+	d, err := bounded(chunk[0], MaxDocument+moreDocument, MaxFields+moreFields)
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(d.terms, MaxRows) {
+		err := s.db.Write(ctx, func(tx *store.Tx) error {
+			_, err := s.intern(ctx, tx, []*description{{ref: d.ref, terms: part}})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Sync makes the entities of a source be exactly these: it puts them as PutAll does and removes the others of that source. Those to
@@ -187,7 +216,7 @@ func (s *Store) withoutUnchanged(ctx context.Context, source string, entities []
 	for part := range slices.Chunk(entities, 200) {
 		described := make([]*description, len(part))
 		for i, e := range part {
-			d, err := describe(e)
+			d, err := bounded(e, MaxDocument+moreDocument, MaxFields+moreFields)
 			if err != nil {
 				return nil, err
 			}

@@ -41,6 +41,7 @@ type Config struct {
 	Refresh   slipway.Duration `yaml:"refresh" doc:"How long after reading a location it is read again, at least 30 s; a location that fails is tried again later and later"`
 	Orphans   slipway.Duration `yaml:"orphans" doc:"How long entities stay that their location no longer brings, marked as orphans; 0 removes them at once"`
 	Kinds     []string         `yaml:"kinds" doc:"Kinds of entities that are accepted"`
+	MaxFile   slipway.Size     `yaml:"maxFile" doc:"Largest file that is read, 1 KiB to 16 MiB"`
 }
 
 // Place is where entities are described.
@@ -54,6 +55,7 @@ func DefaultConfig() *Config {
 	return &Config{
 		Refresh: slipway.Duration(5 * time.Minute),
 		Orphans: slipway.Duration(time.Hour),
+		MaxFile: 2 << 20,
 		Kinds:   []string{"Component", "API", "Resource", "System", "Domain", "Group", "User", "Location", "Template"},
 	}
 }
@@ -66,6 +68,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Orphans < 0 {
 		faults = append(faults, errors.New("orphans: it must not be negative"))
+	}
+	if c.MaxFile < 1<<10 || c.MaxFile > 16<<20 {
+		faults = append(faults, errors.New("maxFile: it must be from 1KiB to 16MiB"))
 	}
 	for i, p := range c.Locations {
 		if err := p.check(); err != nil {

@@ -34,7 +34,7 @@ and web are the same.`,
 		Example: `  slipway catalog register https://git.example.com/shop/web/blob/main/catalog-info.yaml
   slipway catalog get web`,
 	}
-	cmd.AddCommand(c.register(), c.unregister(), c.locations(), c.list(), c.get())
+	cmd.AddCommand(c.register(), c.unregister(), c.locations(), c.status(), c.refresh(), c.validate(), c.list(), c.get(), c.facets())
 	return cmd
 }
 
@@ -99,6 +99,7 @@ most, and again from time to time. --dry-run only tells what would be read.`,
 func (c cli) unregister() *cobra.Command {
 	return &cobra.Command{
 		Use:     "unregister ID",
+		Aliases: []string{"remove"},
 		Short:   "Forget a registered place",
 		Long:    `Forget a registered place, by the id that "slipway catalog locations" shows, and the entities that came from it.`,
 		Example: "  slipway catalog unregister 0198c2f0-6b5e-7cc0-9d5e-0f6f3c1f7a11",
@@ -245,7 +246,7 @@ func (c cli) get() *cobra.Command {
 				return err
 			}
 			var raw json.RawMessage
-			path := "/api/catalog/entities/by-name/" + url.PathEscape(ref.Kind) + "/" + url.PathEscape(ref.Namespace) + "/" + url.PathEscape(ref.Name)
+			path := "/api/catalog/entities/by-name/" + segments(ref)
 			if err := c.Do(cmd.Context(), http.MethodGet, path, nil, &raw); err != nil {
 				return err
 			}

@@ -103,10 +103,14 @@ func (s *service) register(ctx context.Context, in *registerInput) (*registerOut
 	var entities []*slipway.Entity
 	var faults []fault
 	if !later {
-		entities, faults, err = parse(c.data, s.kindsOf(trusted(ctx)), func(kind, target string, budget *int) (any, error) {
+		entities, faults, err = parse(reading, c.data, s.kindsOf(trusted(ctx)), func(kind, target string, budget *int) (any, error) {
 			return s.substitute(reading, p, kind, target, budget)
 		})
+		later = err != nil && reading.Err() != nil && !in.DryRun
 		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case later:
 		case err != nil:
 			return refused(fmt.Sprintf("Invalid %s: %s", p.file(), reason(err)))
 		case len(entities) == 0 && len(faults) == 0:

@@ -283,7 +283,7 @@ func (s *service) analyze(ctx context.Context, in *analyzeInput) (*analyzeOutput
 	ctx, cancel := context.WithTimeout(ctx, readAtOnce)
 	defer cancel()
 	if c, err := s.fetchContent(ctx, p, nil); err == nil {
-		entities, _, err := parse(c.data, s.kinds, nil)
+		entities, _, err := parse(ctx, c.data, s.kinds, nil)
 		if err != nil {
 			return nil, slipway.Errorf(slipway.Invalid, "Invalid %s: %s", p.file(), reason(err))
 		}

@@ -1,7 +1,9 @@
 package catalog
 
 import (
+	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/entity"
 )
 
 // The bounds of a catalog file. A value is a key, an item or a text, counted again wherever an alias repeats it.
@@ -42,34 +45,38 @@ type resolver func(kind, target string, budget *int) (any, error)
 // parse reads a catalog file: YAML, or JSON as a part of it, with any number of documents. Documents that are no valid entity are
 // faults. An error means that the file cannot be read at all; it is Invalid. Without a resolver placeholders stay as they are. Kinds are
 // those accepted, in lower case; false: accepted only from trusted locations, and this is none.
-func parse(data []byte, kinds map[string]bool, resolve resolver) (entities []*slipway.Entity, faults []fault, err error) {
-	loader, err := yaml.NewLoader(strings.NewReader(string(data)))
+//
+// What the context's end cuts short gives the context's error.
+func parse(ctx context.Context, data []byte, kinds map[string]bool, resolve resolver) (entities []*slipway.Entity, faults []fault, err error) {
+	if crowded(data) {
+		return nil, nil, slipway.Errorf(slipway.Invalid, "it has more than %d values; split it", maxValues)
+	}
+	loader, err := yaml.NewLoader(ending{ctx, bytes.NewReader(data)})
 	if err != nil {
 		return nil, nil, slipway.Errorf(slipway.Invalid, "it is no YAML").WithCause(err)
 	}
 	budget := maxValues
 	seen := map[string]int{}
 	for n := 1; ; n++ {
-		var node yaml.Node
-		if err := loader.Load(&node); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			return nil, nil, slipway.Errorf(slipway.Invalid, "it is no valid YAML: %s", oneLine(err.Error()))
-		}
-		if n > maxDocuments {
+		v, line, err := compose(ctx, loader, &budget)
+		var broken *slipway.Error
+		switch {
+		case errors.Is(err, io.EOF):
+			return entities, faults, nil
+		case ctx.Err() != nil:
+			return nil, nil, ctx.Err()
+		case errors.As(err, &broken):
+			return nil, nil, broken
+		case n > maxDocuments:
 			return nil, nil, slipway.Errorf(slipway.Invalid, "it has more than %d documents; split it", maxDocuments)
-		}
-		root := &node
-		if root.Kind == yaml.DocumentNode {
-			if len(root.Content) == 0 {
-				continue
-			}
-			root = root.Content[0]
-		}
-		if root.Kind == 0 || root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null" {
+		case line == 0:
 			continue // nothing between two separators
 		}
-		e, ref, err := entityOf(root, &budget, kinds, resolve)
+		var e *slipway.Entity
+		var ref slipway.EntityRef
+		if err == nil {
+			e, ref, err = entityOf(v, &budget, kinds, resolve)
+		}
 		if budget <= 0 {
 			return nil, nil, slipway.Errorf(slipway.Invalid, "it has more than %d values, counting what its aliases repeat; split it", maxValues)
 		}
@@ -80,12 +87,74 @@ func parse(data []byte, kinds map[string]bool, resolve resolver) (entities []*sl
 			seen[ref.String()] = n
 		}
 		if err != nil {
-			faults = append(faults, fault{n, root.Line, ref, err.Error()})
+			faults = append(faults, fault{n, line, ref, err.Error()})
 			continue
 		}
 		entities = append(entities, e)
 	}
-	return entities, faults, nil
+}
+
+// crowded says that a file holds too many values, before they take memory: a node of a document costs some hundred times the bytes that it is
+// written with. It counts what may begin or end a value, also inside texts, which hold far less of it than the bound allows.
+func crowded(data []byte) bool {
+	n := 0
+	for i, c := range data {
+		switch c {
+		case ',', '[', '{', ':', '\n':
+			n++
+		case '-', '?':
+			if i+1 < len(data) && (data[i+1] == ' ' || data[i+1] == '\t') {
+				n++
+			}
+		}
+	}
+	return n > maxValues
+}
+
+// ending is a reader that fails once its context has ended.
+type ending struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r ending) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
+}
+
+// composing holds one: large documents take a hundred megabytes while they are turned into values, and a location has them read by the
+// job, by whoever registers it, and beside other locations.
+var composing = make(chan struct{}, 1)
+
+// compose gives the values of the next document, and its line; 0 for one that holds nothing. io.EOF after the last. A coded error: the file cannot be
+// read on.
+func compose(ctx context.Context, loader *yaml.Loader, budget *int) (v any, line int, err error) {
+	select {
+	case composing <- struct{}{}:
+		defer func() { <-composing }()
+	case <-ctx.Done():
+		return nil, 0, ctx.Err()
+	}
+	var node yaml.Node
+	if err := loader.Load(&node); errors.Is(err, io.EOF) {
+		return nil, 0, io.EOF
+	} else if err != nil {
+		return nil, 0, slipway.Errorf(slipway.Invalid, "it is no valid YAML: %s", oneLine(err.Error()))
+	}
+	root := &node
+	if root.Kind == yaml.DocumentNode {
+		if len(root.Content) == 0 {
+			return nil, 0, nil
+		}
+		root = root.Content[0]
+	}
+	if root.Kind == 0 || root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null" {
+		return nil, 0, nil
+	}
+	v, err = valueOf(root, 0, budget)
+	return v, root.Line, err
 }
 
 func oneLine(s string) string {
@@ -97,19 +166,14 @@ func oneLine(s string) string {
 }
 
 // entityOf makes an entity of a document. The ref is given as far as it can be told, also with an error.
-func entityOf(root *yaml.Node, budget *int, kinds map[string]bool, resolve resolver) (*slipway.Entity, slipway.EntityRef, error) {
-	var ref slipway.EntityRef
-	v, err := valueOf(root, 0, budget)
-	if err != nil {
-		return nil, ref, err
-	}
+func entityOf(v any, budget *int, kinds map[string]bool, resolve resolver) (*slipway.Entity, slipway.EntityRef, error) {
 	if resolve != nil {
 		got, err := substituted(v, budget, resolve)
 		if err != nil {
 			if e, ref, fault := checked(v, kinds); fault == nil {
 				return nil, ref, fmt.Errorf("%s: %w", e.Ref(), err)
 			}
-			return nil, ref, err
+			return nil, slipway.EntityRef{}, err
 		}
 		v = got
 	}
@@ -140,6 +204,9 @@ func checked(v any, kinds map[string]bool) (*slipway.Entity, slipway.EntityRef, 
 	}
 	if len(c.faults) > 0 {
 		return nil, ref, errors.New(strings.Join(c.faults, "; "))
+	}
+	if err := entity.Check(e); err != nil {
+		return nil, ref, errors.New(reason(err))
 	}
 	return e, ref, nil
 }
@@ -182,25 +249,19 @@ func substituted(v any, budget *int, resolve resolver) (any, error) {
 }
 
 // parseValue reads a file of one YAML document as a value.
-func parseValue(data []byte, budget *int) (any, error) {
-	loader, err := yaml.NewLoader(strings.NewReader(string(data)))
+func parseValue(ctx context.Context, data []byte, budget *int) (any, error) {
+	if crowded(data) {
+		return nil, fmt.Errorf("it has more than %d values", maxValues)
+	}
+	loader, err := yaml.NewLoader(ending{ctx, bytes.NewReader(data)})
 	if err != nil {
 		return nil, errors.New("it is no YAML")
 	}
-	var node yaml.Node
-	if err := loader.Load(&node); errors.Is(err, io.EOF) {
+	v, _, err := compose(ctx, loader, budget)
+	if errors.Is(err, io.EOF) {
 		return nil, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("it is no valid YAML: %s", oneLine(err.Error()))
 	}
-	root := &node
-	if root.Kind == yaml.DocumentNode {
-		if len(root.Content) == 0 {
-			return nil, nil
-		}
-		root = root.Content[0]
-	}
-	return valueOf(root, 0, budget)
+	return v, err
 }
 
 // valueOf turns YAML into the values of JSON: maps have text keys, numbers are finite, times are text as written. Every
@@ -325,12 +386,14 @@ func (c *checker) faultf(format string, args ...any) {
 	}
 }
 
-// twins refuses keys that differ only in case: searches could not tell them apart.
+// twins refuses keys that differ only in case, since searches could not tell them apart, and control characters: they have no place in an
+// entity, and not every table that its texts go to can hold them.
 func (c *checker) twins(v any, path string) {
 	switch v := v.(type) {
 	case map[string]any:
 		seen := map[string]string{}
 		for _, key := range sortedKeys(v) {
+			c.plain(path+"."+key, key)
 			lower := strings.ToLower(key)
 			if other, twice := seen[lower]; twice {
 				c.faultf("the keys %q and %q of %s differ only in case", clip(other), clip(key), cmp.Or(path, "the entity"))
@@ -342,6 +405,14 @@ func (c *checker) twins(v any, path string) {
 		for _, item := range v {
 			c.twins(item, path)
 		}
+	case string:
+		c.plain(path, v)
+	}
+}
+
+func (c *checker) plain(path, text string) {
+	if i := strings.IndexFunc(text, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' && r != '\r' || r == 0x7f }); i >= 0 {
+		c.faultf("field %q holds the control character %q; leave it out", clip(strings.TrimPrefix(path, ".")), text[i:i+1])
 	}
 }
 

@@ -1,8 +1,10 @@
 package catalog
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +21,7 @@ const head = "apiVersion: example.com/v1\nkind: Component\n"
 
 func TestAFaultyDocumentLeavesTheOthersAlone(t *testing.T) {
 	t.Parallel()
-	entities, faults, err := parse([]byte("---\n"+head+"metadata: {name: a}\n---\n"+head+"metadata: {title: x}\n---\n---\n"+head+"metadata: {name: b}\nstatus: {}\n---\n- 1\n---\n"+head+"metadata: {name: A}\n---\n"+head+"metadata: {name: z}\n"), allKinds, nil)
+	entities, faults, err := parse(t.Context(), []byte("---\n"+head+"metadata: {name: a}\n---\n"+head+"metadata: {title: x}\n---\n---\n"+head+"metadata: {name: b}\nstatus: {}\n---\n- 1\n---\n"+head+"metadata: {name: A}\n---\n"+head+"metadata: {name: z}\n"), allKinds, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +76,7 @@ func TestWhatBackstageRefusesIsRefused(t *testing.T) {
 		"map as key":           {head + "metadata: {name: a}\nspec: {? {b: c} : d}", "a key is a text"},
 		"too deep":             {head + "metadata: {name: a}\nspec: {a: " + strings.Repeat("[", 100) + strings.Repeat("]", 100) + "}", "deeper than 64"},
 	} {
-		entities, faults, err := parse([]byte(tt.text), allKinds, nil)
+		entities, faults, err := parse(t.Context(), []byte(tt.text), allKinds, nil)
 		if err != nil || len(entities) > 0 || len(faults) != 1 || !strings.Contains(faults[0].Message, tt.want) {
 			t.Errorf("%s: got %d entities, faults %v, error %v; want one fault with %q", name, len(entities), faults, err, tt.want)
 		}
@@ -95,7 +97,7 @@ func TestAFileThatGrowsWhileItIsReadIsRefused(t *testing.T) {
 		"bad UTF-8":          "a: \xff\xfe\xff",
 		"many documents":     strings.Repeat("---\na: b\n", maxDocuments+1),
 	} {
-		entities, faults, err := parse([]byte(text), allKinds, nil)
+		entities, faults, err := parse(t.Context(), []byte(text), allKinds, nil)
 		if len(entities) > 0 || err == nil && len(faults) == 0 {
 			t.Errorf("%s: got %d entities, no fault", name, len(entities))
 		}
@@ -105,9 +107,73 @@ func TestAFileThatGrowsWhileItIsReadIsRefused(t *testing.T) {
 	}
 }
 
+func TestWhatTakesTooMuchMemoryIsRefusedBeforeItIsRead(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"a list":      "x: [" + strings.Repeat("1,", 1<<20) + "1]",
+		"maps":        "x: [" + strings.Repeat("{},", 1<<19) + "1]",
+		"keys":        "x: {" + strings.Repeat("?,", 1<<20) + "a}",
+		"block":       strings.Repeat("-\n", 1<<20),
+		"nested":      strings.Repeat("- ", 1<<20),
+		"nested keys": strings.Repeat("? ", 1<<20),
+	} {
+		_, _, err := parse(t.Context(), []byte(text), allKinds, nil)
+		if !errors.Is(err, slipway.Invalid) || !strings.Contains(err.Error(), "values") {
+			t.Errorf("%s: got %v, want too many values", name, err)
+		}
+	}
+	definition := strings.Repeat("    {\"name\": \"id\", \"in\": \"path\", \"required\": true, \"schema\": {\"type\": \"string\"}},\n", 2000)
+	entities, faults, err := parse(t.Context(), []byte(head+"metadata: {name: a}\nspec:\n  definition: |\n"+definition), allKinds, nil)
+	if err != nil || len(faults) > 0 || len(entities) != 1 {
+		t.Errorf("a long text: %d entities, %v, %v", len(entities), faults, err)
+	}
+}
+
+func TestReadingEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := parse(ctx, []byte(head+"metadata: {name: a}\n"), allKinds, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want that it was cancelled", err)
+	}
+}
+
+func TestControlCharactersAreFaults(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		`metadata: {name: a, title: "a\0b"}`, `metadata: {name: a, annotations: {k: "\x1b[2J"}}`, "metadata: {name: a}\nspec: {profile: {email: \"a\\x02\"}}",
+		"metadata: {name: a}\nspec: {\"k\\x01\": 1}", "metadata: {name: a}\nspec: {list: [[\"\\x7f\"]]}",
+	} {
+		entities, faults, err := parse(t.Context(), []byte(head+text+"\n---\n"+head+"metadata: {name: b, description: \"tab\\t, lines\\r\\n\"}\n"), allKinds, nil)
+		if err != nil || len(entities) != 1 || len(faults) != 1 || !strings.Contains(faults[0].Message, "control character") {
+			t.Errorf("%s: %d entities, %v, %v; want one fault", text, len(entities), faults, err)
+		}
+	}
+}
+
+func TestADocumentThatIsTooLargeIsAFault(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 300<<10)
+	aliases := "spec:\n  text: &t " + long[:200<<10] + "\n  list: [" + strings.Repeat("*t, ", 10_000) + "*t]\n"
+	for _, text := range []string{"spec: {text: " + long + "}\n", aliases, "spec: {list: [" + numbered(400) + "]}\n"} {
+		entities, faults, err := parse(t.Context(), []byte(head+"metadata: {name: a}\n"+text+"---\n"+head+"metadata: {name: b}\n"), allKinds, nil)
+		if err != nil || len(entities) != 1 || len(faults) != 1 || faults[0].Ref.Name != "a" {
+			t.Errorf("%.40s: %d entities, %v, %v; want one fault", text, len(entities), faults, err)
+		}
+	}
+}
+
+func numbered(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "item%d, ", i)
+	}
+	return b.String()
+}
+
 func TestYAMLBecomesTheValuesOfJSON(t *testing.T) {
 	t.Parallel()
-	entities, faults, err := parse([]byte(head+`metadata:
+	entities, faults, err := parse(t.Context(), []byte(head+`metadata:
   name: a
   extra: kept
   uid: from an export
@@ -148,7 +214,7 @@ func TestRealCatalogFilesAreRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		entities, faults, err := parse(data, allKinds, nil)
+		entities, faults, err := parse(t.Context(), data, allKinds, nil)
 		if err != nil || len(faults) > 0 || len(entities) == 0 {
 			t.Errorf("%s: %d entities, faults %v, %v", file, len(entities), faults, err)
 		}
@@ -168,7 +234,7 @@ func FuzzParse(f *testing.F) {
 		if len(data) > 1<<16 {
 			return
 		}
-		entities, _, err := parse(data, allKinds, nil)
+		entities, _, err := parse(t.Context(), data, allKinds, nil)
 		if err != nil && !errors.Is(err, slipway.Invalid) {
 			t.Errorf("got %v, want invalid", err)
 		}

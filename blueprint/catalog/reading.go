@@ -127,7 +127,7 @@ func (r *reading) file(ctx context.Context, t target, c *content) (file, error) 
 		return last, nil
 	}
 	before := r.references
-	entities, faults, err := parse(c.data, r.kinds, r.resolve(ctx, t.Place))
+	entities, faults, err := parse(ctx, c.data, r.kinds, r.resolve(ctx, t.Place))
 	if err != nil {
 		return r.unread(ctx, t, f, last, err)
 	}
@@ -273,13 +273,13 @@ func (s *service) fetchContent(ctx context.Context, p Place, last *file) (conten
 	var c content
 	clean := last != nil && last.Digest != ""
 	if p.Type == "file" {
-		data, err := s.Fetch.ReadFile(p.Target, 0)
+		data, err := s.Fetch.ReadFile(p.Target, int64(s.config.MaxFile))
 		if err != nil {
 			return c, err
 		}
 		c.data = data
 	} else {
-		var o fetch.Options
+		o := fetch.Options{MaxBytes: int64(s.config.MaxFile)}
 		if clean {
 			o.ETag, o.LastModified = last.ETag, last.LastModified
 		}
@@ -325,13 +325,35 @@ func (s *service) substitute(ctx context.Context, base Place, kind, target strin
 	case "$text":
 		return strings.ToValidUTF8(string(c.data), "\uFFFD"), nil
 	case "$json":
+		if crowded(c.data) {
+			return nil, fmt.Errorf("%s has more than %d values", clip(target), maxValues)
+		}
 		var v any
 		if err := json.Unmarshal(c.data, &v); err != nil {
 			return nil, fmt.Errorf("%s is no JSON", clip(target))
 		}
+		if *budget -= count(v); *budget <= 0 {
+			return nil, errors.New("too many values")
+		}
 		return v, nil
 	}
-	return parseValue(c.data, budget)
+	return parseValue(ctx, c.data, budget)
+}
+
+// count is how many values a value of JSON holds.
+func count(v any) int {
+	n := 1
+	switch v := v.(type) {
+	case map[string]any:
+		for _, item := range v {
+			n += count(item)
+		}
+	case []any:
+		for _, item := range v {
+			n += count(item)
+		}
+	}
+	return n
 }
 
 // targetsOf lists the files that a Location entity names. A target is relative to the file in which it stands.
