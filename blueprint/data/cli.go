@@ -1,12 +1,14 @@
 package data
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/resource"
+	"github.com/slipway-platform/slipway/secret"
 )
 
 // cli is the command line of this blueprint.
@@ -273,11 +276,13 @@ func (c cli) delete() *cobra.Command {
 }
 
 func (c cli) export() *cobra.Command {
-	return &cobra.Command{
+	var fromEnv bool
+	cmd := &cobra.Command{
 		Use: "export [KIND...]", Short: "Print all documents, as apply takes them",
 		Long: `Print all documents, or those of some kinds, one envelope a kind, as apply takes them. Secrets are <redacted>, which keeps what is stored when it is applied
-to the same server. What the configuration file sets, and what is not written through documents, is left out.`,
-		Example: "  slipway data export >backup.json\n  slipway data export credentials", Args: cobra.ArbitraryArgs,
+to the same server. For another server, --env writes ${env:KIND_ID_FIELD} in their place, and apply takes them from the environment. What the configuration
+file sets, and what is not written through documents, is left out.`,
+		Example: "  slipway data export >backup.json\n  slipway data export --env >move.json\n  slipway data export credentials", Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kinds, _, err := do[[]kindInfo](c, cmd, http.MethodGet, "/data", nil)
 			if err != nil {
@@ -307,9 +312,14 @@ to the same server. What the configuration file sets, and what is not written th
 						var set struct {
 							Origin string `json:"origin"`
 						}
-						if json.Unmarshal(d, &set) == nil && set.Origin == "" {
-							out.Data = append(out.Data, d)
+						if json.Unmarshal(d, &set) != nil || set.Origin != "" {
+							continue
 						}
+						d, err := fileForm(k.Kind, d, fromEnv)
+						if err != nil {
+							return err
+						}
+						out.Data = append(out.Data, d)
 					}
 					if cursor = page.PageInfo.NextCursor; cursor == "" {
 						break
@@ -319,14 +329,47 @@ to the same server. What the configuration file sets, and what is not written th
 					all = append(all, out)
 				}
 			}
-			raw, err := json.MarshalIndent(all, "", "  ")
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", raw)
-			return err
+			e := json.NewEncoder(cmd.OutOrStdout())
+			e.SetEscapeHTML(false)
+			e.SetIndent("", "  ")
+			return e.Encode(all)
 		},
 	}
+	cmd.Flags().BoolVar(&fromEnv, "env", false, "write ${env:…} in place of secrets")
+	return cmd
+}
+
+var noVariable = regexp.MustCompile(`[^A-Z0-9]+`)
+
+// fileForm is a document as a file has it, where "${" begins something to be replaced. With fromEnv, the name of a variable stands in place of each secret.
+func fileForm(kind string, raw json.RawMessage, fromEnv bool) (json.RawMessage, error) {
+	var d any
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	if err := decoder.Decode(&d); err != nil {
+		return nil, err
+	}
+	id, _ := d.(map[string]any)["id"].(string)
+	var walk func(v any, name string) any
+	walk = func(v any, name string) any {
+		switch v := v.(type) {
+		case string:
+			if fromEnv && v == secret.Redacted {
+				return "${env:" + noVariable.ReplaceAllString(strings.ToUpper(name), "_") + "}"
+			}
+			return strings.ReplaceAll(v, "${", "$${")
+		case map[string]any:
+			for key, value := range v {
+				v[key] = walk(value, name+"_"+key)
+			}
+		case []any:
+			for i, value := range v {
+				v[i] = walk(value, name+"_"+strconv.Itoa(i))
+			}
+		}
+		return v
+	}
+	return json.Marshal(walk(d, kind+"_"+id))
 }
 
 func (c cli) schema() *cobra.Command {

@@ -1,0 +1,140 @@
+package data_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
+	"github.com/slipway-platform/slipway/blueprint/data"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// slipwayData runs `slipway data …` against a server, and gives what it printed: the exact answer, then the table's footer.
+func slipwayData(s *blueprinttest.Server, args ...string) (string, error) {
+	var out bytes.Buffer
+	cmd := data.Blueprint.Commands[0](&blueprint.Client{
+		Do: func(_ context.Context, method, path string, body, into any) error {
+			a := s.Do(method, path, body)
+			if a.Status >= 400 {
+				var e struct{ Error *slipway.Error }
+				a.Into(&e)
+				return e.Error
+			}
+			if into == nil {
+				return nil
+			}
+			return json.Unmarshal(a.Body, into)
+		},
+		Print: func(_ *cobra.Command, v any, table blueprint.Table) error {
+			for _, r := range table.Rows {
+				fmt.Fprintln(&out, strings.Join(r, " "))
+			}
+			fmt.Fprintln(&out, table.Footer)
+			_, err := fmt.Fprintf(&out, "%s", v)
+			return err
+		},
+	})
+	cmd.SetArgs(args)
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	err := cmd.Execute()
+	return out.String(), err
+}
+
+func TestFilesCommandsAndHTTPGiveTheSameDocument(t *testing.T) {
+	t.Setenv("DATA_TEST_KEY", canary)
+	o, _ := options()
+	s := blueprinttest.Start(t, store.SQLite, o)
+	file := filepath.Join(t.TempDir(), "keys.yaml")
+	text := `version: 1
+kind: credentials
+data:
+  - {id: github-key, type: sshPrivateKey, scope: GLOBAL, description: GitHub checkout key, username: john.doe, privateKey: "${env:DATA_TEST_KEY}", passphrase: "${env:DATA_TEST_KEY}"}
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(want string, args ...string) {
+		t.Helper()
+		out, err := slipwayData(s, args...)
+		if err != nil || !strings.Contains(out, want) || strings.Contains(out, canary) {
+			t.Fatalf("slipway data %s: got %v\n%s\nwant %q in it, and no secret", strings.Join(args, " "), err, out, want)
+		}
+	}
+	run("it would be: 1 created", "apply", "-f", file, "--dry-run")
+	s.Get("/data/credentials/github-key").Is(404)
+	run("1 created, 0 updated", "apply", "-f", filepath.Dir(file))
+	run("1 unchanged", "apply", "-f", file)
+	run(`"data":`+shownKey, "get", "credentials/github-key")
+	run(`"data":[`+shownKey+`]`, "list", "credentials", "--filter", "type=sshPrivateKey")
+	if err := os.WriteFile(file, []byte(strings.Replace(text, "john.doe", "jane.doe", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run("updated credentials/github-key ~ username: john.doe → jane.doe", "diff", "-f", file)
+	if err := os.WriteFile(file, []byte(text+"  - {id: x, type: nothing}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := slipwayData(s, "apply", "-f", file)
+	if e, ok := err.(*slipway.Error); !ok || len(e.Details) != 1 || e.Details[0].Field != file+", document 1: /data/1/type" {
+		t.Errorf("got %v %s, want the file and the place in it", err, out)
+	}
+	run("credentials", "kinds")
+	run("oneOf", "schema", "credentials")
+	run("deleted credentials/github-key", "delete", "credentials/github-key")
+}
+
+func TestAnExportAppliedToAnEmptyServerGivesTheSameExport(t *testing.T) {
+	for name, value := range map[string]string{"CREDENTIALS_TOK_SECRET": "tok-secret", "PROVIDERS_CI_WEBHOOKSECRET": "hook-secret"} {
+		t.Setenv(name, value)
+	}
+	o, _ := options()
+	from := blueprinttest.Start(t, store.SQLite, o)
+	from.Post("/data", `[
+		{"kind":"credentials","id":"tok","type":"secretText","secret":"tok-secret","description":"a ${x} <b>"},
+		{"kind":"credentials","id":"app","type":"githubApp","appId":"7","installationId":9007199254740991,"labels":{"team":"web"}},
+		{"kind":"providers","id":"ci","type":"vendor","url":"u","credential":"tok","projects":["a","b"],"webhookSecret":"hook-secret"},
+		{"kind":"grants","id":"g","to":"group:default/shop","permissions":["data.credential.read"]}]`).Is(200)
+	first, err := slipwayData(from, "export")
+	if err != nil || strings.Contains(first, "tok-secret") || !strings.Contains(first, `"installationId": 9007199254740991`) {
+		t.Fatalf("got %v %s", err, first)
+	}
+	write := func(text string) string {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "export.json")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	// Back to where it came from: nothing changes, secrets included.
+	if out, err := slipwayData(from, "apply", "-f", write(first)); err != nil || !strings.Contains(out, "4 unchanged") {
+		t.Fatalf("got %v %s", err, out)
+	}
+	movable, err := slipwayData(from, "export", "--env")
+	if err != nil || !strings.Contains(movable, "${env:CREDENTIALS_TOK_SECRET}") {
+		t.Fatalf("got %v %s", err, movable)
+	}
+	other, _ := options()
+	to := blueprinttest.Start(t, store.Postgres, other)
+	if _, err := slipwayData(to, "apply", "-f", write(first)); err == nil {
+		t.Error("marks of secrets that this server does not have were taken for secrets")
+	}
+	if out, err := slipwayData(to, "apply", "-f", write(movable)); err != nil || !strings.Contains(out, "4 created") {
+		t.Fatalf("got %v %s", err, out)
+	}
+	second, err := slipwayData(to, "export")
+	if err != nil || second != first {
+		t.Errorf("got %v\n%s\nwant\n%s", err, second, first)
+	}
+}
