@@ -108,6 +108,7 @@ type Bus struct {
 
 	woken chan struct{} // holds one: look now
 	last  atomic.Int64  // highest position that this replica has seen
+	aside atomic.Int64  // events that were put aside
 }
 
 // New makes a Bus; no I/O.

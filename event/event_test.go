@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -290,6 +291,34 @@ func TestAFailingHandlerLeavesNothingBehindAndBlocksOnlyItself(t *testing.T) {
 		}
 		if err := b.Skip(t.Context(), "nobody"); !errors.Is(err, slipway.NotFound) {
 			t.Errorf("Skip of what is not there: got %v, want not found", err)
+		}
+	})
+}
+
+func TestAnInvalidEventIsPutAside(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		b := newBus(db)
+		var tries atomic.Int64
+		var good seen
+		b.Subscribe(event.Subscription{Name: "test.reader", Handle: func(_ context.Context, _ *store.Tx, e event.Event) error {
+			if e.Subject == "poison" {
+				tries.Add(1)
+				return fmt.Errorf("store it: %w", slipway.Errorf(slipway.Invalid, "it holds a zero byte"))
+			}
+			good.add(e.Subject)
+			return nil
+		}})
+		run(t, b)
+		registered(t, b, "test.reader")
+		publish(t, b, db, thing("poison"), thing("meal"))
+		within(t, 15*time.Second, "the next event is handled", func() bool { return len(good.list()) == 1 })
+		states, err := b.Subscriptions(t.Context())
+		if err != nil || states[0].Blocked != 0 || states[0].Failures != 0 || states[0].Behind != 0 {
+			t.Errorf("got %+v, %v; want nothing blocked", states, err)
+		}
+		if tries.Load() != 3 || b.PutAside() != 1 {
+			t.Errorf("tried %d times, %d put aside; want 3 and 1", tries.Load(), b.PutAside())
 		}
 	})
 }

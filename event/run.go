@@ -25,6 +25,7 @@ const (
 	saveEvery  = 1000                  // positions without an event of its own after which a reader stores its cursor
 	retryFirst = time.Second
 	retryMost  = 10 * time.Minute
+	tryInvalid = 3 // times that an event is handled whose handler says that it is Invalid
 )
 
 // reader is a subscription at work.
@@ -52,7 +53,9 @@ func (b *Bus) Subscribe(subscriptions ...Subscription) {
 // of replicas may run: one at a time numbers, and one at a time handles the next event of a subscription.
 //
 // A handler that fails is tried again with the same event, after 1 s doubling to 10 min; later events of that
-// subscription wait, for their order is a promise. Subscriptions shows what is blocked and why, Skip gives an event up.
+// subscription wait, for their order is a promise. Subscriptions shows what is blocked and why, Skip gives an event up. An event that the
+// handler calls Invalid three times is put aside, as Skip does: trying it again does not mend it, and one document must not stop all others.
+// It is logged and counted, see PutAside.
 // While the database is away, Run goes on trying.
 func (b *Bus) Run(ctx context.Context) error {
 	b.mu.Lock()
@@ -303,7 +306,9 @@ func call(ctx context.Context, h Handler, tx *store.Tx, e Event) (err error) {
 // refused stores that the handler failed with an event, and says when to try again.
 func (b *Bus) refused(ctx context.Context, r *reader, e Event, cause error) (time.Duration, error) {
 	var wait time.Duration
+	var aside bool
 	err := b.db.Write(ctx, func(tx *store.Tx) error {
+		wait, aside = 0, false
 		var failures int64
 		err := tx.QueryRowContext(ctx, `UPDATE event_subscription SET failures = failures + 1, blocked = $2, error = $3
 			WHERE name = $1 AND last < $2 RETURNING failures`, r.Name, e.Position, clip(cause.Error())).Scan(&failures)
@@ -312,14 +317,28 @@ func (b *Bus) refused(ctx context.Context, r *reader, e Event, cause error) (tim
 		} else if err != nil {
 			return err
 		}
+		if failures >= tryInvalid && slipway.CodeOf(cause) == slipway.Invalid {
+			aside = true
+			_, err = tx.Exec(ctx, `UPDATE event_subscription SET last = $2, blocked = NULL, failures = 0, retry_at = NULL, error = '' WHERE name = $1`, r.Name, e.Position)
+			return err
+		}
 		wait = backOff(failures)
 		_, err = tx.Exec(ctx, `UPDATE event_subscription SET retry_at = $2 WHERE name = $1`, r.Name, store.At(b.Now().Add(wait)))
 		return err
 	})
+	if aside && err == nil {
+		b.aside.Add(1)
+		b.log.ErrorContext(ctx, "an event was refused as invalid several times and is put aside; mend what it is about, which sends another one", "subscription", r.Name,
+			"type", e.Type, "subject", e.Subject, "position", e.Position, "error", cause)
+		return 0, nil
+	}
 	b.log.ErrorContext(ctx, "an event was refused; it and those after it wait", "subscription", r.Name,
 		"type", e.Type, "subject", e.Subject, "position", e.Position, "retry", wait, "error", cause)
 	return wait, err
 }
+
+// PutAside says how many events this Bus has put aside since it was made: a metric that should stay 0.
+func (b *Bus) PutAside() int64 { return b.aside.Load() }
 
 // backOff is the wait after a number of failures, jittered to between half and all of it.
 func backOff(failures int64) time.Duration {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/entity"
@@ -208,7 +209,7 @@ func (x *Index[T]) wanted(en bound, have map[place]binding) map[place]binding {
 			continue
 		}
 		for i, project := range o.Provider.Projects(&en.Entity) {
-			if project != "" && len(project) <= maxID && i < maxProjects {
+			if storable(project) && i < maxProjects {
 				want[place{o.Name, project}] = binding{kind: o.Type}
 			}
 		}
@@ -300,19 +301,27 @@ func (x *Index[T]) ensureSource(ctx context.Context, tx *store.Tx, o Provider, p
 	return id, err
 }
 
+// storable says that a name from an entity can stand in the tables of either engine, and is one: what cannot is left out, so that one
+// document does not stop the binding of the others.
+func storable(name string) bool {
+	return name != "" && len(name) <= maxID && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
+}
+
 // bindAccounts notes which accounts are a user's: by annotation for each provider, by e-mail address for all.
 func (x *Index[T]) bindAccounts(ctx context.Context, tx *store.Tx, user bound) error {
 	type account struct{ provider, name string }
 	want := map[account]bool{}
 	if profile, ok := user.Spec["profile"].(map[string]any); ok {
-		if email, ok := profile["email"].(string); ok && email != "" {
+		if email, ok := profile["email"].(string); ok && storable(email) {
 			want[account{"", strings.ToLower(email)}] = true
 		}
 	}
 	for _, o := range x.engine.Providers() {
 		if o.Provider != nil && o.Provider.Accounts != nil {
 			for _, name := range o.Provider.Accounts(&user.Entity) {
-				want[account{o.Name, strings.ToLower(name)}] = true
+				if storable(name) {
+					want[account{o.Name, strings.ToLower(name)}] = true
+				}
 			}
 		}
 	}

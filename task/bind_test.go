@@ -181,3 +181,20 @@ func TestAUserIsFoundByEachAccount(t *testing.T) {
 		}
 	})
 }
+
+func TestOneUnstorableNameStopsNobodyElse(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		w.vendors(map[string]*fake.Vendor{"ci": fake.New(fake.Config{})})
+		long := strings.Repeat("x", maxID+1)
+		w.put("User", "eve", map[string]any{"profile": map[string]any{"email": "a\x00b"}, "memberOf": []any{}}, map[string]string{fake.UserAnnotation: "c\x00d"})
+		w.put("User", "max", map[string]any{"profile": map[string]any{"email": long}, "memberOf": []any{}}, map[string]string{fake.UserAnnotation: long})
+		w.entity("sly", "team-a", map[string]string{fake.Annotation: "octo/\x00"})
+		w.put("User", "jane", map[string]any{"profile": map[string]any{"email": "jane@example.com"}, "memberOf": []any{}}, nil)
+		eventually(t, "the account after those is known", func() bool {
+			var n int
+			err := w.db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM task_account`).Scan(&n)
+			return err == nil && n == 1
+		})
+	})
+}
