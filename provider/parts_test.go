@@ -199,3 +199,31 @@ func TestForeignCursorsAreInvalid(t *testing.T) {
 		}
 	}
 }
+
+func TestInputsBecomeTexts(t *testing.T) {
+	t.Parallel()
+	got, err := provider.Inputs(map[string]any{"a": "x", "b": true, "c": 3.0, "d": 1e6, "e": 2.5})
+	if want := "map[a:x b:true c:3 d:1000000 e:2.5]"; err != nil || fmt.Sprint(got) != want {
+		t.Errorf("got %v, %v; want %s", got, err, want)
+	}
+	for _, bad := range []any{"x", []any{}, map[string]any{"a": nil}, map[string]any{"a": map[string]any{}}} {
+		if _, err := provider.Inputs(bad); !errors.Is(err, slipway.Invalid) {
+			t.Errorf("%v: got %v, want invalid", bad, err)
+		}
+	}
+}
+
+func TestDerive(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 5, 4, 9, 0, 0, 0, time.UTC)
+	end := start.Add(-time.Second)
+	b := slipway.Build{Status: slipway.BuildFailed, StartedAt: &start, FinishedAt: &end}
+	provider.Derive(&b)
+	if !b.FinishedAt.Equal(start) || *b.DurationSeconds != 0 || !b.Retriggerable {
+		t.Errorf("got %+v", b)
+	}
+	b = slipway.Build{Status: slipway.BuildRunning, StartedAt: &start}
+	if provider.Derive(&b); b.DurationSeconds != nil || b.Retriggerable {
+		t.Errorf("got %+v", b)
+	}
+}

@@ -72,6 +72,9 @@ type Provider struct {
 	// Check tells whether address and credential work, for people. May be nil.
 	Check func(ctx context.Context) error
 
+	// Limits says what the vendor last said of its limits, by account; without talking to it. May be nil.
+	Limits func() []Limit
+
 	// Close frees what Open took. May be nil.
 	Close func() error
 }

@@ -3,9 +3,15 @@ package provider
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/slipway-platform/slipway"
 )
 
 // Time is a time in a vendor's JSON: RFC 3339, or seconds since 1970. What a vendor writes where nothing happened (null, "", 0, the years 1 and 1970), and what is no
@@ -51,4 +57,67 @@ func Unmarshal(b []byte, out any) error {
 func FirstLine(s string) string {
 	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
 	return strings.TrimSpace(s)
+}
+
+// Derive fills in what follows from the rest of a build: how long it took, and whether it may run again. An end before the start, which vendors' clocks give, becomes
+// the start.
+func Derive(b *slipway.Build) {
+	b.DurationSeconds = nil
+	if b.StartedAt != nil && b.FinishedAt != nil {
+		if b.FinishedAt.Before(*b.StartedAt) {
+			end := *b.StartedAt
+			b.FinishedAt = &end
+		}
+		seconds := b.FinishedAt.Sub(*b.StartedAt).Seconds()
+		b.DurationSeconds = &seconds
+	}
+	b.Retriggerable = b.Status == slipway.BuildFailed || b.Status == slipway.BuildCanceled
+}
+
+// Logins reads the account that an annotation of a user names: as it is written, and in small letters, for vendors that do not tell them from capitals.
+func Logins(e *slipway.Entity, annotation string) []string {
+	login := strings.TrimSpace(e.Metadata.Annotations[annotation])
+	if login == "" {
+		return nil
+	}
+	return slices.Compact([]string{login, strings.ToLower(login)})
+}
+
+// Inputs makes texts of a pipeline's inputs, as a caller gave them. nil gives none; what is no map, or holds what has no plain text, is Invalid.
+func Inputs(given any) (map[string]string, error) {
+	if given == nil {
+		return nil, nil
+	}
+	object, ok := given.(map[string]any)
+	if !ok {
+		return nil, slipway.Errorf(slipway.Invalid, "inputs must be a map of names and values")
+	}
+	inputs := map[string]string{}
+	for name, value := range object {
+		switch v := value.(type) {
+		case string:
+			inputs[name] = v
+		case bool:
+			inputs[name] = strconv.FormatBool(v)
+		case float64:
+			inputs[name] = strconv.FormatFloat(v, 'f', -1, 64)
+		case json.Number, int, int64:
+			inputs[name] = fmt.Sprint(v)
+		default:
+			return nil, slipway.Errorf(slipway.Invalid, "input %q must be a text, a number, true or false", name)
+		}
+	}
+	return inputs, nil
+}
+
+// Payload gives the JSON of a webhook whose body may also be a form with a member called payload.
+func Payload(h http.Header, body []byte) ([]byte, error) {
+	if !strings.HasPrefix(h.Get("Content-Type"), "application/x-www-form-urlencoded") {
+		return body, nil
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body is no form").WithCause(err)
+	}
+	return []byte(form.Get("payload")), nil
 }

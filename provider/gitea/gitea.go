@@ -98,7 +98,7 @@ func newClient(cfg Config, env provider.Env) (*client, error) {
 func (c *client) provider() *provider.Provider {
 	return &provider.Provider{
 		Projects: c.projects,
-		Accounts: accounts,
+		Accounts: func(e *slipway.Entity) []string { return provider.Logins(e, UserAnnotation) },
 		Interval: c.cfg.Interval.Std(),
 		Builds:   &provider.Builds{List: c.list, Get: c.get, Retrigger: c.retrigger, Start: c.start, Logs: c.logs}, // Gitea 1.26 cancels nothing
 		Webhook:  &provider.Webhook{Verify: c.verify, Parse: parse},
@@ -199,15 +199,6 @@ func (c *client) sourceOf(e *slipway.Entity) (s source) {
 		s.project = parts[0] + "/" + strings.TrimSuffix(parts[1], ".git")
 	}
 	return s
-}
-
-// accounts gives the login as it is written, and as Gitea writes most.
-func accounts(e *slipway.Entity) []string {
-	login := strings.TrimSpace(e.Metadata.Annotations[UserAnnotation])
-	if login == "" {
-		return nil
-	}
-	return slices.Compact([]string{login, strings.ToLower(login)})
 }
 
 // path is a project's part of the API.

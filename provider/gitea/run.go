@@ -106,14 +106,7 @@ func (r workflowRun) build(d detail) slipway.Build {
 	if r.Status == completed || b.Status == slipway.BuildUnknown {
 		b.FinishedAt = r.CompletedAt.Ptr()
 	}
-	if b.StartedAt != nil && b.FinishedAt != nil {
-		if b.FinishedAt.Before(*b.StartedAt) {
-			*b.FinishedAt = *b.StartedAt
-		}
-		seconds := b.FinishedAt.Sub(*b.StartedAt).Seconds()
-		b.DurationSeconds = &seconds
-	}
-	b.Retriggerable = b.Status == slipway.BuildFailed || b.Status == slipway.BuildCanceled
+	provider.Derive(&b)
 	return b
 }
 
@@ -374,7 +367,7 @@ func (c *client) start(ctx context.Context, project string, o provider.StartOpti
 	if err != nil {
 		return nil, err
 	}
-	inputs, err := textInputs(o.Extra["inputs"])
+	inputs, err := provider.Inputs(o.Extra["inputs"])
 	if err != nil {
 		return nil, err
 	}
@@ -427,24 +420,4 @@ func (c *client) onlyWorkflow(ctx context.Context, project string) (string, erro
 		return files[0], nil
 	}
 	return "", slipway.Errorf(slipway.Invalid, "%s has several workflows; set pipeline to one of: %s", project, strings.Join(files, ", "))
-}
-
-// textInputs makes texts of a workflow's inputs, as Gitea wants them.
-func textInputs(given any) (map[string]string, error) {
-	if given == nil {
-		return nil, nil
-	}
-	object, ok := given.(map[string]any)
-	if !ok {
-		return nil, slipway.Errorf(slipway.Invalid, "inputs must be a map of names and values")
-	}
-	inputs := map[string]string{}
-	for name, value := range object {
-		switch value.(type) {
-		case map[string]any, []any, nil:
-			return nil, slipway.Errorf(slipway.Invalid, "input %q must be a text, a number, true or false", name)
-		}
-		inputs[name] = fmt.Sprint(value)
-	}
-	return inputs, nil
 }

@@ -2,7 +2,6 @@ package gitea
 
 import (
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/slipway-platform/slipway"
@@ -25,12 +24,9 @@ func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 	if event != "workflow_run" && event != "workflow_job" {
 		return nil, nil
 	}
-	if strings.HasPrefix(h.Get("Content-Type"), "application/x-www-form-urlencoded") {
-		form, err := url.ParseQuery(string(body))
-		if err != nil {
-			return nil, slipway.Errorf(slipway.Invalid, "the webhook's body is no form").WithCause(err)
-		}
-		body = []byte(form.Get("payload"))
+	body, err := provider.Payload(h, body)
+	if err != nil {
+		return nil, err
 	}
 	var said struct {
 		Repository struct {

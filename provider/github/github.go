@@ -67,13 +67,14 @@ func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.P
 	}
 	return &provider.Provider{
 		Projects: c.projects,
-		Accounts: accounts,
+		Accounts: func(e *slipway.Entity) []string { return provider.Logins(e, UserAnnotation) },
 		Interval: cfg.Interval.Std(),
 		Builds: &provider.Builds{
 			List: c.list, Get: c.get, Retrigger: c.retrigger, Start: c.start, Cancel: c.cancel, Logs: c.logs,
 		},
 		Webhook: &provider.Webhook{Verify: c.verify, Parse: parse},
 		Check:   c.check,
+		Limits:  c.api.Limits,
 	}, nil
 }
 
@@ -206,15 +207,6 @@ func elsewhere(e *slipway.Entity, host, project string) bool {
 	source := strings.ToLower(strings.TrimPrefix(e.Metadata.Annotations["backstage.io/source-location"], "url:"))
 	u, err := url.Parse(source)
 	return err == nil && u.Host != "" && u.Host != host && strings.HasPrefix(strings.TrimSuffix(u.Path, "/")+"/", "/"+project+"/")
-}
-
-// accounts gives the login as it is written, and as GitHub writes most.
-func accounts(e *slipway.Entity) []string {
-	login := strings.TrimSpace(e.Metadata.Annotations[UserAnnotation])
-	if login == "" {
-		return nil
-	}
-	return slices.Compact([]string{login, strings.ToLower(login)})
 }
 
 // path is a project's part of the API.
