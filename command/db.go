@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,6 +41,7 @@ create databases on PostgreSQL, do the rest beforehand where that is wanted, and
 
 // databases are the configured ones that have tables of ours, or only the one that was asked for.
 type databases struct {
+	config *server.Config
 	urls   map[string]string
 	owners map[string][]store.Migrations
 }
@@ -53,7 +56,7 @@ func (a *app) databases(s settings, only string) (*databases, error) {
 		return nil, err
 	}
 	owners := server.Owners(append([]blueprint.Blueprint{server.Base}, enabled...))
-	d := &databases{urls: map[string]string{}, owners: owners}
+	d := &databases{config: l.config, urls: map[string]string{}, owners: owners}
 	for name, u := range l.config.Databases {
 		if owners[name] != nil && (only == "" || name == only) {
 			d.urls[name] = u
@@ -94,11 +97,15 @@ func dbFlags(cmd *cobra.Command, s *settings, only *string) *cobra.Command {
 func (a *app) createDB() *cobra.Command {
 	var s settings
 	var only string
-	return dbFlags(&cobra.Command{
+	var newKey bool
+	cmd := dbFlags(&cobra.Command{
 		Use:   "create",
-		Short: "Create databases that are missing",
-		Long: `Create the configured databases that do not exist. On PostgreSQL the user of the address needs the right to. A database that exists is left as it
-is.`,
+		Short: "Create databases and the key file where they are missing",
+		Long: `Create the configured databases that do not exist, and with main the key file (secrets.keyFile), and say which. On PostgreSQL this comes before the first
+start, and the user of the address needs the right to create databases; on SQLite the server does it by itself. What exists is left as it is.
+
+The key file opens what is sealed in the database, so a database that was in use is not given a new one: copy it from another server or from a
+backup. --new-key makes one all the same; what was sealed with the lost one cannot be read any more.`,
 		Example: "  SLIPWAY_DATABASES_MAIN=postgres://slipway@localhost/slipway slipway db create",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := a.databases(s, only)
@@ -110,15 +117,57 @@ is.`,
 				if err != nil {
 					return fmt.Errorf("database %q: %w", name, err)
 				}
-				what := "exists already"
-				if created {
-					what = "created"
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, what)
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, whether(created))
+			}
+			if d.urls["main"] == "" {
+				return nil
+			}
+			created, err := d.createKey(cmd.Context(), newKey)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "key file %s: %s\n", d.config.Secrets.KeyFile, whether(created))
+			if created {
+				say(cmd, "Give every server the same key file, and keep a copy of it, apart from those of the database.")
 			}
 			return nil
 		},
 	}, &s, &only)
+	cmd.Flags().BoolVar(&newKey, "new-key", false, "make a key file for a database that was in use with one that is lost")
+	return cmd
+}
+
+func whether(created bool) string {
+	if created {
+		return "created"
+	}
+	return "exists already"
+}
+
+// createKey makes the key file where it is missing. A main database with tables was in use, with a key that is elsewhere or lost.
+func (d *databases) createKey(ctx context.Context, anyway bool) (created bool, err error) {
+	file := d.config.Secrets.KeyFile
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+		return false, errors.Join(err, d.config.CheckKeyFile())
+	}
+	if !anyway {
+		db, err := store.Open("main", d.urls["main"])
+		if err != nil {
+			return false, err
+		}
+		steps, err := db.MigrateStatus(ctx, d.owners["main"]...)
+		if err := errors.Join(err, db.Close()); err != nil {
+			return false, err
+		}
+		if slices.ContainsFunc(steps, func(s store.MigrationStatus) bool { return s.Applied }) {
+			return false, slipway.Errorf(slipway.Conflict, "the database main was in use, but there is no key file at %s: copy it from another server or from a backup; "+
+				"if there is none any more, --new-key makes another, and what was sealed cannot be read", file)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return false, slipway.Errorf(slipway.Invalid, "the folder of the key file cannot be made: set secrets.keyFile to a place where you may write").WithCause(err)
+	}
+	return true, server.MakeKey(file)
 }
 
 func (a *app) migrateUp() *cobra.Command {

@@ -224,8 +224,14 @@ func strict(cmd *cobra.Command) {
 		cmd.SuggestionsMinimumDistance = 2
 		return
 	}
-	if cmd.Name() == "help" {
-		return // it takes the words of any command
+	if cmd.Name() == "help" { // it takes the words of any command
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if found, rest, err := cmd.Root().Find(args); err != nil || len(rest) > 0 || found == nil {
+				return usage("there is no command %q", cmd.Root().Name()+" "+strings.Join(args, " "))
+			}
+			return nil
+		}
+		return
 	}
 	check := cmd.Args
 	if check == nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/slipway-platform/slipway/builtin"
 	"github.com/slipway-platform/slipway/command"
+	"github.com/slipway-platform/slipway/store/storetest"
 )
 
 func TestMain(m *testing.M) {
@@ -29,20 +30,36 @@ func TestMain(m *testing.M) {
 }
 
 // The scripts say what somebody types and what comes of it. Beside the usual words there are: "status N program args", which
-// checks an exit status; "server [args]", which starts a server of the script's folder and points the commands to it; "stop",
+// checks an exit status; "server [args]", which starts a server of the script's folder and points the commands to it; "shutdown",
 // which interrupts it and wants it to end well.
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	play(t, "testdata/script")
+}
+
+// The first start on PostgreSQL takes more than on SQLite: a database, a key file, a token.
+func TestTheFirstStartOnPostgreSQL(t *testing.T) {
+	t.Parallel()
+	play(t, "testdata/postgres", databaseVariable, storetest.Server(t).URL("slipway"))
+}
+
+const databaseVariable = "SLIPWAY_DATABASES_MAIN"
+
+// play runs the scripts of a folder, with more variables.
+func play(t *testing.T, dir string, variables ...string) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir: dir,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, "user"))
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("TZ", "UTC")
 			env.Setenv("GORACE", os.Getenv("GORACE"))
+			for i := 0; i+1 < len(variables); i += 2 {
+				env.Setenv(variables[i], variables[i+1])
+			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status, "server": serve, "stop": stop},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status, "server": serve, "shutdown": shutdown},
 		// A script that waits for something waits at most as long as this.
 		Deadline: time.Now().Add(2 * time.Minute),
 	})
@@ -89,6 +106,9 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	p := &process{cmd: exec.Command(program, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...), ended: make(chan error, 1), errors: log.Name()}
 	p.cmd.Dir = ts.MkAbs(".")
 	p.cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("HOME"))
+	if address := ts.Getenv(databaseVariable); address != "" {
+		p.cmd.Env = append(p.cmd.Env, databaseVariable+"="+address)
+	}
 	p.cmd.Stderr = log
 	out, err := p.cmd.StdoutPipe()
 	ts.Check(err)
@@ -122,16 +142,20 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	servers[ts] = p
 }
 
-func stop(ts *testscript.TestScript, neg bool, args []string) {
+func shutdown(ts *testscript.TestScript, neg bool, args []string) {
 	mu.Lock()
 	p := servers[ts]
 	mu.Unlock()
 	if neg || len(args) > 0 || p == nil {
-		ts.Fatalf("usage: stop, after server")
+		ts.Fatalf("usage: shutdown, after server")
 	}
+	began := time.Now()
 	ts.Check(p.cmd.Process.Signal(syscall.SIGINT))
 	select {
 	case err := <-p.ended:
+		if took := time.Since(began); took > 3*time.Second { // an idle one takes some milliseconds
+			ts.Fatalf("the server took %s to stop\n%s", took, ts.ReadFile(p.errors))
+		}
 		if err != nil {
 			ts.Fatalf("the server ended with %v\n%s", err, ts.ReadFile(p.errors))
 		}

@@ -23,8 +23,8 @@ func (a *app) serve() *cobra.Command {
 		Long: `Run the server until it is interrupted; what was accepted is then finished, for 20 s at most. A second interrupt ends it at once.
 
 No configuration is needed: the first start makes the data folder with an embedded SQLite database, prints the address, and writes an
-admin token to <data-dir>/admin-token, readable by you alone. On PostgreSQL the first token comes from
-"slipway token create --admin". Any number of servers can share one PostgreSQL; --role splits them into those that answer
+admin token to <data-dir>/admin-token, readable by you alone. On PostgreSQL, "slipway db create" comes before the first start, and the
+first token from "slipway token create --admin". Any number of servers can share one PostgreSQL; --role splits them into those that answer
 and those that work.`,
 		Example: `  slipway serve
   slipway serve --listen 127.0.0.1:9000 --data-dir /var/lib/slipway

@@ -92,6 +92,7 @@ type Server struct {
 	loops     []loop
 	health    []check
 	active    atomic.Int64 // requests under way
+	silent    silent       // connections without a request
 	strangers strangers
 	ready     atomic.Bool
 	bound     atomic.Pointer[string]
@@ -583,7 +584,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	serve := func(l net.Listener, h http.Handler) {
 		hs := &http.Server{
 			Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute, WriteTimeout: 2 * time.Minute,
-			MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+			MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnState: s.silent.note,
 		}
 		servers = append(servers, hs)
 		go func() {
@@ -618,6 +619,7 @@ func (s *Server) stop(servers []*http.Server, stopWork context.CancelFunc, wg *s
 	stopWork() // jobs under way have the same grace, beside the requests
 	ctx, cancel := context.WithTimeout(context.Background(), Grace)
 	defer cancel()
+	defer time.AfterFunc(silentGrace, s.silent.close).Stop()
 	for _, hs := range servers {
 		if err := hs.Shutdown(ctx); err != nil {
 			_ = hs.Close()
