@@ -174,20 +174,36 @@ func (c *Client) Strange(cause error) error {
 
 // Open asks for a stream, such as a log. The caller closes it. Reading it fails with the context's error or a coded one. It is not tried again.
 func (c *Client) Open(ctx context.Context, r Request) (io.ReadCloser, error) {
-	res, err := c.send(ctx, r) //nolint:bodyclose // the caller does, by closing the stream
-	if err != nil {
-		if f, ok := errors.AsType[fleeting](err); ok {
-			err = f.error
-		}
-		return nil, err
+	wide := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	late := time.AfterFunc(requestTime, cancel) // to begin; it may last
+	res, err := c.send(ctx, r)                  //nolint:bodyclose // the caller does, by closing the stream
+	if err == nil && late.Stop() {
+		return &stream{res.Body, ctx, cancel, c}, nil
 	}
-	return &stream{res.Body, ctx, c}, nil
+	cancel()
+	if err == nil {
+		res.Body.Close()
+	}
+	if ctx.Err() != nil && wide.Err() == nil && (err == nil || errors.Is(err, context.Canceled)) {
+		err = slipway.Errorf(slipway.Unavailable, "%s did not answer in time", c.o.Vendor).WithCause(context.DeadlineExceeded)
+	}
+	if f, ok := errors.AsType[fleeting](err); ok {
+		err = f.error
+	}
+	return nil, err
 }
 
 type stream struct {
 	io.ReadCloser
 	ctx    context.Context
+	cancel context.CancelFunc
 	client *Client
+}
+
+func (s *stream) Close() error {
+	s.cancel()
+	return s.ReadCloser.Close()
 }
 
 func (s *stream) Read(p []byte) (int, error) {
@@ -247,7 +263,7 @@ func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
 	}
 	begun := time.Now()
 	res, err := c.http.Do(req)
-	c.record(ctx, res, time.Since(begun))
+	c.record(ctx, res, err, time.Since(begun))
 	if err != nil {
 		return nil, c.broken(ctx, err)
 	}
@@ -297,10 +313,20 @@ func (c *Client) request(ctx context.Context, r Request, auth Authorization) (*h
 	return req, nil
 }
 
-// record tells the circuit how a request ended. A caller who gave up says nothing about the host, unless it had waited long.
-func (c *Client) record(ctx context.Context, res *http.Response, took time.Duration) {
+// record tells the circuit how a request ended. A caller who gave up says nothing about the host, unless it had waited long. What another host did, to which the
+// vendor redirected, says that the vendor is there.
+func (c *Client) record(ctx context.Context, res *http.Response, err error, took time.Duration) {
+	host := c.base.Host
+	if res != nil {
+		host = res.Request.URL.Host
+	} else if u, ok := errors.AsType[*url.Error](err); ok {
+		if at, err := url.Parse(u.URL); err == nil {
+			host = at.Host
+		}
+	}
 	e := answered
 	switch {
+	case host != c.base.Host:
 	case res == nil && ctx.Err() != nil && took < requestTime/3:
 		e = gaveUp
 	case res == nil || slices.Contains(outOfOrder, res.StatusCode):

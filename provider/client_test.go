@@ -271,6 +271,37 @@ func TestHostThatIsDownIsLeftAlone(t *testing.T) {
 	})
 }
 
+func TestStoreThatIsDownSaysNothingAboutTheVendor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hc := &http.Client{Transport: answers(func(r *http.Request) (*http.Response, error) {
+			switch r.URL.Host + r.URL.Path {
+			case "ci.example.com/log":
+				return response(r, 302, "Location", "https://store.example.com/log?sig=secret")
+			case "store.example.com/log":
+				return nil, errors.New("connection refused")
+			case "ci.example.com/slow":
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}
+			return response(r, 200)
+		})}
+		c := newClient(t, provider.Env{HTTP: hc}, provider.ClientOptions{URL: "https://ci.example.com"})
+		for range 6 {
+			if _, err := c.Open(t.Context(), provider.Request{Path: "/log"}); !errors.Is(err, slipway.Unavailable) || strings.Contains(err.Error(), "sig") {
+				t.Errorf("got %v, want unavailable, and nothing of the signed address", err)
+			}
+		}
+		if _, err := c.JSON(t.Context(), provider.Request{Path: "/x"}, &struct{}{}); err != nil {
+			t.Error(err)
+		}
+		begun := time.Now()
+		if _, err := c.Open(t.Context(), provider.Request{Path: "/slow"}); !errors.Is(err, slipway.Unavailable) || time.Since(begun) > 31*time.Second {
+			t.Errorf("a stream that does not begin: got %v after %v", err, time.Since(begun))
+		}
+	})
+}
+
 func TestGivingUpSaysNothingAboutTheHost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
