@@ -14,6 +14,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/resource"
 )
 
 // Declaration is what one blueprint declares, for people and programs: the output of `slipway describe`.
@@ -300,6 +301,15 @@ func DescribeAPI(blueprints []blueprint.Blueprint, version string) ([]byte, erro
 		for _, op := range b.Operations {
 			s.register(s.api, b, op, func() any { return nil })
 		}
+	}
+	var kinds []resource.Kind
+	for _, b := range blueprints {
+		for _, k := range b.Kinds {
+			kinds = append(kinds, k.Kind)
+		}
+	}
+	if err := describeDocuments(s.api.OpenAPI(), kinds); err != nil {
+		return nil, err
 	}
 	return s.OpenAPI()
 }

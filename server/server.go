@@ -213,7 +213,9 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.metrics = newMetrics(s)
-	s.buildMux()
+	if err := s.buildMux(); err != nil {
+		return nil, err
+	}
 	if err := s.openProviders(ctx); err != nil {
 		return nil, err
 	}
@@ -470,7 +472,7 @@ func (s *Server) externalURL() string {
 }
 
 // buildMux registers every operation and the server's own pages.
-func (s *Server) buildMux() {
+func (s *Server) buildMux() error {
 	s.mux = http.NewServeMux()
 	s.api = newAPI(humago.NewAdapter(s.mux, ""), s.version)
 	for _, b := range s.blueprints {
@@ -480,6 +482,7 @@ func (s *Server) buildMux() {
 	}
 	s.pages()
 	s.mux.HandleFunc("/", s.unknown)
+	return describeDocuments(s.api.OpenAPI(), s.resources())
 }
 
 // openProviders opens the configured providers. A faulty one is marked failed, with the reason, and stops nothing else.

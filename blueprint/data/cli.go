@@ -289,16 +289,16 @@ file sets, and what is not written through documents, is left out.`,
 				return err
 			}
 			type envelope struct {
-				Version int               `json:"version"`
-				Kind    string            `json:"kind"`
-				Data    []json.RawMessage `json:"data"`
+				Version int    `json:"version"`
+				Kind    string `json:"kind"`
+				Data    []any  `json:"data"`
 			}
 			all := []envelope{}
 			for _, k := range kinds.Data {
 				if len(args) > 0 && !slices.Contains(args, k.Kind) || k.Permissions.Create == "" {
 					continue
 				}
-				out := envelope{resource.Version, k.Kind, []json.RawMessage{}}
+				out := envelope{resource.Version, k.Kind, []any{}}
 				for cursor := ""; ; {
 					q := url.Values{"limit": {"100"}}
 					if cursor != "" {
@@ -315,11 +315,11 @@ file sets, and what is not written through documents, is left out.`,
 						if json.Unmarshal(d, &set) != nil || set.Origin != "" {
 							continue
 						}
-						d, err := fileForm(k.Kind, d, fromEnv)
+						filed, err := fileForm(k.Kind, d, fromEnv)
 						if err != nil {
 							return err
 						}
-						out.Data = append(out.Data, d)
+						out.Data = append(out.Data, filed)
 					}
 					if cursor = page.PageInfo.NextCursor; cursor == "" {
 						break
@@ -342,7 +342,7 @@ file sets, and what is not written through documents, is left out.`,
 var noVariable = regexp.MustCompile(`[^A-Z0-9]+`)
 
 // fileForm is a document as a file has it, where "${" begins something to be replaced. With fromEnv, the name of a variable stands in place of each secret.
-func fileForm(kind string, raw json.RawMessage, fromEnv bool) (json.RawMessage, error) {
+func fileForm(kind string, raw json.RawMessage, fromEnv bool) (any, error) {
 	var d any
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber()
@@ -369,7 +369,7 @@ func fileForm(kind string, raw json.RawMessage, fromEnv bool) (json.RawMessage, 
 		}
 		return v
 	}
-	return json.Marshal(walk(d, kind+"_"+id))
+	return walk(d, kind+"_"+id), nil
 }
 
 func (c cli) schema() *cobra.Command {
