@@ -168,20 +168,11 @@ func (t *tour) furnish(ctx context.Context) (err error) {
 	t.printf("Everything is made in %s%s.\n", t.shown(""), map[bool]string{true: ", which is removed at the end", false: ", and stays there"}[t.once])
 	t.printf("Builds run as you, without isolation: fine for these two repositories, not for code that you do not trust.\n\n")
 
-	repositories := (&url.URL{Scheme: "file", Path: path.Join(filepath.ToSlash(t.dir), "repositories")}).String()
-	replace := strings.NewReplacer("{dir}", quoted(t.dir), "{repositories}", quoted(repositories), "{listen}", quoted(t.listen))
-	for _, name := range []string{"slipway.yaml", "catalog/catalog-info.yaml"} {
-		raw, err := quickstartFiles.ReadFile("quickstart/" + name)
-		if err != nil {
-			return err
-		}
-		file := filepath.Join(t.dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-			return err
-		}
-		if err := os.WriteFile(file, []byte(replace.Replace(string(raw))), 0o600); err != nil {
-			return err
-		}
+	if err := t.write("catalog/catalog-info.yaml"); err != nil {
+		return err
+	}
+	if err := t.write("slipway.yaml"); err != nil {
+		return err
 	}
 	var made []string
 	for _, name := range []string{"web", "orders"} {
@@ -192,6 +183,21 @@ func (t *tour) furnish(ctx context.Context) (err error) {
 	}
 	t.done("Two git repositories: %s", strings.Join(made, ", "))
 	return nil
+}
+
+// write makes one of the example's files, for the folder and address that it has.
+func (t *tour) write(name string) error {
+	raw, err := quickstartFiles.ReadFile("quickstart/" + name)
+	if err != nil {
+		return err
+	}
+	repositories := (&url.URL{Scheme: "file", Path: path.Join(filepath.ToSlash(t.dir), "repositories")}).String()
+	replace := strings.NewReplacer("{dir}", quoted(t.dir), "{repositories}", quoted(repositories), "{listen}", quoted(t.listen))
+	file := filepath.Join(t.dir, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(file, []byte(replace.Replace(string(raw))), 0o600)
 }
 
 // ours refuses a folder with something else in it.
@@ -293,6 +299,12 @@ func (t *tour) open(ctx context.Context, log io.Writer) error {
 	t.running, err = t.app.open(ctx, l, slog.New(slog.NewTextHandler(log, nil)), true)
 	if err != nil {
 		return err
+	}
+	if taken := t.running.listener.Addr().String(); taken != t.listen { // the port was another's: the file says what is true
+		t.listen = taken
+		if err := t.write("slipway.yaml"); err != nil {
+			return err
+		}
 	}
 	token, err := os.ReadFile(t.running.tokenFile)
 	if err != nil {

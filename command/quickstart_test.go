@@ -66,5 +66,42 @@ func TestWhatTheQuickstartSuggestsWorks(t *testing.T) {
 		if err := cmd.Wait(); err != nil || !strings.Contains(rest, "Stopped.") {
 			t.Errorf("run %d: it ended with %v and %q %s", run, err, rest, errs.String())
 		}
+		_, again, _ := strings.Cut(rest, "stays; ")
+		again, _, ok := strings.Cut(again, " serves it again.")
+		if !ok {
+			t.Fatalf("run %d: it does not say how it is served again: %q", run, rest)
+		}
+		serveOnce(t, dir, again)
+	}
+}
+
+// serveOnce runs a command that serves, and interrupts it once it does.
+func serveOnce(t *testing.T, dir, command string) {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", "exec "+command)
+	cmd.Dir = dir
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stuck := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer stuck.Stop()
+	lines, serves := bufio.NewScanner(out), false
+	for !serves && lines.Scan() {
+		serves = strings.Contains(lines.Text(), " serves http://")
+	}
+	if !serves {
+		t.Errorf("%s serves nothing: %s", command, errs.String())
+	}
+	_ = cmd.Process.Signal(syscall.SIGINT) // it may have ended
+	for lines.Scan() {
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%s ended with %v: %s", command, err, errs.String())
 	}
 }
