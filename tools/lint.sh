@@ -12,4 +12,4 @@ if [ ! -x "$bin" ]; then
 	CGO_ENABLED=0 go build -C tools -trimpath -ldflags='-s -w' -o "$bin.new" github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	mv "$bin.new" "$bin"
 fi
-exec "$bin" run "${@:-./...}"
+exec "$bin" run --allow-serial-runners "${@:-./...}"
