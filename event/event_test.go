@@ -274,7 +274,7 @@ func TestAFailingHandlerLeavesNothingBehindAndBlocksOnlyItself(t *testing.T) {
 		if got := bad.list(); len(got) > 0 {
 			t.Errorf("%v overtook the blocked event", got)
 		}
-		events, err := b.List(t.Context(), system, 0, []string{"test.thing.begun.v1"}, 10)
+		events, _, err := b.List(t.Context(), system, 0, []string{"test.thing.begun.v1"}, 10)
 		if err != nil || len(events) > 0 {
 			t.Errorf("the failed handler left %v, %v", events, err)
 		}
@@ -350,7 +350,7 @@ func TestASubscriptionStartsNowOrWithTheBacklog(t *testing.T) {
 		stop := run(t, first)
 		publish(t, first, db, thing("old"))
 		within(t, 5*time.Second, "the old event has its place", func() bool {
-			events, err := first.List(t.Context(), system, 0, nil, 10)
+			events, _, err := first.List(t.Context(), system, 0, nil, 10)
 			return err == nil && len(events) == 1
 		})
 		stop()
@@ -394,7 +394,7 @@ func TestWhatIsRolledBackIsNoEvent(t *testing.T) {
 		publish(t, b, db, event.Event{Source: "/test", Type: done.Name, Data: json.RawMessage(`{"a": 1}`)})
 		var events []event.Event
 		within(t, 5*time.Second, "the event has its place", func() bool {
-			events, err = b.List(t.Context(), system, 0, nil, 10)
+			events, _, err = b.List(t.Context(), system, 0, nil, 10)
 			return err == nil && len(events) == 1
 		})
 		if e := events[0]; e.Position != 1 || e.ID == "" || e.Time.IsZero() || string(e.Data) != `{"a": 1}` {
@@ -439,7 +439,7 @@ func TestListShowsEventsOfReadableEntitiesOnly(t *testing.T) {
 		publish(t, b, db, thing("of no entity"))
 		run(t, b)
 		subjects := func(c *slipway.Caller) []string {
-			events, err := b.List(t.Context(), c, 0, nil, 10)
+			events, _, err := b.List(t.Context(), c, 0, nil, 10)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -463,14 +463,14 @@ func TestListShowsEventsOfReadableEntitiesOnly(t *testing.T) {
 				t.Errorf("%s: %s", name, diff)
 			}
 		}
-		if events, err := b.List(t.Context(), system, 0, nil, 10); err != nil || events[0].SpecVersion != "1.0" || events[0].DataContentType != "application/json" || events[2].DataContentType != "" {
+		if events, _, err := b.List(t.Context(), system, 0, nil, 10); err != nil || events[0].SpecVersion != "1.0" || events[0].DataContentType != "application/json" || events[2].DataContentType != "" {
 			t.Errorf("got %+v, %v; want the attributes that CloudEvents requires", events, err)
 		}
-		byType, err := b.List(t.Context(), system, 0, []string{entity.EventChanged, "nothing.*"}, 1)
+		byType, _, err := b.List(t.Context(), system, 0, []string{entity.EventChanged, "nothing.*"}, 1)
 		if err != nil || len(byType) != 1 || string(byType[0].Data) != `{"action":"created"}` {
 			t.Errorf("by type: got %v, %v; want one creation", byType, err)
 		}
-		if _, err := b.List(t.Context(), system, 0, nil, 0); !errors.Is(err, slipway.Invalid) {
+		if _, _, err := b.List(t.Context(), system, 0, nil, 0); !errors.Is(err, slipway.Invalid) {
 			t.Errorf("limit 0: got %v, want invalid", err)
 		}
 	})
@@ -506,11 +506,11 @@ func TestListAsksForWhatTheTypeAsksFor(t *testing.T) {
 		}
 		run(t, b)
 		within(t, 5*time.Second, "four events", func() bool {
-			events, err := b.List(t.Context(), system, 0, nil, 10)
+			events, _, err := b.List(t.Context(), system, 0, nil, 10)
 			return err == nil && len(events) == 4
 		})
 		list := func(b *event.Bus, c *slipway.Caller, types ...string) (subjects []string) {
-			events, err := b.List(t.Context(), c, 0, types, 10)
+			events, _, err := b.List(t.Context(), c, 0, types, 10)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -579,7 +579,7 @@ func TestPruneKeepsWhatIsYoungOrNotHandledYet(t *testing.T) {
 		if err != nil || n != 450 {
 			t.Errorf("pruned %d, %v; want 450", n, err)
 		}
-		left, err := b.List(t.Context(), system, 0, nil, 10)
+		left, _, err := b.List(t.Context(), system, 0, nil, 10)
 		if err != nil || len(left) != 2 || left[0].Subject != "poison" {
 			t.Errorf("left %v, %v; want the blocked event and the young one", left, err)
 		}
@@ -622,4 +622,40 @@ func TestABusGoesOnAfterTheDatabaseWasAway(t *testing.T) {
 func TestSchemaGoesDownAndUp(t *testing.T) {
 	t.Parallel()
 	storetest.UpDownUp(t, event.Migrations)
+}
+
+func TestOneListLooksAtABoundedStretch(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		db.OnWrite = nil // filled in one go
+		fill := `INSERT INTO event (position, uid, source, type, subject, time, entity_id)
+			SELECT n, 'uid-' || n, '/test', 'test.many.v1', '', 0, 0 FROM `
+		if db.Engine() == store.Postgres {
+			fill += `generate_series(1001, 21000) AS x(n)`
+		} else {
+			fill += `(WITH RECURSIVE c(n) AS (SELECT 1001 UNION ALL SELECT n + 1 FROM c WHERE n < 21000) SELECT n FROM c) AS x`
+		}
+		if err := db.Write(t.Context(), func(tx *store.Tx) error { _, err := tx.ExecContext(t.Context(), fill); return err }); err != nil {
+			t.Fatal(err)
+		}
+		b := event.New(db, slog.New(slog.DiscardHandler))
+		nobody := &slipway.Caller{Kind: slipway.CallerUser, Subject: "user:default/jane"}
+		calls := 0
+		for after := int64(0); ; calls++ {
+			events, next, err := b.List(t.Context(), nobody, after, nil, 10)
+			if err != nil || len(events) > 0 {
+				t.Fatalf("got %d events, %v", len(events), err)
+			}
+			if next == 0 {
+				break
+			}
+			if next <= after || next-max(after, 1000) > 5000 {
+				t.Fatalf("after %d it looked on to %d", after, next)
+			}
+			after = next
+		}
+		if calls < 3 {
+			t.Errorf("20,000 events were looked at in %d calls", calls+1)
+		}
+	})
 }

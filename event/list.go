@@ -17,25 +17,45 @@ import (
 
 const columns = `position, uid, source, type, subject, time, data, entity_id`
 
-// List gives the events after a position, in order, at most limit (1 to 1,000). Types are exact names or prefixes
-// ending in *; none means all. A caller with ReadPermission on all sees every event. Others see those of entities that they may read, where they hold what the type
-// asks for (Type.Permission); a type that this Bus does not know is not shown to them. To go on, pass the last event's position; an event that is
-// not listed yet always gets a higher one.
-func (b *Bus) List(ctx context.Context, caller *slipway.Caller, after int64, types []string, limit int) ([]Event, error) {
+// maxLook is how many positions one List looks at for a caller or types that leave most of them out.
+const maxLook = 5_000
+
+// List gives the events after a position, in order, at most limit (1 to 1,000), and the position to read on after: 0 when everything there is was looked at. One call looks
+// at a bounded stretch, so it may give few events, or none, and still a position. Types are exact names or prefixes ending in *; none means all. A caller with
+// ReadPermission on all sees every event. Others see those of entities that they may read, where they hold what the type asks for (Type.Permission); a type that this Bus
+// does not know is not shown to them. An event that is not listed yet always gets a higher position than those that are.
+func (b *Bus) List(ctx context.Context, caller *slipway.Caller, after int64, types []string, limit int) (events []Event, next int64, err error) {
 	if limit < 1 || limit > 1000 {
-		return nil, slipway.Errorf(slipway.Invalid, "limit must be from 1 to 1000")
+		return nil, 0, slipway.Errorf(slipway.Invalid, "limit must be from 1 to 1000")
 	}
-	args := []any{after}
+	var first, last sql.NullInt64 // of what is kept; what was pruned need not be looked at
+	if err := b.db.QueryRowContext(ctx, `SELECT (SELECT MIN(position) FROM event WHERE position > $1), (SELECT MAX(position) FROM event)`, after).Scan(&first, &last); err != nil {
+		return nil, 0, store.Err(err)
+	}
+	if !first.Valid {
+		return nil, 0, nil
+	}
+	end := first.Int64 + maxLook - 1
+	args := []any{after, end}
 	condition := ofTypes(types, &args)
 	if !entity.All(caller, ReadPermission) {
 		condition += b.readable(caller, &args)
 	}
 	rows, err := b.db.QueryContext(ctx, `SELECT `+columns+` FROM event
-		WHERE position > $1`+condition+fmt.Sprintf(` ORDER BY position LIMIT %d`, limit), args...)
+		WHERE position > $1 AND position <= $2`+condition+fmt.Sprintf(` ORDER BY position LIMIT %d`, limit), args...)
 	if err != nil {
-		return nil, store.Err(err)
+		return nil, 0, store.Err(err)
 	}
-	return scan(rows)
+	if events, err = scan(rows); err != nil {
+		return nil, 0, err
+	}
+	if len(events) == limit {
+		end = events[limit-1].Position
+	}
+	if end < last.Int64 {
+		next = end
+	}
+	return events, next, nil
 }
 
 // readable is the condition on the events that a caller without ReadPermission on all may read.

@@ -143,6 +143,9 @@ func (c *claims) blueprint(b blueprint.Blueprint, permissions map[string]string,
 	}
 	for _, e := range b.Events {
 		c.claim("event type", e.Name, b.Name)
+		if _, declared := permissions[e.Permission]; e.Permission != "" && !declared {
+			c.faultf(b.Name, "event type %q asks for the permission %q, which no enabled blueprint declares", e.Name, e.Permission)
+		}
 	}
 	for _, s := range b.Subscriptions {
 		c.claim("subscription", s.Name, b.Name)

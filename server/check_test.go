@@ -91,6 +91,7 @@ func TestFaultsOfOneBlueprint(t *testing.T) {
 			b.Commands = []func(*blueprint.Client) *cobra.Command{func(*blueprint.Client) *cobra.Command { return &cobra.Command{Use: "serve"} }}
 		},
 		`starts the job kind "left.sweep", which this blueprint does not work`: func(b *blueprint.Blueprint) { b.Jobs = nil },
+		`asks for the permission "left.other.read", which no`:                  func(b *blueprint.Blueprint) { b.Events[0].Permission = "left.other.read" },
 		`Open is missing`: func(b *blueprint.Blueprint) { b.Open = nil },
 		`overlaps with a path of blueprint left`: func(b *blueprint.Blueprint) {
 			b.Operations = append(b.Operations, blueprint.Handle((*toy).raw, blueprint.Operation{ID: "left.other", Method: "GET", Path: "/api/shared/y/{b}", Summary: "Get", Permission: "left.thing.read"}))

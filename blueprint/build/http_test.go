@@ -480,7 +480,7 @@ func TestWebhooksShowABuildAtOnce(t *testing.T) {
 		var list []event.Event
 		blueprinttest.Eventually(t, "an event for each change", func() (ok bool) {
 			var err error
-			list, err = w.host.Events.List(t.Context(), &slipway.Caller{Kind: slipway.CallerSystem}, 0, []string{"dev.cdevents.*"}, 10)
+			list, _, err = w.host.Events.List(t.Context(), &slipway.Caller{Kind: slipway.CallerSystem}, 0, []string{"dev.cdevents.*"}, 10)
 			return err == nil && len(list) >= 2
 		})
 		if got := types(list); got != "started finished" || list[0].Subject != "component:default/web" {
@@ -499,7 +499,7 @@ func TestWebhooksShowABuildAtOnce(t *testing.T) {
 		}
 		// To read entities is not to read their builds, neither by the API nor by events.
 		read := func(grants ...string) int {
-			c, err := w.host.Events.List(t.Context(), callerWith(grants...), 0, []string{"dev.cdevents.*"}, 10)
+			c, _, err := w.host.Events.List(t.Context(), callerWith(grants...), 0, []string{"dev.cdevents.*"}, 10)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -292,11 +292,11 @@ in *.`,
 			for _, e := range list.Items {
 				t.Rows = append(t.Rows, []string{strconv.FormatInt(e.Position, 10), clock(&e.Time), e.Type, e.Subject})
 			}
-			switch n := len(list.Items); {
-			case n == 0:
-				t.Footer = "No events."
+			switch {
 			case list.PageInfo.HasMore:
-				t.Footer = fmt.Sprintf("There are more: --after %d", list.Items[n-1].Position)
+				t.Footer = "There may be more: --after " + list.PageInfo.NextCursor
+			case len(list.Items) == 0:
+				t.Footer = "No events."
 			}
 			return c.Print(cmd, raw, t)
 		},

@@ -246,14 +246,14 @@ func (s *service) listEvents(ctx context.Context, in *struct {
 	After int64    `query:"after" minimum:"0" doc:"Position after which to read, such as pageInfo.nextCursor of the page before; 0: from the first one kept"`
 	Limit int      `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many at most"`
 }) (*body[blueprint.List[event.Event]], error) {
-	events, err := s.events.List(ctx, auth.CallerFrom(ctx), in.After, in.Type, in.Limit+1)
+	events, next, err := s.events.List(ctx, auth.CallerFrom(ctx), in.After, in.Type, in.Limit)
 	if err != nil {
 		return nil, err
 	}
-	out := all(events[:min(len(events), in.Limit)])
-	out.Body.PageInfo = slipway.PageInfo{Limit: in.Limit, HasMore: len(events) > in.Limit}
-	if out.Body.PageInfo.HasMore {
-		out.Body.PageInfo.NextCursor = strconv.FormatInt(events[in.Limit-1].Position, 10)
+	out := all(events)
+	out.Body.PageInfo = slipway.PageInfo{Limit: in.Limit, HasMore: next > 0}
+	if next > 0 {
+		out.Body.PageInfo.NextCursor = strconv.FormatInt(next, 10)
 	}
 	return out, nil
 }
