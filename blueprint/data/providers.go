@@ -51,6 +51,11 @@ func (s *service) reloadProviders(ctx context.Context) error {
 	changed := len(all) != len(s.opened)
 	for _, d := range all {
 		o := opened{Provider: task.Provider{Name: d.ID, Type: d.Type, Origin: fromData}}
+		for _, k := range s.Kinds() {
+			if k.Name == d.Type {
+				o.Provider.Annotations = k.Annotations
+			}
+		}
 		raw, err := s.settings(ctx, d)
 		if err != nil && slipway.CodeOf(err) == slipway.Unavailable {
 			return err
