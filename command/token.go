@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -215,23 +216,48 @@ expired too. Secrets are not shown.`,
 
 func (a *app) tokenRevoke() *cobra.Command {
 	return &cobra.Command{
-		Use:     "revoke ID",
-		Short:   "End a token at once",
-		Long:    "End a token: within a second no server takes it any more, nor a token that was issued with it. It cannot be undone.",
-		Example: "  slipway token revoke 4fT0aZ81kQxB",
-		Args:    cobra.ExactArgs(1),
+		Use:   "revoke NAME|ID",
+		Short: "End a token at once",
+		Long: `End a token, by the name or the id that token list shows: within a second no server takes it any more, nor a token that was issued with it. It cannot be
+undone.`,
+		Example: `  slipway token revoke ci-bot
+  slipway token revoke 4fT0aZ81kQxB`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			if err := c.Do(cmd.Context(), http.MethodDelete, "/api/tokens/"+url.PathEscape(args[0]), nil, nil); err != nil {
+			t, err := find(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			if err := c.RevokeToken(cmd.Context(), t.ID); err != nil {
 				return err
 			}
 			say(cmd, "Revoked %s.", args[0])
 			return nil
 		},
 	}
+}
+
+// find is the token with an id or, among those that are valid, a name.
+func find(ctx context.Context, c *client.Client, word string) (client.Token, error) {
+	_, items, _, err := all[client.Token](ctx, c, "/api/tokens", url.Values{"limit": {strconv.Itoa(slipway.MaxPageLimit)}})
+	if errors.Is(err, slipway.Forbidden) { // one may be allowed to revoke without seeing the list
+		return client.Token{ID: word}, nil
+	} else if err != nil {
+		return client.Token{}, err
+	}
+	for _, same := range []func(client.Token) bool{
+		func(t client.Token) bool { return t.ID == word },
+		func(t client.Token) bool { return t.Name == word },
+	} {
+		if i := slices.IndexFunc(items, same); i >= 0 {
+			return items[i], nil
+		}
+	}
+	return client.Token{}, slipway.Errorf(slipway.NotFound, "there is no valid token with the name or id %q; slipway token list shows those that you may see", word)
 }
 
 func (a *app) tokenPermissions() *cobra.Command {

@@ -246,6 +246,9 @@ func (b cli) id(ctx context.Context, args []string) (string, error) {
 		return args[1], nil
 	}
 	_, list, err := read[found](ctx, b, of(args[0])+"/search?limit=1")
+	if strings.Contains(args[0], ":") && errors.Is(err, slipway.NotFound) {
+		return "", slipway.Errorf(slipway.NotFound, "there is no entity %s; if that is the id of a build, put the entity before it: slipway build show ENTITY %[1]s", args[0]).WithCause(err)
+	}
 	if err != nil {
 		return "", err
 	}
