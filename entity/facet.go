@@ -49,7 +49,7 @@ func (s *Store) facet(ctx context.Context, caller *slipway.Caller, key string, q
 	if err != nil || !some {
 		return facets, err
 	}
-	statement, written := b.facet(key, All(caller, ReadPermission), q)
+	statement, written := b.facet(caller, key, q)
 	if statement == "" {
 		return facets, nil
 	}
@@ -73,7 +73,7 @@ func (s *Store) facet(ctx context.Context, caller *slipway.Caller, key string, q
 
 // facet is the statement that counts the values of a field, with an entity that has each; and whether the values are written
 // otherwise in the documents than in the tables.
-func (b *builder) facet(key string, all bool, q Query) (statement string, written bool) {
+func (b *builder) facet(caller *slipway.Caller, key string, q Query) (statement string, written bool) {
 	where := strings.Join(b.where, ` AND `)
 	if column := columnOf[key]; column != "" {
 		return b.with + `SELECT ` + column + ` AS v, COUNT(*), MIN(e.id) FROM ` + b.from + ` WHERE ` + where + ` AND ` + column + ` IS NOT NULL GROUP BY ` + column + ` ORDER BY v`, key != "metadata.uid"
@@ -83,14 +83,15 @@ func (b *builder) facet(key string, all bool, q Query) (statement string, writte
 			return "", false
 		}
 		return b.with + `SELECT r.target AS v, COUNT(DISTINCT e.id), 0 FROM ` + b.from + ` CROSS JOIN relation r WHERE ` + where +
-			` AND r.source = e.ref AND r.type = ` + b.arg(name) + ` GROUP BY r.target ORDER BY v`, false
+			` AND r.source = e.ref AND r.type = ` + b.arg(name) + b.visible("r") + ` GROUP BY r.target ORDER BY v`, false
 	}
 	const columns, group = `SELECT t.value AS v, COUNT(*), MIN(et.entity_id) FROM `, ` GROUP BY t.value ORDER BY v`
 	kinds, only := onlyKinds(q)
 	switch {
-	case all && only: // the terms know the kinds themselves
+	case only && All(caller, ReadPermission): // the terms know the kinds themselves
 		b.args = nil
-		return columns + `term t CROSS JOIN entity_term et WHERE et.term_id = t.id AND ` + b.valued(key) + ofKinds(b, kinds) + group, true
+		return `SELECT v, CAST(SUM(n) AS BIGINT), MIN(id) FROM (SELECT t.value AS v, (SELECT COUNT(*) FROM entity_term et WHERE et.term_id = t.id) AS n,
+			(SELECT MIN(et.entity_id) FROM entity_term et WHERE et.term_id = t.id) AS id FROM term t WHERE ` + b.valued(key) + ofKinds(b, kinds) + `) c WHERE n > 0 GROUP BY v ORDER BY v`, true
 	case b.with != "": // few entities: from them to their terms
 		return b.with + columns + b.from + ` CROSS JOIN entity_term et CROSS JOIN term t WHERE ` + where +
 			` AND et.entity_id = e.id AND t.id = et.term_id AND ` + b.valued(key) + group, true

@@ -12,10 +12,26 @@ import (
 	"github.com/slipway-platform/slipway/store"
 )
 
-// rowColumns read a Row from entity e. The relations come in the same query, as lines of type and target: they are those of a
-// moment, whoever said them, and no document has to be written again when a neighbour changes.
-const rowColumns = `e.id, e.kind, e.namespace, e.name, e.uid, e.etag, COALESCE(e.owner, ''), COALESCE(e.system, ''), e.doc, e.source, e.updated_at,
-	(SELECT STRING_AGG(r.line, '|') FROM (SELECT DISTINCT type || ' ' || target AS line FROM relation WHERE source = e.ref) r), e.status, e.orphaned_at IS NOT NULL`
+// rowColumns read a Row from entity e for a caller; their arguments start at $argStart. The relations come in the same query, as lines of type
+// and target: they are those of a moment, whoever said them, and no document has to be written again when a neighbour changes.
+func rowColumns(caller *slipway.Caller, argStart int) (columns string, args []any) {
+	visible, args := visibleTarget(caller, "n", argStart)
+	return beforeRelations + visible + afterRelations, args
+}
+
+const beforeRelations = `e.id, e.kind, e.namespace, e.name, e.uid, e.etag, COALESCE(e.owner, ''), COALESCE(e.system, ''), e.doc, e.source, e.updated_at,
+	(SELECT STRING_AGG(r.line, '|') FROM (SELECT DISTINCT type || ' ' || target AS line FROM relation n WHERE n.source = e.ref`
+const afterRelations = `) r), e.status, e.orphaned_at IS NOT NULL`
+
+// visibleTarget is the condition, beginning with AND, that leaves out relations with entities that are there and that the caller may not read: an entity
+// that nobody shows them could say in its own file that it depends on this one. Targets that do not exist stay, for only this entity can have named them.
+func visibleTarget(caller *slipway.Caller, alias string, argStart int) (condition string, args []any) {
+	if All(caller, ReadPermission) {
+		return "", nil
+	}
+	readable, args := Readable(caller, "t", argStart)
+	return ` AND NOT EXISTS (SELECT 1 FROM entity t WHERE t.ref = ` + alias + `.target AND NOT COALESCE(` + readable + `, FALSE))`, args
+}
 
 func scanRow(scan func(...any) error, more ...any) (Row, error) {
 	var r Row
@@ -70,7 +86,8 @@ func (s *Store) ByUID(ctx context.Context, q store.Querier, caller *slipway.Call
 
 func one(ctx context.Context, q store.Querier, caller *slipway.Caller, column, value string) (Row, error) {
 	condition, args := Readable(caller, "e", 2)
-	row := q.QueryRowContext(ctx, `SELECT `+rowColumns+` FROM entity e WHERE e.`+column+` = $1 AND `+condition, append([]any{value}, args...)...)
+	columns, more := rowColumns(caller, 2+len(args))
+	row := q.QueryRowContext(ctx, `SELECT `+columns+` FROM entity e WHERE e.`+column+` = $1 AND `+condition, slices.Concat([]any{value}, args, more)...)
 	r, err := scanRow(row.Scan)
 	if slipway.CodeOf(err) == slipway.NotFound {
 		return Row{}, slipway.Errorf(slipway.NotFound, "there is no entity %s that you may read; GET /api/catalog/entities lists those", value).WithCause(err)
@@ -91,19 +108,33 @@ func (s *Store) ByRefs(ctx context.Context, q store.Querier, caller *slipway.Cal
 	for _, r := range refs {
 		args = append(args, r.String())
 	}
+	names := list(1, len(args))
 	condition, more := Readable(caller, "e", len(args)+1)
-	rows, err := q.QueryContext(ctx, `SELECT `+rowColumns+` FROM entity e WHERE e.ref IN `+list(1, len(args))+` AND `+condition, append(args, more...)...)
+	args = append(args, more...)
+	columns, more := rowColumns(caller, len(args)+1)
+	rows, err := q.QueryContext(ctx, `SELECT `+columns+` FROM entity e WHERE e.ref IN `+names+` AND `+condition, append(args, more...)...)
 	if err != nil {
 		return nil, store.Err(err)
 	}
-	err = store.Each(rows, func(rows *sql.Rows) error {
+	return found, collect(rows, found)
+}
+
+// maxAtOnce is how many bytes of documents are given for a list of refs: unlike a page, it cannot end early.
+const maxAtOnce = 4 * maxPage
+
+func collect(rows *sql.Rows, found map[string]Row) error {
+	size := 0
+	return store.Each(rows, func(rows *sql.Rows) error {
 		r, err := scanRow(rows.Scan)
-		if err == nil {
-			found[r.Ref.String()] = r
+		if err != nil {
+			return err
 		}
-		return err
+		if size += len(r.JSON); size > maxAtOnce {
+			return slipway.Errorf(slipway.Invalid, "these entities are more than %d MiB together; ask for fewer at once", maxAtOnce>>20)
+		}
+		found[r.Ref.String()] = r
+		return nil
 	})
-	return found, err
 }
 
 // BySource lists the entities that a source brings, in order.

@@ -3,6 +3,7 @@ package entity
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -46,7 +47,7 @@ type Mark struct {
 
 // List gives the entities of a query that the caller may read, and the mark to go on from, nil on the last page. With Before it goes on
 // backwards, and nil stands for the first page. At most two round trips: one asks how long the posting lists of the filter are, one
-// reads the page.
+// reads the page. A page may be shorter than the limit though there is more: it ends after 16 MiB of documents.
 func (s *Store) List(ctx context.Context, caller *slipway.Caller, q Query) ([]Row, *Mark, error) {
 	page, err := s.Page(ctx, caller, q)
 	next := page.Next
@@ -62,6 +63,11 @@ type Page struct {
 	Rows           []Row
 	Previous, Next *Mark
 }
+
+// maxPage is after how many bytes of documents a page ends, whatever its limit.
+const maxPage = 16 << 20
+
+var errFull = errors.New("the page is full")
 
 // Page is List with the marks of both sides.
 func (s *Store) Page(ctx context.Context, caller *slipway.Caller, q Query) (Page, error) {
@@ -92,13 +98,16 @@ func (s *Store) Page(ctx context.Context, caller *slipway.Caller, q Query) (Page
 	}
 	// The page first, with what it is sorted by; then its documents: a driven page sorts more rows than it shows.
 	page, order, marked := b.page(q)
-	statement := b.with + `SELECT ` + rowColumns + marked + ` FROM (` + page + `) p CROSS JOIN entity e WHERE e.id = p.id ORDER BY ` + order
+	columns, more := rowColumns(caller, len(b.args)+1)
+	b.args = append(b.args, more...)
+	statement := b.with + `SELECT ` + columns + marked + ` FROM (` + page + `) p CROSS JOIN entity e WHERE e.id = p.id ORDER BY ` + order
 	rows, err := s.db.QueryContext(ctx, statement, b.args...)
 	if err != nil {
 		return Page{}, store.Err(err)
 	}
 	var list []Row
 	var marks []*Mark
+	size := 0
 	err = store.Each(rows, func(rows *sql.Rows) error {
 		mark := &Mark{Values: make([]*string, len(q.Order))}
 		more := make([]any, len(q.Order))
@@ -109,22 +118,26 @@ func (s *Store) Page(ctx context.Context, caller *slipway.Caller, q Query) (Page
 		if err != nil {
 			return err
 		}
+		if size += len(r.JSON); size > maxPage && len(list) > 0 {
+			return errFull
+		}
 		mark.Ref = r.Ref.String()
 		list, marks = append(list, r), append(marks, mark)
 		return nil
 	})
-	if err != nil || len(list) == 0 {
+	full := errors.Is(err, errFull)
+	if err != nil && !full || len(list) == 0 {
 		return Page{}, err
 	}
-	more := len(list) > q.Limit
-	if more {
+	further := full || len(list) > q.Limit
+	if len(list) > q.Limit {
 		list, marks = list[:q.Limit], marks[:q.Limit]
 	}
 	p := Page{Rows: list}
 	first, last := marks[0], marks[len(marks)-1]
 	if q.Before != nil {
 		slices.Reverse(list)
-		if p.Next = first; more {
+		if p.Next = first; further {
 			p.Previous = last
 		}
 		return p, nil
@@ -132,7 +145,7 @@ func (s *Store) Page(ctx context.Context, caller *slipway.Caller, q Query) (Page
 	if q.After != nil || q.Offset > 0 {
 		p.Previous = first
 	}
-	if more {
+	if further {
 		p.Next = last
 	}
 	return p, nil
@@ -161,15 +174,12 @@ func (s *Store) Among(ctx context.Context, caller *slipway.Caller, refs []slipwa
 	if err != nil || !some {
 		return found, err
 	}
-	rows, err := s.db.QueryContext(ctx, b.with+`SELECT `+rowColumns+` FROM `+b.from+` WHERE `+strings.Join(b.where, ` AND `), b.args...)
+	columns, more := rowColumns(caller, len(b.args)+1)
+	rows, err := s.db.QueryContext(ctx, b.with+`SELECT `+columns+` FROM `+b.from+` WHERE `+strings.Join(b.where, ` AND `), append(b.args, more...)...)
 	if err != nil {
 		return nil, store.Err(err)
 	}
-	return found, store.Each(rows, func(rows *sql.Rows) error {
-		r, err := scanRow(rows.Scan)
-		found[r.Ref.String()] = r
-		return err
-	})
+	return found, collect(rows, found)
 }
 
 // Count says how many entities of a query the caller may read, wherever its page begins. It costs as much as reading the keys of all of
@@ -181,6 +191,10 @@ func (s *Store) Count(ctx context.Context, caller *slipway.Caller, q Query) (int
 		some, err := s.filter(ctx, &b, q)
 		if err != nil || !some {
 			return 0, err
+		}
+		if b.postings != "" && All(caller, ReadPermission) {
+			err = s.db.QueryRowContext(ctx, b.postings).Scan(&n)
+			return n, store.Err(err)
 		}
 		err = s.db.QueryRowContext(ctx, b.with+`SELECT COUNT(*) FROM `+b.from+` WHERE `+strings.Join(b.where, ` AND `), b.args...).Scan(&n)
 		return n, store.Err(err)
@@ -194,6 +208,15 @@ type builder struct {
 	args       []any
 	floor      string // the ref after which the page begins, when that is the order
 	ceiling    string // the ref before which it ends
+	postings   string // counts the matches by posting lists alone, where they know all that is asked for
+	reader     *slipway.Caller
+}
+
+// visible is visibleTarget for the caller of the statement.
+func (b *builder) visible(alias string) string {
+	condition, args := visibleTarget(b.reader, alias, len(b.args)+1)
+	b.args = append(b.args, args...)
+	return condition
 }
 
 func (b *builder) arg(v any) string {
@@ -214,6 +237,7 @@ func (b *builder) in(values []string) string {
 
 func (b *builder) caller(caller *slipway.Caller) {
 	condition, args := Readable(caller, "e", len(b.args)+1)
+	b.reader = caller
 	b.from, b.where, b.args = "entity e", append(b.where, condition), append(b.args, args...)
 }
 
@@ -227,6 +251,9 @@ var columnOf = map[string]string{
 	"spec.type":          "e.type",
 	"spec.lifecycle":     "e.lifecycle",
 }
+
+// MaxConditions is how many conditions a query has at most, in all sets of its filter and in its predicate: each asks a table of its own.
+const MaxConditions = 100
 
 // driveMost is how many postings a list may have so that reading all of them, and sorting what they name, is cheaper than
 // walking the entities in order and asking each.
@@ -252,6 +279,14 @@ func (s *Store) filter(ctx context.Context, b *builder, q Query) (bool, error) {
 		b.where = append(b.where, b.search(q.Text))
 	}
 	filters, where := q.Filters, q.Where
+	conditions := 0
+	for _, f := range filters {
+		conditions += len(f)
+	}
+	where.leaves(func(*Condition) { conditions++ })
+	if conditions > MaxConditions {
+		return false, slipway.Errorf(slipway.Invalid, "the query has more than %d conditions in all; ask in several queries, or for several values of a field in one condition", MaxConditions)
+	}
 	if where != nil && len(filters) == 0 {
 		sets, whole := where.sets()
 		if filters = sets; whole {
@@ -285,6 +320,9 @@ func (s *Store) filter(ctx context.Context, b *builder, q Query) (bool, error) {
 		return false, nil
 	}
 
+	if len(b.where) == 1 && len(sets) == 1 { // nothing but the caller's rights and one set
+		b.postings = countPostings(sets[0])
+	}
 	drivers, total := make([]*part, len(sets)), 0
 	for i, set := range sets {
 		for _, p := range set {
@@ -326,6 +364,29 @@ func (s *Store) filter(ctx context.Context, b *builder, q Query) (bool, error) {
 		b.where = append(b.where, `(`+strings.Join(or, ` OR `)+`)`)
 	}
 	return true, nil
+}
+
+// countPostings is the statement that counts the entities of a set by its posting lists, which are per kind; "" when the set asks for more
+// than kinds and values of fields.
+func countPostings(set []*part) string {
+	var lists []string
+	for _, p := range set {
+		switch {
+		case p.column == "e.kind" && p.values != nil:
+		case p.terms != nil:
+			lists = append(lists, `IN (`+numbers(p.terms)+`)`)
+		default:
+			return ""
+		}
+	}
+	if lists == nil {
+		return ""
+	}
+	statement := `SELECT COUNT(DISTINCT a.entity_id) FROM entity_term a WHERE a.term_id ` + lists[0]
+	for _, l := range lists[1:] {
+		statement += ` AND EXISTS (SELECT 1 FROM entity_term b WHERE b.entity_id = a.entity_id AND b.term_id ` + l + `)`
+	}
+	return statement
 }
 
 // parts brings the conditions of a set together by key: several values of one key are alternatives.
@@ -462,7 +523,7 @@ func numbers(ids []int64) string {
 func (p *part) postings(b *builder, kinds []string) string {
 	switch {
 	case p.relation != "":
-		return `SELECT DISTINCT o.id AS entity_id FROM relation r JOIN entity o ON o.ref = r.source WHERE r.type = ` + b.arg(p.relation) + ` AND r.target` + b.in(p.values)
+		return `SELECT DISTINCT o.id AS entity_id FROM relation r JOIN entity o ON o.ref = r.source WHERE r.type = ` + b.arg(p.relation) + ` AND r.target` + b.in(p.values) + b.visible("r")
 	case p.column != "":
 		return `SELECT e.id AS entity_id FROM entity e WHERE ` + p.column + b.in(p.values)
 	case p.values != nil:
@@ -479,7 +540,7 @@ func (p *part) condition(b *builder, ordered bool) string {
 		if p.values != nil {
 			target = ` AND r.target` + b.in(p.values)
 		}
-		return `EXISTS (SELECT 1 FROM relation r WHERE r.source = e.ref AND r.type = ` + b.arg(p.relation) + target + `)`
+		return `EXISTS (SELECT 1 FROM relation r WHERE r.source = e.ref AND r.type = ` + b.arg(p.relation) + target + b.visible("r") + `)`
 	case p.column != "" && p.values == nil:
 		return p.column + ` IS NOT NULL`
 	case p.column == "e.kind" && ordered && len(p.values) == 1:

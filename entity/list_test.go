@@ -326,3 +326,149 @@ func TestPagingIsStableWhileTheCatalogGrows(t *testing.T) {
 		}
 	})
 }
+
+func TestAQueryHasSoManyConditions(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		s := entity.New(db, time.Now)
+		putAll(t, s, "one", newEntity("Component", "a", nil))
+		sets := func(n, each int) (filters [][]entity.Condition, all []entity.Predicate) {
+			for i := range n {
+				var set []entity.Condition
+				for j := range each {
+					c := entity.Condition{Key: fmt.Sprintf("spec.x%d-%d", i, j), Values: []string{"y"}}
+					set, all = append(set, c), append(all, entity.Predicate{Is: &c})
+				}
+				filters = append(filters, set)
+			}
+			return filters, all
+		}
+		for each, want := range map[int]error{10: nil, 11: slipway.Invalid} {
+			filters, all := sets(10, each)
+			for _, q := range []entity.Query{{Filters: filters, Limit: 10}, {Where: &entity.Predicate{All: all}, Limit: 10}, {Where: &entity.Predicate{Any: all}, Limit: 10}} {
+				_, _, err := s.List(t.Context(), system, q)
+				if !errors.Is(err, want) {
+					t.Errorf("%d conditions: got %v, want %v", 10*each, err, want)
+				}
+			}
+		}
+	})
+}
+
+func TestAPageOfLargeDocumentsEndsEarly(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		s := entity.New(db, time.Now)
+		text := strings.Repeat("x", entity.MaxDocument-1000)
+		var refs []slipway.EntityRef
+		for i := range 70 {
+			e := newEntity("Component", fmt.Sprintf("c%02d", i), spec{"text": text})
+			putAll(t, s, "one", e)
+			refs = append(refs, e.Ref().Lower())
+		}
+		q := entity.Query{Limit: 1000}
+		var names, back []string
+		for {
+			p, err := s.Page(t.Context(), system, q)
+			if err != nil || len(p.Rows) == 0 || len(p.Rows) > 65 {
+				t.Fatalf("got %d rows, %v", len(p.Rows), err)
+			}
+			for _, r := range p.Rows {
+				names = append(names, r.Ref.Name)
+			}
+			if p.Next == nil {
+				q = entity.Query{Limit: 1000, Before: &entity.Mark{Ref: "d"}}
+				break
+			}
+			q.After = p.Next
+		}
+		for q.Before != nil {
+			p, err := s.Page(t.Context(), system, q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range slices.Backward(p.Rows) {
+				back = append(back, r.Ref.Name)
+			}
+			q.Before = p.Previous
+		}
+		slices.Reverse(back)
+		if len(names) != 70 || !slices.IsSorted(names) || !slices.Equal(names, back) {
+			t.Errorf("forwards %v, backwards %v; want all 70 in order", names, back)
+		}
+		if found, err := s.ByRefs(t.Context(), db, system, refs); err != nil || len(found) != 70 {
+			t.Errorf("got %d, %v", len(found), err)
+		}
+	})
+}
+
+func TestRelationsWithWhatTheCallerMayNotReadAreLeftOut(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		s := entity.New(db, time.Now)
+		putAll(t, s, "one",
+			newEntity("Component", "mine", spec{"owner": "team-a", "dependsOn": []any{"resource:gone", "component:ours"}}),
+			newEntity("Component", "ours", spec{"owner": "team-a"}),
+			newEntity("Component", "nobodys", spec{"dependsOn": []any{"component:mine"}}),
+			newEntity("Component", "secret", spec{"owner": "team-b", "dependsOn": []any{"component:mine"}}))
+		jane := &slipway.Caller{Kind: slipway.CallerUser, Owns: []string{"group:default/team-a"}, Grants: []slipway.Grant{{Permission: entity.ReadPermission, Object: slipway.Owned}}}
+		mine := ref(t, "component:default/mine")
+		for name, tt := range map[string]struct {
+			caller *slipway.Caller
+			want   string
+		}{
+			"one who reads what it owns": {jane, "component:default/ours group:default/team-a resource:default/gone"},
+			"one who reads all":          {system, "component:default/nobodys component:default/ours component:default/secret group:default/team-a resource:default/gone"},
+		} {
+			refs := func(r entity.Row, err error) string {
+				var e slipway.Entity
+				if err != nil {
+					return err.Error()
+				}
+				if err := json.Unmarshal(r.JSON, &e); err != nil {
+					return err.Error()
+				}
+				var list []string
+				for _, r := range e.Relations {
+					list = append(list, r.TargetRef)
+				}
+				slices.Sort(list)
+				return strings.Join(list, " ")
+			}
+			got := map[string]string{"Get": refs(s.Get(t.Context(), db, tt.caller, mine))}
+			byRefs, err := s.ByRefs(t.Context(), db, tt.caller, []slipway.EntityRef{mine})
+			got["ByRefs"] = refs(byRefs[mine.String()], err)
+			q := entity.Query{Limit: 10, Filters: [][]entity.Condition{{{Key: "metadata.name", Values: []string{"mine"}}}}}
+			among, err := s.Among(t.Context(), tt.caller, []slipway.EntityRef{mine}, q)
+			got["Among"] = refs(among[mine.String()], err)
+			rows, _, err := s.List(t.Context(), tt.caller, q)
+			got["List"] = refs(append(rows, entity.Row{})[0], err)
+			var facet []string
+			for _, key := range []string{"relations.dependsOn", "relations.dependencyOf", "relations.ownedBy"} {
+				facets, err := s.Facets(t.Context(), tt.caller, []string{key}, q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, f := range facets[key] {
+					facet = append(facet, f.Value)
+				}
+			}
+			for target, hidden := range map[string]bool{"component:default/nobodys": true, "component:default/secret": true, "component:default/ours": false} {
+				for _, values := range [][]string{{target}, {target, "component:default/none"}} {
+					rows, _, err := s.List(t.Context(), tt.caller, entity.Query{Limit: 10, Filters: [][]entity.Condition{
+						{{Key: "relations.dependencyOf", Values: values}}, {{Key: "relations.dependsOn", Values: values}, {Key: "spec.owner"}}}})
+					if found := len(rows) > 0; err != nil || found != (!hidden || tt.caller == system) {
+						t.Errorf("%s, filter by %v: found %v, %v", name, values, found, err)
+					}
+				}
+			}
+			slices.Sort(facet)
+			got["Facets"] = strings.Join(facet, " ")
+			for way, refs := range got {
+				if refs != tt.want {
+					t.Errorf("%s, %s: got %q, want %q", name, way, refs, tt.want)
+				}
+			}
+		}
+	})
+}

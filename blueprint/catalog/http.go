@@ -258,11 +258,14 @@ func (s *service) unregister(ctx context.Context, in *locationInput) (*struct{},
 // maxAnswer is how many entities one answer holds when no limit is asked for.
 const maxAnswer = 10_000
 
+// fullAnswer is after how many bytes one answer ends, with the address of the next page.
+const fullAnswer = 16 << 20
+
 type entitiesInput struct {
 	Filter []string `query:"filter,explode" maxItems:"50" doc:"Conditions key=value, joined by commas; may be repeated" example:"kind=Component,metadata.name=my-service"`
 	Fields string   `query:"fields" doc:"Only these fields, as paths joined by commas" example:"metadata.name,spec.owner"`
 	Order  []string `query:"order,explode" maxItems:"5" doc:"asc: or desc: and a field; may be repeated; then by ref" example:"asc:metadata.name"`
-	Limit  int      `query:"limit" minimum:"1" maximum:"10000" doc:"How many at most; absent, all, 10,000 a page" example:"20"`
+	Limit  int      `query:"limit" minimum:"1" maximum:"10000" doc:"How many at most; absent, all, 10,000 a page; a page also ends after 16 MiB" example:"20"`
 	Offset int      `query:"offset" minimum:"0" maximum:"100000" doc:"How many to pass over"`
 	After  string   `query:"after" doc:"Cursor of the Link header of the page before"`
 }
@@ -302,7 +305,7 @@ func (s *service) entities(ctx context.Context, in *entitiesInput) (*entitiesOut
 			}
 		}
 		left -= len(rows)
-		if next == nil || left == 0 {
+		if next == nil || left == 0 || body.Len() > fullAnswer {
 			break
 		}
 		q.After, q.Offset = next, 0
