@@ -385,6 +385,13 @@ func (s *Store) planOne(ctx context.Context, p *plan, t target, dryRun bool) ([]
 		p.results = append(p.results, r)
 		return nil, nil
 	}
+	for _, used := range p.uses[ref] {
+		if k, err := s.kind(used.Kind); err == nil && k.Permissions.Use != "" {
+			if err := auth.Require(ctx, k.Permissions.Use, auth.Object{}); err != nil {
+				return nil, err
+			}
+		}
+	}
 	st := staged{kind: t.k.Name, id: t.ID, base: base, w: w, before: before}
 	if !dryRun {
 		var err error

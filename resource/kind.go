@@ -55,6 +55,7 @@ type Permissions struct {
 	Create string `json:"create,omitempty"`
 	Update string `json:"update,omitempty"`
 	Delete string `json:"delete,omitempty"`
+	Use    string `json:"use,omitempty"` // to name such a document in another, and so have its secrets shown to whoever that one names; empty: no more than the other needs
 }
 
 // Type declares one type of a kind.

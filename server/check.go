@@ -178,7 +178,7 @@ func (c *claims) blueprint(b blueprint.Blueprint, permissions map[string]string,
 		for _, t := range k.Kind.Types {
 			c.claim("type of "+k.Kind.Name, t.Symbol, b.Name)
 		}
-		for _, name := range []string{k.Kind.Permissions.Read, k.Kind.Permissions.Create, k.Kind.Permissions.Update, k.Kind.Permissions.Delete} {
+		for _, name := range []string{k.Kind.Permissions.Read, k.Kind.Permissions.Create, k.Kind.Permissions.Update, k.Kind.Permissions.Delete, k.Kind.Permissions.Use} {
 			if _, declared := permissions[name]; name != "" && !declared {
 				c.faultf(b.Name, "kind %q needs the permission %q, which no enabled blueprint declares", k.Kind.Name, name)
 			}

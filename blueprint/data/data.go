@@ -6,6 +6,7 @@ package data
 import (
 	"context"
 	_ "embed"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,8 +38,14 @@ func permissions(noun, what string) (resource.Permissions, []auth.Permission) {
 	}
 }
 
+// usable adds the right to name a document where its secrets are used: whoever may point a provider at an address could otherwise have any secret sent there.
+func usable(p resource.Permissions, declared []auth.Permission) (resource.Permissions, []auth.Permission) {
+	p.Use = strings.TrimSuffix(p.Read, "read") + "use"
+	return p, append(declared, auth.Permission{Name: p.Use, Text: "Have credentials shown to the vendors of providers that one writes"})
+}
+
 var (
-	credentialPermissions, declaredCredential = permissions("credential", "credentials, without their secrets")
+	credentialPermissions, declaredCredential = usable(permissions("credential", "credentials, without their secrets"))
 	providerPermissions, declaredProvider     = permissions("provider", "providers")
 	grantPermissions, declaredGrant           = permissions("grant", "grants, which hold at most what one holds oneself")
 )

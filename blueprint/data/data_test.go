@@ -304,6 +304,18 @@ func TestADocumentInUseIsNotDeleted(t *testing.T) {
 	})
 }
 
+func TestNamingACredentialTakesARightOfItsOwn(t *testing.T) {
+	each(t, func(t *testing.T, s *blueprinttest.Server, v *vendor) {
+		s.Post("/data/credentials", `{"id":"tok","type":"secretText","secret":"s3cret-s3cret"}`).Is(201)
+		s.Post("/data/providers", `{"id":"ci","type":"vendor","url":"u","credential":"tok"}`).Is(201)
+		writer := s.With("data.provider.*", "data.credential.read")
+		refused(t, writer.Post("/data/providers", `{"id":"mine","type":"vendor","url":"http://mine.example","credential":"tok"}`), 403, slipway.Forbidden)
+		refused(t, writer.Do("PATCH", "/data/providers/ci", `{"url":"http://mine.example"}`), 403, slipway.Forbidden)
+		writer.Post("/data/providers", `{"id":"mine","type":"vendor","url":"http://mine.example"}`).Is(201)
+		s.With("data.provider.*", "data.credential.use").Do("PATCH", "/data/providers/mine", `{"credential":"tok"}`).Is(200)
+	})
+}
+
 func TestALostUpdateIsFound(t *testing.T) {
 	each(t, func(t *testing.T, s *blueprinttest.Server, _ *vendor) {
 		first := s.Post("/data/credentials", `{"id":"tok","type":"secretText"}`).Is(201).Header.Get("ETag")
