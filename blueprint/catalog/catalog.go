@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"regexp"
 	"strings"
 	"time"
 
@@ -91,8 +92,52 @@ func (p Place) check() error {
 		return fmt.Errorf("type %q is not known; write url or file", clip(p.Type))
 	case p.Target == "" || len(p.Target) > 2048 || strings.ContainsRune(p.Target, 0):
 		return errors.New("target must be an address or a path, at most 2048 bytes")
+	case p.Type == "url" && holdsCredential(p.Target):
+		return errors.New("target holds what looks like a credential, and whoever reads the catalog would see it; write an address without a user, and without " +
+			"a query such as token=…, and let the server have access in another way, such as a host that it may read without one")
 	}
 	return nil
+}
+
+// credentialName fits names of query fields that carry credentials.
+var credentialName = regexp.MustCompile(`(?i)token|secret|passw|credential|signature|apikey|accesskey|privatekey|authoriz|oauth|(^|[^a-z])(key|sig|pwd|jwt|auth)($|[^a-z])`)
+
+// holdsCredential says that an address holds what its readers must not see: a location's target stands in annotations and in answers.
+func holdsCredential(target string) bool {
+	bare, more, _ := strings.Cut(target, "?")
+	bare, fragment, _ := strings.Cut(bare, "#")
+	if _, rest, ok := strings.Cut(bare, "//"); ok {
+		authority, _, _ := strings.Cut(rest, "/")
+		if strings.Contains(authority, "@") {
+			return true
+		}
+	}
+	for field := range strings.FieldsFuncSeq(more+"&"+fragment, func(r rune) bool { return strings.ContainsRune("&;?#", r) }) {
+		name, _, _ := strings.Cut(field, "=")
+		if plain, err := url.QueryUnescape(name); err == nil {
+			name = plain
+		}
+		if credentialName.MatchString(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// bare is a target without what may be a credential, for messages.
+func bare(target string) string {
+	target, _, _ = strings.Cut(target, "?")
+	target, _, _ = strings.Cut(target, "#")
+	if scheme, rest, ok := strings.Cut(target, "//"); ok {
+		authority, path, slash := strings.Cut(rest, "/")
+		if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+			target = scheme + "//" + authority[i+1:]
+			if slash {
+				target += "/" + path
+			}
+		}
+	}
+	return clip(target)
 }
 
 // file is the name of the place's file, for messages.

@@ -24,7 +24,7 @@ import (
 const (
 	maxDepth     = 64
 	maxValues    = 500_000
-	maxDocuments = 1_000
+	maxDocuments = 10_000
 )
 
 // fault is something wrong with one document. The others of the file are not touched by it.

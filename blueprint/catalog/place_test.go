@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,6 +26,36 @@ func TestAGitHostsPageStandsForItsFile(t *testing.T) {
 		if got := document(target); got != want {
 			t.Errorf("%s: got %s, want %s", target, got, want)
 		}
+	}
+}
+
+func TestCredentialsDoNotBecomeLocations(t *testing.T) {
+	t.Parallel()
+	for target, want := range map[string]bool{
+		"https://example.com/catalog-info.yaml?token=x":                       true,
+		"https://example.com/catalog-info.yaml?ref=main&private_token=x":      true,
+		"https://example.com/catalog-info.yaml?ref=main;Access%5FToken=x":     true,
+		"https://example.blob.example.net/c.yaml?sv=2020&sig=x":               true,
+		"https://bucket.example.com/c.yaml?X-Amz-Signature=x":                 true,
+		"https://bucket.example.com/c.yaml?AWSAccessKeyId=x":                  true,
+		"https://example.com/c.yaml?key=x":                                    true,
+		"https://example.com/c.yaml?client-secret=x":                          true,
+		"https://example.com/c.yaml?PASSWORD=x":                               true,
+		"https://example.com/c.yaml#access_token=x":                           true,
+		"https://user:word@example.com/c.yaml":                                true,
+		"https://user@example.com?x=y":                                        true,
+		"https://example.com/c.yaml?ref=main&path=a&author=b&keyword=c":       false,
+		"https://example.com/@scope/c.yaml?at=refs/heads/main&format=raw":     false,
+		"https://git.example.com/octo/web/raw/branch/main/token/c.yaml?raw=1": false,
+		"https://example.com/c.yaml?design=1":                                 false,
+	} {
+		if got := (Place{"url", target}).check() != nil; got != want {
+			t.Errorf("%s: refused %v, want %v", target, got, want)
+		}
+	}
+	_, err := Place{"url", "https://example.com/c.yaml"}.at("url", "https://user:hush@example.com/d.yaml?token=hush#hush")
+	if err == nil || strings.Contains(err.Error(), "hush") || !strings.Contains(err.Error(), "https://example.com/d.yaml") {
+		t.Errorf("got %v; want a refusal without the credential", err)
 	}
 }
 

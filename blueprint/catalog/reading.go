@@ -400,7 +400,7 @@ func (p Place) at(kind, target string) (Place, error) {
 		kind = "url"
 	}
 	if kind == "file" && p.Type != "file" {
-		return Place{}, slipway.Errorf(slipway.Invalid, "target %s: an address cannot bring files of the server; write an address", clip(target))
+		return Place{}, slipway.Errorf(slipway.Invalid, "target %s: an address cannot bring files of the server; write an address", bare(target))
 	}
 	to := Place{kind, target}
 	switch {
@@ -411,16 +411,16 @@ func (p Place) at(kind, target string) (Place, error) {
 	case kind == "url" && p.Type == "url":
 		base, err := url.Parse(p.Target)
 		if err != nil {
-			return Place{}, slipway.Errorf(slipway.Invalid, "target %s: it is relative to no address", clip(target))
+			return Place{}, slipway.Errorf(slipway.Invalid, "target %s: it is relative to no address", bare(target))
 		}
 		u, err := base.Parse(target)
 		if err != nil {
-			return Place{}, slipway.Errorf(slipway.Invalid, "target %s is no address", clip(target))
+			return Place{}, slipway.Errorf(slipway.Invalid, "target %s is no address", bare(target))
 		}
 		to.Target = u.String()
 	}
 	if err := to.check(); err != nil {
-		return Place{}, slipway.Errorf(slipway.Invalid, "target %s: %s", clip(target), err.Error())
+		return Place{}, slipway.Errorf(slipway.Invalid, "target %s: %s", bare(target), err.Error())
 	}
 	return to, nil
 }
