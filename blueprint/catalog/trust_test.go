@@ -29,6 +29,7 @@ func TestOnlyTrustedLocationsSayWhoIsInAGroup(t *testing.T) {
 		section(c).Locations = []catalog.Place{{Type: "url", Target: h.URL + "/configured.yaml"}}
 		c.Auth.Grants = []auth.GrantConfig{
 			{To: "user:default/mallory", Permissions: []string{"catalog.location.create", "catalog.entity.write"}},
+			{To: "user:default/bob", Permissions: []string{"catalog.location.create"}},
 			{To: "group:default/admins", Permissions: []string{"*"}},
 		}
 	}, func(t *testing.T, s *blueprinttest.Server, h *host, _ string) {
@@ -45,6 +46,11 @@ func TestOnlyTrustedLocationsSayWhoIsInAGroup(t *testing.T) {
 		if l.Trusted || len(l.Faults) != 4 || !strings.Contains(l.Faults[0], "catalog.location.trust") || !there(s, "component:default/web") {
 			t.Errorf("got %+v; want four faults and the component", l)
 		}
+		group := map[string]any{"apiVersion": "backstage.io/v1alpha1", "kind": "Group", "metadata": map[string]any{"name": "admins"},
+			"spec": map[string]any{"type": "team", "children": []string{}, "members": []string{"mallory"}}}
+		if a := mallory.Do("PUT", "/api/catalog/entities/by-name/group/default/admins", group).Is(403); !strings.Contains(string(a.Body), "catalog.location.trust") {
+			t.Errorf("the answer is %s; want the permission that is missing", a.Body)
+		}
 		if there(s, "user:default/mallory") || there(s, "group:default/admins") {
 			t.Error("a location that nobody vouched for defined a user or a group")
 		}
@@ -57,5 +63,12 @@ func TestOnlyTrustedLocationsSayWhoIsInAGroup(t *testing.T) {
 		}
 		blueprinttest.Eventually(t, "the configured location is read", func() bool { return there(s, "group:default/operators") && there(s, "user:default/jane") })
 		blueprinttest.Eventually(t, "the caller holds the rights of the group", func() bool { return mallory.Get("/api/catalog/locations").Status == 200 })
+		// A trusted location with another target is trusted as far as whoever gave it that one.
+		bob := s.As(s.NewToken(auth.NewToken{Name: "b", User: "user:default/bob"}))
+		l = catalog.Location{}
+		bob.Do("PUT", "/api/catalog/locations/"+r.LocationID, catalog.Place{Type: "url", Target: h.put("/others.yaml", strings.ReplaceAll(admins, "admins", "operators")+web)}).Is(200).Into(&l)
+		if l.Trusted {
+			t.Errorf("got %+v; want it not trusted any more", l)
+		}
 	})
 }
