@@ -177,7 +177,7 @@ func (c *Client) Open(ctx context.Context, r Request) (io.ReadCloser, error) {
 	wide := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	late := time.AfterFunc(requestTime, cancel) // to begin; it may last
-	res, err := c.send(ctx, r)                  //nolint:bodyclose // the caller does, by closing the stream
+	res, err := c.send(ctx, r)
 	if err == nil && late.Stop() {
 		return &stream{res.Body, ctx, cancel, c}, nil
 	}
