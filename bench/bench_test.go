@@ -459,6 +459,7 @@ func measure(t *testing.T, e store.Engine) {
 	numbers.add("page 1,000 by cursor beside page 1: cost", name, fmt.Sprintf("%.2f", median(deepRatios)), "about 1")
 
 	// Start and memory, on the database that exists.
+	a.stop() // a SQLite file has one server
 	dir := t.TempDir()
 	first := start(t, "slipway", small, dir)
 	first.stop()
