@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi2"
@@ -33,12 +34,8 @@ func Describe(t testing.TB, prefix string, files, beyond []string) *Description 
 	t.Helper()
 	d := &Description{prefix: prefix}
 	for _, name := range files {
-		doc, err := describe(name)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		doc.Servers = openapi3.Servers{{URL: "/"}}
-		router, err := legacy.NewRouter(doc, openapi3.DisableExamplesValidation())
+		read, _ := described.LoadOrStore(name, sync.OnceValues(func() (routers.Router, error) { return describe(name) }))
+		router, err := read.(func() (routers.Router, error))()
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -50,7 +47,10 @@ func Describe(t testing.TB, prefix string, files, beyond []string) *Description 
 	return d
 }
 
-func describe(name string) (*openapi3.T, error) {
+// described holds each file once: a description takes longer to read than most tests do.
+var described sync.Map // file name → func() (routers.Router, error)
+
+func describe(name string) (routers.Router, error) {
 	text, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
@@ -59,14 +59,21 @@ func describe(name string) (*openapi3.T, error) {
 	if err := json.Unmarshal(text, &kind); err != nil {
 		return nil, err
 	}
+	var doc *openapi3.T
 	if kind.Swagger == "" {
-		return openapi3.NewLoader().LoadFromData(text)
+		doc, err = openapi3.NewLoader().LoadFromData(text)
+	} else {
+		var old openapi2.T
+		if err := json.Unmarshal(text, &old); err != nil {
+			return nil, err
+		}
+		doc, err = openapi2conv.ToV3(&old)
 	}
-	var old openapi2.T
-	if err := json.Unmarshal(text, &old); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	return openapi2conv.ToV3(&old)
+	doc.Servers = openapi3.Servers{{URL: "/"}}
+	return legacy.NewRouter(doc, openapi3.DisableExamplesValidation()) // vendors' examples break their schemas
 }
 
 // Check says what a request breaks of the description. The request's body can be read again afterwards. Who asks is the stub's to check.
