@@ -26,7 +26,7 @@ func BenchmarkList(b *testing.B) {
 			start := time.Now()
 			fill(b, s, n)
 			if engine == store.Postgres {
-				if _, err := db.Writer().Exec(`ANALYZE`); err != nil {
+				if _, err := db.Writer().Exec(`VACUUM ANALYZE`); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -63,6 +63,72 @@ func BenchmarkList(b *testing.B) {
 					}
 				})
 			}
+			text := &entity.Text{Term: "nent 777"} // in titles
+			for _, q := range []struct {
+				name  string
+				query entity.Query
+			}{
+				{"text in names and titles", entity.Query{Text: text, Limit: 20}},
+				{"text nobody has", entity.Query{Text: &entity.Text{Term: "nobody"}, Limit: 20}},
+				{"kind+text, by title", entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}, Text: &entity.Text{Term: "component 1"}, Order: []entity.Order{{Key: "metadata.title"}}, Limit: 20}},
+				{"kind, by name", entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}, Order: []entity.Order{{Key: "metadata.name"}}, Limit: 20}},
+				{"kind, back from the middle", entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}, Before: &entity.Mark{Ref: half}, Limit: 20}},
+				{"predicate: tag and not type", entity.Query{Where: &entity.Predicate{All: []entity.Predicate{{Is: &entity.Condition{Key: "metadata.tags", Values: []string{"java"}}}, {Not: &entity.Predicate{Is: &entity.Condition{Key: "spec.type", Values: []string{"service"}}}}}}, Limit: 20}},
+			} {
+				b.Run(q.name, func(b *testing.B) {
+					for b.Loop() {
+						if _, err := s.Page(b.Context(), system, q.query); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			}
+			for _, q := range []struct {
+				name  string
+				query entity.Query
+			}{
+				{"count all", entity.Query{}},
+				{"count kind", entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}}},
+				{"count kind+type", entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("spec.type", "service")}}}},
+				{"count kind+label 1 of 3", entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("metadata.labels.env", "prod")}}}},
+				{"count kind+text", entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}, Text: text}},
+			} {
+				b.Run(q.name, func(b *testing.B) {
+					for b.Loop() {
+						if _, err := s.Count(b.Context(), system, q.query); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			}
+			for _, q := range []struct {
+				name  string
+				keys  []string
+				query entity.Query
+			}{
+				{"facets of three fields, one kind", []string{"spec.type", "metadata.tags", "metadata.labels.env"}, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}}},
+				{"facets of three fields, kind+type", []string{"spec.lifecycle", "metadata.tags", "metadata.labels.env"}, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("spec.type", "service")}}}},
+				{"facets of three fields, rare label", []string{"spec.lifecycle", "metadata.tags", "metadata.labels.env"}, entity.Query{Filters: [][]entity.Condition{{c("metadata.labels.team", "team-7")}}}},
+			} {
+				b.Run(q.name, func(b *testing.B) {
+					for b.Loop() {
+						if _, err := s.Facets(b.Context(), system, q.keys, q.query); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			}
+			b.Run("hundred by refs", func(b *testing.B) {
+				var refs []slipway.EntityRef
+				for i := range 100 {
+					refs = append(refs, slipway.EntityRef{Kind: "component", Namespace: "default", Name: fmt.Sprintf("c-%06d", i*n/100)})
+				}
+				for b.Loop() {
+					if _, err := s.ByRefs(b.Context(), db, system, refs); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
 			b.Run("get", func(b *testing.B) {
 				ref := slipway.EntityRef{Kind: "component", Namespace: "default", Name: "c-000777"}
 				for b.Loop() {

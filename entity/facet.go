@@ -43,7 +43,7 @@ func (s *Store) facet(ctx context.Context, caller *slipway.Caller, key string, q
 	if !storable(key) {
 		return facets, nil
 	}
-	var b builder
+	b := builder{unordered: q.Text == nil}
 	b.caller(caller)
 	some, err := s.filter(ctx, &b, q)
 	if err != nil || !some {

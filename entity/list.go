@@ -186,7 +186,7 @@ func (s *Store) Among(ctx context.Context, caller *slipway.Caller, refs []slipwa
 // them, once for every revision of the catalog.
 func (s *Store) Count(ctx context.Context, caller *slipway.Caller, q Query) (int64, error) {
 	return remembered(s, caller, "count", nil, q, func() (n int64, err error) {
-		var b builder
+		b := builder{unordered: q.Text == nil} // names and titles are searched in the order of refs
 		b.caller(caller)
 		some, err := s.filter(ctx, &b, q)
 		if err != nil || !some {
@@ -208,6 +208,7 @@ type builder struct {
 	args       []any
 	floor      string // the ref after which the page begins, when that is the order
 	ceiling    string // the ref before which it ends
+	unordered  bool   // in no order: a count, which has an index of its own
 	postings   string // counts the matches by posting lists alone, where they know all that is asked for
 	reader     *slipway.Caller
 }
@@ -349,7 +350,7 @@ func (s *Store) filter(ctx context.Context, b *builder, q Query) (bool, error) {
 	var or []string
 	for i, set := range sets {
 		var and []string
-		ordered := !drive && len(sets) == 1
+		ordered := !drive && len(sets) == 1 && !b.unordered
 		for _, p := range set {
 			if drive && len(sets) == 1 && p == drivers[i] {
 				continue // it holds for all that it drives
