@@ -94,6 +94,7 @@ type Server struct {
 	active    atomic.Int64 // requests under way
 	silent    silent       // connections without a request
 	strangers strangers
+	holds     provider.Holds // what vendors said of their limits, for all providers of this replica
 	ready     atomic.Bool
 	bound     atomic.Pointer[string]
 
@@ -187,6 +188,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.redact == nil {
 		s.redact = &secret.Redactor{}
 	}
+	s.holds = provider.NewHolds()
 	s.draining, s.drain = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -542,7 +544,7 @@ func (s *Server) openKind(ctx context.Context, name, kind string, raw json.RawMe
 		}
 		return nil, slipway.Errorf(slipway.Invalid, "provider %s: there is no type %q; known: %s", name, kind, strings.Join(known, ", "))
 	}
-	return s.kinds[i].Open(ctx, raw, provider.Env{Name: name, HTTP: s.fetch.Client(0), Now: s.now, Log: s.log.With("provider", name)})
+	return s.kinds[i].Open(ctx, raw, provider.Env{Name: name, HTTP: s.fetch.Client(0), Now: s.now, Holds: s.holds, Log: s.log.With("provider", name)})
 }
 
 // Listen opens the address of the configuration. With fallback, a free port is taken when the configured one is in use.
