@@ -642,7 +642,7 @@ func TestManyThousandDocumentsInOneCall(t *testing.T) {
 		s.Post("/data", b.String()).Is(200)
 		took := time.Since(start)
 		t.Logf("10,000 documents took %s", took)
-		if took > 30*time.Second { // 10 s on a machine that does nothing else
+		if took > time.Minute { // 10 s are promised, on a machine that does nothing else
 			t.Errorf("it took %s", took)
 		}
 	})
