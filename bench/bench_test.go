@@ -444,6 +444,9 @@ func measure(t *testing.T, e store.Engine) {
 		tails = append(tails, large.P99/small.P99)
 		seenA, seenB = small.P99, large.P99
 	}
+	if e == store.Postgres {
+		numbers.add("buffers that a page's query touches, large beside small", name, fmt.Sprintf("%d beside %d", buffers(t, large), buffers(t, small)), "alike")
+	}
 	numbers.add(fmt.Sprintf("search by entity: p99 with %d builds beside 10,000", builds), name, fmt.Sprintf("%.2f (%.2f ms beside %.2f ms)", median(tails), seenB, seenA), "≤ 1.5")
 
 	// Page 1,000 beside page 1 of the same entity.
@@ -502,6 +505,34 @@ func prepare(t *testing.T, e store.Engine, entities, builds int) string {
 	}
 	fill(t, db, entities, builds)
 	return url
+}
+
+// buffers is how many pages of the database the query of a page touches, by EXPLAIN.
+func buffers(t *testing.T, url string) int {
+	t.Helper()
+	db, err := store.Open("main", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var raw string
+	for range 2 { // warm
+		err = db.QueryRowContext(t.Context(), `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)
+			SELECT source_id, created, id, doc FROM build_item WHERE source_id = 7 ORDER BY created DESC, id DESC LIMIT 21`).Scan(&raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var plans []struct {
+		Plan struct {
+			Hit  int `json:"Shared Hit Blocks"`
+			Read int `json:"Shared Read Blocks"`
+		}
+	}
+	if err := json.Unmarshal([]byte(raw), &plans); err != nil {
+		t.Fatal(err)
+	}
+	return plans[0].Plan.Hit + plans[0].Plan.Read
 }
 
 // walk reads pages in sequence and gives the cursor of the last.

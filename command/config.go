@@ -202,7 +202,7 @@ func sentences(err error) (out []string) {
 	if err == nil {
 		return nil
 	}
-	if _, ok := err.(*slipway.Error); ok {
+	if _, ok := err.(*slipway.Error); ok { //nolint:errorlint // the outermost is meant: what it wraps is taken apart below
 		return []string{sentence(err)}
 	}
 	if several, ok := err.(interface{ Unwrap() []error }); ok {

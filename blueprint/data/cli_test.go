@@ -1,6 +1,7 @@
 package data_test
 
 import (
+	"errors"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -86,7 +87,7 @@ data:
 		t.Fatal(err)
 	}
 	out, err := slipwayData(s, "apply", "-f", file)
-	if e, ok := err.(*slipway.Error); !ok || len(e.Details) != 1 || e.Details[0].Field != file+", document 1: /data/1/type" {
+	if e, ok := errors.AsType[*slipway.Error](err); !ok || len(e.Details) != 1 || e.Details[0].Field != file+", document 1: /data/1/type" {
 		t.Errorf("got %v %s, want the file and the place in it", err, out)
 	}
 	run("credentials", "kinds")
