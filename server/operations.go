@@ -169,6 +169,7 @@ func newMetrics(s *Server) *metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "slipway_http_requests_active", Help: "Requests under way."}, func() float64 { return float64(s.active.Load()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "slipway_rate_limit_leases_total", Help: "Blocks of requests that this replica leased in the database."}, func() float64 { return float64(s.auth.Stats().LimitLeases) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "slipway_rate_limit_failures_total", Help: "Times the database did not answer and requests were let through uncounted."}, func() float64 { return float64(s.auth.Stats().LimitFailures) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "slipway_events_put_aside_total", Help: "Events that a subscription of this replica refused as invalid and left behind."}, func() float64 { return float64(s.events.PutAside()) }),
 		jobCollector{s})
 	return m
 }
