@@ -341,6 +341,14 @@ func (t *tour) tell(ctx context.Context) error {
 	for _, s := range []struct{ component, who, name string }{{"web", "jane", "Jane"}, {"orders", "ravi", "Ravi"}} {
 		ref := "component:default/" + s.component
 		a, err := people[s.who].StartBuild(ctx, ref, "main", "", nil)
+		for tries := 0; errors.Is(err, slipway.Unavailable) && tries < 20; tries++ { // the provider learns of a new entity a moment after the catalog
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(250 * time.Millisecond):
+			}
+			a, err = people[s.who].StartBuild(ctx, ref, "main", "", nil)
+		}
 		if err != nil {
 			return fmt.Errorf("starting a build of %s: %w", ref, err)
 		}

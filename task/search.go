@@ -91,7 +91,8 @@ func (x *Index[T]) Search(ctx context.Context, caller *slipway.Caller, ref slipw
 	}
 	page.Sources = x.states(ctx, sources)
 	if len(page.Sources) == 0 {
-		page.Sources = []slipway.Source{{State: slipway.SourceNone, Error: x.Hint(ctx, object)}}
+		hint, _ := x.Hint(ctx, object)
+		page.Sources = []slipway.Source{{State: slipway.SourceNone, Error: hint}}
 	}
 	return page, nil
 }
@@ -483,8 +484,8 @@ func (x *Index[T]) termCheck(q *query, p *plan, name string) string {
 	return column(name) + " IN (" + sub.String() + ")"
 }
 
-// Hint says why no provider serves an entity, and what to write on it.
-func (x *Index[T]) Hint(ctx context.Context, o Object) string {
+// Hint says why no provider serves an entity, and what to write on it. soon says that one is about to: the entity was annotated a moment ago.
+func (x *Index[T]) Hint(ctx context.Context, o Object) (text string, soon bool) {
 	found, err := readEntities(ctx, x.engine.read, `id = $1`, o.ID)
 	if err != nil || len(found) == 0 {
 		found = []bound{{}} // without it, the hint is general
@@ -504,7 +505,7 @@ func (x *Index[T]) Hint(ctx context.Context, o Object) string {
 			case p.Err != nil:
 				refused = append(refused, fmt.Sprintf("%s is for provider %s, which is not at work: an operator has to look at its configuration", a.Key, name))
 			case len(p.Provider.Projects(e)) > 0:
-				return "provider " + name + " was told of this entity a moment ago; ask again"
+				return "provider " + name + " was told of this entity a moment ago; ask again", true
 			default:
 				refused = append(refused, fmt.Sprintf("%s says %q, which provider %s does not take: write it like %q, and see whether the provider's configuration allows it", a.Key, clip(value), name, a.Example))
 			}
@@ -515,11 +516,11 @@ func (x *Index[T]) Hint(ctx context.Context, o Object) string {
 	}
 	switch {
 	case len(refused) > 0:
-		return "no provider serves this entity: " + strings.Join(refused, "; ")
+		return "no provider serves this entity: " + strings.Join(refused, "; "), false
 	case len(ways) > 0:
-		return "no provider serves this entity; give it one of these annotations: " + strings.Join(ways, ", ")
+		return "no provider serves this entity; give it one of these annotations: " + strings.Join(ways, ", "), false
 	}
-	return "no provider serves the task " + x.task.Name + "; configure one under providers:"
+	return "no provider serves the task " + x.task.Name + "; configure one under providers:", false
 }
 
 // states says how fresh sources are, and has those that are stale read behind the answer.
