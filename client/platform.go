@@ -174,13 +174,15 @@ func (c *Client) ResumeSchedule(ctx context.Context, name string) error {
 
 // Event is one event, as CloudEvents 1.0 names its parts.
 type Event struct {
-	Position int64           `json:"position"`
-	ID       string          `json:"id"`
-	Source   string          `json:"source"`
-	Type     string          `json:"type"`
-	Subject  string          `json:"subject"`
-	Time     time.Time       `json:"time"`
-	Data     json.RawMessage `json:"data"`
+	SpecVersion     string          `json:"specversion"`
+	Position        int64           `json:"position"`
+	ID              string          `json:"id"`
+	Source          string          `json:"source"`
+	Type            string          `json:"type"`
+	Subject         string          `json:"subject"`
+	Time            time.Time       `json:"time"`
+	DataContentType string          `json:"datacontenttype"`
+	Data            json.RawMessage `json:"data"`
 }
 
 // Events lists events after a position (0: from the first one kept), oldest first, of these types; a type
@@ -194,6 +196,15 @@ func (c *Client) Events(ctx context.Context, after int64, limit int, types ...st
 		v.Set("limit", strconv.Itoa(limit))
 	}
 	return get[List[Event]](ctx, c, withQuery("/api/events", v))
+}
+
+// LastEvent gives the position of the newest event, for Events to begin after.
+func (c *Client) LastEvent(ctx context.Context) (int64, error) {
+	list, err := get[List[Event]](ctx, c, "/api/events?latest=true")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(list.PageInfo.NextCursor, 10, 64)
 }
 
 func withQuery(path string, v url.Values) string {

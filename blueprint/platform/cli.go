@@ -256,9 +256,9 @@ func eventCommands(client *blueprint.Client) *cobra.Command {
 		Use:     "event",
 		Short:   "Read events",
 		Long:    "Read what happened, in the order in which it happened. An event is a hint; the API says how things stand.",
-		Example: "  slipway event list",
+		Example: "  slipway event tail",
 	}
-	cmd.AddCommand(c.eventList())
+	cmd.AddCommand(c.eventList(), c.eventTail())
 	return cmd
 }
 

@@ -242,10 +242,20 @@ func (s *service) resumeSchedule(ctx context.Context, in *scheduleInput) (*body[
 }
 
 func (s *service) listEvents(ctx context.Context, in *struct {
-	Type  []string `query:"type,explode" maxItems:"20" doc:"Types of events, or beginnings of them and *; may repeat" example:"[\"dev.cdevents.pipelinerun.*\"]"`
-	After int64    `query:"after" minimum:"0" doc:"Position after which to read, such as pageInfo.nextCursor of the page before; 0: from the first one kept"`
-	Limit int      `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many at most"`
+	Type   []string `query:"type,explode" maxItems:"20" doc:"Types of events, or beginnings of them and *; may repeat" example:"[\"dev.cdevents.pipelinerun.*\"]"`
+	After  int64    `query:"after" minimum:"0" doc:"Position after which to read, such as pageInfo.nextCursor of the page before; 0: from the first one kept"`
+	Limit  int      `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many at most"`
+	Latest bool     `query:"latest" doc:"Give no events, but the position of the newest as pageInfo.nextCursor, to read from now on"`
 }) (*body[blueprint.List[event.Event]], error) {
+	if in.Latest {
+		last, err := s.events.Last(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out := all[event.Event](nil)
+		out.Body.PageInfo = slipway.PageInfo{Limit: in.Limit, NextCursor: strconv.FormatInt(last, 10)}
+		return out, nil
+	}
 	events, next, err := s.events.List(ctx, auth.CallerFrom(ctx), in.After, in.Type, in.Limit)
 	if err != nil {
 		return nil, err

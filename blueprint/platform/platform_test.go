@@ -449,6 +449,9 @@ func TestEventsAreReadInOrder(t *testing.T) {
 			t.Errorf("with the permission: got %+v", few.Items)
 		}
 		s.Get("/api/events?after=-1").Fails(400, slipway.Invalid)
+		if got, l := read("?latest=true"); got != "" || l.PageInfo.HasMore || l.PageInfo.NextCursor != fmt.Sprint(few.Items[3].Position) {
+			t.Errorf("the latest: got %q, %+v, want no events and the position %d", got, l.PageInfo, few.Items[3].Position)
+		}
 	})
 }
 
