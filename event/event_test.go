@@ -616,7 +616,7 @@ func TestABusGoesOnAfterTheDatabaseWasAway(t *testing.T) {
 	within(t, 10*time.Second, "publishing works again", func() bool {
 		return db.Write(t.Context(), func(tx *store.Tx) error { return b.Publish(t.Context(), tx, thing("after")) }) == nil
 	})
-	within(t, 10*time.Second, "the second event came", func() bool { return len(s.list()) == 2 })
+	within(t, 10*time.Second, "the second event came", func() bool { return slices.Contains(s.list(), "after") })
 }
 
 func TestSchemaGoesDownAndUp(t *testing.T) {
