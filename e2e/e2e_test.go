@@ -170,13 +170,8 @@ func (in *installation) serve(args ...string) *replica {
 	}
 	addr := l.Addr().String()
 	l.Close()
-	r := &replica{in: in, url: "http://" + addr, log: new(bytes.Buffer)}
-	r.cmd = exec.Command(path, append([]string{"serve", "--config", in.config, "--listen", addr}, args...)...)
-	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr = in.dir, r.log, r.log
-	if err := r.cmd.Start(); err != nil {
-		in.t.Fatal(err)
-	}
-	in.t.Cleanup(r.kill)
+	r := in.spawn(path, append([]string{"--listen", addr}, args...)...)
+	r.url = "http://" + addr
 	r.eventually("the server is ready", func() bool {
 		res, err := http.Get(r.url + "/readyz")
 		if err != nil {
@@ -185,6 +180,19 @@ func (in *installation) serve(args ...string) *replica {
 		res.Body.Close()
 		return res.StatusCode == 200
 	})
+	return r
+}
+
+// spawn starts a server and does not wait for it.
+func (in *installation) spawn(path string, args ...string) *replica {
+	in.t.Helper()
+	r := &replica{in: in, log: new(bytes.Buffer)}
+	r.cmd = exec.Command(path, append([]string{"serve", "--config", in.config}, args...)...)
+	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr = in.dir, r.log, r.log
+	if err := r.cmd.Start(); err != nil {
+		in.t.Fatal(err)
+	}
+	in.t.Cleanup(r.kill)
 	return r
 }
 
