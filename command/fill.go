@@ -149,6 +149,10 @@ func (f *filler) unknown(path, key string, fields []field) {
 		return
 	}
 	slices.Sort(known)
+	if len(known) == 0 {
+		f.faultf(path, "no such key; none is taken here")
+		return
+	}
 	f.faultf(path, "no such key; there are %s", strings.Join(known, ", "))
 }
 

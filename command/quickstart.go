@@ -515,7 +515,7 @@ func (t *tour) next() {
 	p := t.program()
 	t.printf("\nThe server is up at %s, its reference at %[1]s/docs. Try, in another terminal in this folder:\n\n", t.running.address)
 	t.printf("  export SLIPWAY_URL=%s SLIPWAY_TOKEN=$(cat %s)\n", t.running.address, t.shown("data/admin-token"))
-	t.printf("  %s build logs orders\n  %[1]s build retrigger orders --wait\n  %[1]s catalog get web -o yaml\n", p)
+	t.printf("  %s build logs orders\n  %[1]s build retrigger orders --wait   # the same commit again: it fails again\n  %[1]s catalog get web -o yaml\n", p)
 	t.printf("\nCtrl-C ends it.\n")
 }
 

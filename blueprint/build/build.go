@@ -83,7 +83,7 @@ func (s *service) retrigger(ctx context.Context, it item, force bool, extra map[
 			status = now.Status
 		}
 		if !retriggerable(status) {
-			return nil, slipway.Errorf(slipway.Conflict, "build %s is %s; only one that failed or was canceled is run again, any other with force=true", it.Value.ID, status)
+			return nil, slipway.Errorf(slipway.Conflict, "build %s is %s; only one that failed or was canceled is run again, any other with force (--force, or ?force=true)", it.Value.ID, status)
 		}
 	}
 	result, err := b.Retrigger(ctx, it.Project, native(it), extra, *by)
