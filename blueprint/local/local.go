@@ -431,9 +431,13 @@ func (p *ci) retrigger(ctx context.Context, project, id string, _ map[string]any
 // enqueue stores a build that waits and tells the index. With onlyIf it does so only if that says yes, in the same transaction;
 // nil is returned else.
 func (p *ci) enqueue(ctx context.Context, r row, onlyIf func(tx *store.Tx) (bool, error)) (*slipway.Build, error) {
-	err := p.annotated(ctx, r.Project, func(e *slipway.Entity) { r.Entity = e.Ref().Lower().String() })
+	var entities int
+	err := p.annotated(ctx, r.Project, func(e *slipway.Entity) { r.Entity, entities = e.Ref().Lower().String(), entities+1 })
 	if err != nil {
 		return nil, err
+	}
+	if entities > 1 {
+		r.Entity = "" // the link would name one of them to readers of another
 	}
 	var b *slipway.Build
 	err = p.db.Write(ctx, func(tx *store.Tx) error {

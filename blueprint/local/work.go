@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -148,7 +149,7 @@ func (s *service) execute(ctx context.Context, p *ci, r row) {
 
 	log := &logWriter{ctx: ctx, service: s, id: r.ID}
 	clean := s.redact.Writer(log)
-	o := p.perform(ctx, r, clean)
+	o := p.performSafely(ctx, r, clean)
 	if err := clean.Close(); err != nil && !errors.Is(err, errNotOurs) {
 		s.complain(ctx, "the end of a log was not kept", err, "build", r.ID)
 	}
@@ -199,6 +200,17 @@ func (s *service) beat(ctx context.Context, id string, end context.CancelCauseFu
 			}
 		}
 	}
+}
+
+// performSafely is perform, of which a panic ends the build and not the server.
+func (p *ci) performSafely(ctx context.Context, r row, log io.Writer) (o outcome) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.log.ErrorContext(ctx, "a build met a fault of ours", "build", r.ID, "panic", v, "stack", string(debug.Stack()))
+			o = outcome{status: slipway.BuildFailed, detail: "an internal fault; the server's log says more"}
+		}
+	}()
+	return p.perform(ctx, r, log)
 }
 
 // perform does a build: it clones, runs the command and says how that went. The log begins with what is done.
