@@ -954,3 +954,18 @@ func TestSchemaGoesDownAndUp(t *testing.T) {
 	t.Parallel()
 	storetest.UpDownUp(t, Migrations)
 }
+
+func TestALinkNamesNoEntityOfARepositoryThatSeveralShare(t *testing.T) {
+	eachSite(t, func(t *testing.T, s *site) {
+		project := s.repository("shared", "true")
+		r := s.replica()
+		one := r.annotated
+		r.annotated = func(ctx context.Context, value string, f func(*slipway.Entity)) error {
+			f(&slipway.Entity{Kind: "Component", Metadata: slipway.EntityMetadata{Name: "secret"}})
+			return one(ctx, value, f)
+		}
+		if b := s.start(s.open(r, nil), project, "main"); b.URL != "http://slipway.example.com/" {
+			t.Errorf("got page %s", b.URL)
+		}
+	})
+}
