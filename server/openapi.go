@@ -10,9 +10,11 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/resource"
 )
 
 // newAPI makes the huma API on an adapter, with its documentation routes off: the server brings its own.
@@ -243,4 +245,31 @@ func wrapped(d blueprint.Dialect, inner *huma.Schema, r huma.Registry) *huma.Sch
 	return &huma.Schema{Type: huma.TypeObject, Required: []string{"data", "messages"}, Properties: map[string]*huma.Schema{
 		"data": inner, "messages": r.Schema(reflect.TypeFor[toolMessages](), true, ""),
 	}}
+}
+
+// DescribeAPI is the OpenAPI description of a set of blueprints, without opening anything.
+func DescribeAPI(blueprints []blueprint.Blueprint, version string) ([]byte, error) {
+	s := &Server{blueprints: append([]blueprint.Blueprint{Base}, blueprints...), version: version, mux: http.NewServeMux()}
+	for _, b := range s.blueprints {
+		for _, m := range b.Mounts {
+			s.mounts = append(s.mounts, mount{m, b.Name})
+		}
+	}
+	s.mounts = s.mounts.sorted()
+	s.api = newAPI(humago.NewAdapter(s.mux, ""), s.version)
+	for _, b := range s.blueprints {
+		for _, op := range b.Operations {
+			s.register(s.api, b, op, func() any { return nil })
+		}
+	}
+	var kinds []resource.Kind
+	for _, b := range blueprints {
+		for _, k := range b.Kinds {
+			kinds = append(kinds, k.Kind)
+		}
+	}
+	if err := describeDocuments(s.api.OpenAPI(), kinds); err != nil {
+		return nil, err
+	}
+	return s.OpenAPI()
 }
