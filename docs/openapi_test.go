@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
+
+	"github.com/slipway-platform/slipway/builtin"
+	"github.com/slipway-platform/slipway/server"
 )
 
 func pretty(t *testing.T, raw []byte) []byte {
@@ -140,6 +143,31 @@ func TestWhatIsStableStays(t *testing.T) {
 		got := breaks(t, []byte(before), []byte(strings.Replace(before, from, to, 1)))
 		if (want == "") != (len(got) == 0) || want != "" && !strings.Contains(got[0], want) {
 			t.Errorf("%s: got %q, want %q", change, got, want)
+		}
+	}
+}
+
+func TestEveryBodyHasAnExample(t *testing.T) {
+	raw, err := server.DescribeAPI(builtin.Blueprints(), apiVersion)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range load(t, raw).Paths.Map() {
+		for method, op := range item.Operations() {
+			if op.RequestBody != nil {
+				for kind, media := range op.RequestBody.Value.Content {
+					if media.Example == nil {
+						t.Errorf("%s %s: the request (%s) has no example", method, path, kind)
+					}
+				}
+			}
+			for status, answer := range op.Responses.Map() {
+				for kind, media := range answer.Value.Content {
+					if status[0] == '2' && media.Example == nil {
+						t.Errorf("%s %s: the answer %s (%s) has no example", method, path, status, kind)
+					}
+				}
+			}
 		}
 	}
 }

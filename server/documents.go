@@ -45,7 +45,11 @@ func describeDocuments(doc *huma.OpenAPI, kinds []resource.Kind) error {
 	for path, item := range doc.Paths {
 		for _, op := range []*huma.Operation{item.Post, item.Put} {
 			if strings.HasPrefix(path, "/data/{kind}") && op != nil && op.RequestBody != nil && len(document.OneOf) > 0 {
-				op.RequestBody.Content = map[string]*huma.MediaType{"application/json": {Schema: document}}
+				var example any
+				for _, media := range op.RequestBody.Content {
+					example = media.Example
+				}
+				op.RequestBody.Content = map[string]*huma.MediaType{"application/json": {Schema: document, Example: example}}
 			}
 		}
 	}

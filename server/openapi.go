@@ -221,7 +221,7 @@ func (s *Server) describe(api huma.API, op blueprint.Operation, m blueprint.Moun
 		raw.Content = map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Type: huma.TypeObject, Description: "A document, bare or in an envelope"}}}
 	}
 	if h.RequestBody != nil && op.RequestExample != nil {
-		if media := h.RequestBody.Content["application/json"]; media != nil {
+		for _, media := range h.RequestBody.Content {
 			media.Example = op.RequestExample
 		}
 	}

@@ -53,7 +53,7 @@ var Base = blueprint.Blueprint{
 			ResponseExample: Version{Version: "0.1.0", Go: "go1.26.8", Blueprints: []BlueprintVersion{{Name: "build", Version: "0.1.0", Stability: "experimental"}}},
 		}),
 		blueprint.Handle((*Server).metricsText, blueprint.Operation{
-			ID: "slipway.metrics", Method: "GET", Path: "/metrics", Summary: "Metrics in Prometheus' text format", Permission: "slipway.metrics.read", Tag: "operations",
+			ID: "slipway.metrics", ResponseExample: "slipway_http_requests_active 1\n", Method: "GET", Path: "/metrics", Summary: "Metrics in Prometheus' text format", Permission: "slipway.metrics.read", Tag: "operations",
 			Description: "With server.metricsListen they are served on an address of their own, without a token.",
 		}),
 	},

@@ -70,7 +70,7 @@ var Blueprint = blueprint.Blueprint{
 			ResponseExample: exampleBuild,
 		}),
 		blueprint.Handle((*service).logs, blueprint.Operation{
-			ID: "build.logs", Method: "GET", Path: "/api/build/by-entity/{entityRef}/builds/{id}/logs", Wide: "entityRef", Timeout: -1,
+			ID: "build.logs", ResponseExample: "cloning file:///srv/git/web\ncommit 8d44a32 by Jane Doe: Welcome page\nrunning ./build.sh\n", Method: "GET", Path: "/api/build/by-entity/{entityRef}/builds/{id}/logs", Wide: "entityRef", Timeout: -1,
 			Summary: "Read the log of a build", Permission: logsPermission, OnObject: true, Errors: []slipway.Code{slipway.NotFound, slipway.Unsupported},
 			Description: "The log as text, straight from the provider; with `follow` it goes on until the build ends. 501 when the provider has no logs.",
 		}),
@@ -103,7 +103,7 @@ var Blueprint = blueprint.Blueprint{
 			ResponseExample: blueprint.List[TaskStatus]{Items: []TaskStatus{{Info: Task.Info()}}, PageInfo: slipway.PageInfo{Limit: 1}},
 		}),
 		blueprint.Before(blueprint.Handle((*service).hook, blueprint.Operation{
-			ID: "build.hook", Method: "POST", Path: "/hooks/{provider}", Tag: "webhooks", Permission: blueprint.Public, Lenient: true, Status: 202, MaxBody: 25 << 20,
+			ID: "build.hook", RequestExample: map[string]any{"action": "completed", "workflow_run": map[string]any{"id": 42}}, Method: "POST", Path: "/hooks/{provider}", Tag: "webhooks", Permission: blueprint.Public, Lenient: true, Status: 202, MaxBody: 25 << 20,
 			Summary: "Take a vendor's webhook", Errors: []slipway.Code{slipway.NotFound, slipway.Unsupported},
 			Description: "For the vendors. The vendor's own signature over the body is verified before anything is read; without a secret in the provider's configuration " +
 				"all webhooks are refused. A webhook about a project that no entity is bound to changes nothing.",

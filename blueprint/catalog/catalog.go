@@ -280,7 +280,11 @@ var (
 		Metadata:  slipway.EntityMetadata{UID: "0198c2f0-6b5e-7cc0-9d5e-0f6f3c1f7a11", ETag: "5f2b0c", Name: "web", Namespace: "default"},
 		Spec:      map[string]any{"type": "website", "lifecycle": "production", "owner": "shop"},
 		Relations: []slipway.Relation{{Type: "ownedBy", TargetRef: "group:default/shop"}}}
-	exampleFacets = Facets{map[string][]FacetValue{"spec.type": {{"service", 12}, {"website", 3}}}}
+	exampleLocation = Location{ID: "0198c2f0-6b5e-7cc0-9d5e-0f6f3c1f7a12", Type: "url", Target: "https://git.example.com/shop/web/blob/main/catalog-info.yaml",
+		EntityRef: "location:default/generated-5f2b0c", Origin: "api", Status: "ready"}
+	exampleAnalysis = map[string]any{"existingEntityFiles": []any{}, "generateEntities": []any{map[string]any{"entity": exampleEntity, "fields": []any{}}}}
+	exampleAncestry = map[string]any{"rootEntityRef": "component:default/web", "items": []any{map[string]any{"entity": exampleEntity, "parentEntityRefs": []string{}}}}
+	exampleFacets   = Facets{map[string][]FacetValue{"spec.type": {{"service", 12}, {"website", 3}}}}
 )
 
 // Blueprint is the catalog.
@@ -314,7 +318,7 @@ var Blueprint = blueprint.Blueprint{
 	},
 	Operations: []blueprint.Operation{
 		blueprint.Handle((*service).register, blueprint.Operation{
-			ID: "catalog.register", Method: http.MethodPost, Path: "/api/catalog/locations", Tag: "Locations", Status: http.StatusCreated,
+			ID: "catalog.register", ResponseExample: Registered{LocationID: exampleLocation.ID, Type: exampleLocation.Type, Target: exampleLocation.Target, Status: "processing", Location: exampleLocation, Entities: []*slipway.Entity{&exampleEntity}}, Method: http.MethodPost, Path: "/api/catalog/locations", Tag: "Locations", Status: http.StatusCreated,
 			Summary: "Register a location",
 			Description: "The target is read at once, for 5 seconds at most. When nothing in it can be used, the answer is 400 with the reason. When some of it can, the good " +
 				"entities are stored and the faults listed. When it does not answer in time, it is read later. The status is always `processing`: " +
@@ -323,46 +327,46 @@ var Blueprint = blueprint.Blueprint{
 			RequestExample: Place{"url", "https://git.example.com/shop/web/blob/main/catalog-info.yaml"},
 		}),
 		blueprint.Handle((*service).locations, blueprint.Operation{
-			ID: "catalog.locations", Method: http.MethodGet, Path: "/api/catalog/locations", Tag: "Locations",
+			ID: "catalog.locations", ResponseExample: []any{map[string]any{"data": exampleLocation}}, Method: http.MethodGet, Path: "/api/catalog/locations", Tag: "Locations",
 			Summary: "List locations", Permission: readLocations,
 		}),
 		blueprint.Handle((*service).location, blueprint.Operation{
-			ID: "catalog.location", Method: http.MethodGet, Path: "/api/catalog/locations/{id}", Tag: "Locations",
+			ID: "catalog.location", ResponseExample: exampleLocation, Method: http.MethodGet, Path: "/api/catalog/locations/{id}", Tag: "Locations",
 			Summary: "Get a location, how it stands and what is wrong with it", Permission: readLocations, Errors: []slipway.Code{slipway.NotFound},
 		}),
 		blueprint.Handle((*service).locationStatus, blueprint.Operation{
-			ID: "catalog.locationStatus", Method: http.MethodGet, Path: "/api/catalog/locations/{id}/status", Tag: "Locations",
+			ID: "catalog.locationStatus", ResponseExample: map[string]any{"id": exampleLocation.ID, "status": "ready"}, Method: http.MethodGet, Path: "/api/catalog/locations/{id}/status", Tag: "Locations",
 			Summary: "Get how a location stands, file by file", Permission: readLocations, Errors: []slipway.Code{slipway.NotFound},
 		}),
 		blueprint.Handle((*service).queryLocations, blueprint.Operation{
-			ID: "catalog.queryLocations", Method: http.MethodPost, Path: "/api/catalog/locations/by-query", Tag: "Locations", Status: http.StatusOK,
+			ID: "catalog.queryLocations", ResponseExample: map[string]any{"items": []any{exampleLocation}, "totalItems": 1, "pageInfo": map[string]any{}}, Method: http.MethodPost, Path: "/api/catalog/locations/by-query", Tag: "Locations", Status: http.StatusOK,
 			Summary: "Query locations by a predicate", Permission: readLocations,
 			RequestExample: map[string]any{"query": map[string]any{"status": "faulty"}, "limit": 100},
 		}),
 		blueprint.Handle((*service).locationByEntity, blueprint.Operation{
-			ID: "catalog.locationByEntity", Method: http.MethodGet, Path: "/api/catalog/locations/by-entity/{kind}/{namespace}/{name}", Tag: "Locations",
+			ID: "catalog.locationByEntity", ResponseExample: exampleLocation, Method: http.MethodGet, Path: "/api/catalog/locations/by-entity/{kind}/{namespace}/{name}", Tag: "Locations",
 			Summary: "Get the location that brings an entity", Permission: readLocations, Errors: []slipway.Code{slipway.NotFound},
 		}),
 		blueprint.Handle((*service).updateLocation, blueprint.Operation{
-			ID: "catalog.updateLocation", Method: http.MethodPut, Path: "/api/catalog/locations/{id}", Tag: "Locations",
+			ID: "catalog.updateLocation", ResponseExample: exampleLocation, Method: http.MethodPut, Path: "/api/catalog/locations/{id}", Tag: "Locations",
 			Summary: "Give a location another target", Description: "The new target is read next. What only the old one brought stays for a while, marked as orphans.",
 			Permission: createLocation, Errors: []slipway.Code{slipway.NotFound, slipway.Conflict},
 			RequestExample: Place{"url", "https://git.example.com/shop/web/blob/main/catalog-info.yaml"},
 		}),
 		blueprint.Handle((*service).analyze, blueprint.Operation{
-			ID: "catalog.analyzeLocation", Method: http.MethodPost, Path: "/api/catalog/analyze-location", Tag: "Locations", Status: http.StatusOK,
+			ID: "catalog.analyzeLocation", ResponseExample: exampleAnalysis, Method: http.MethodPost, Path: "/api/catalog/analyze-location", Tag: "Locations", Status: http.StatusOK,
 			Summary: "Look what an address holds, or could hold", Description: "Reads a catalog file, or that of a repository; where there is none, drafts a component. Nothing is stored.",
 			Permission: createLocation, RequestExample: map[string]any{"location": Place{"url", "https://github.com/example/shop"}},
 		}),
 		blueprint.Handle((*service).validate, blueprint.Operation{
-			ID: "catalog.validateEntity", Method: http.MethodPost, Path: "/api/catalog/validate-entity", Tag: "Entities", Status: http.StatusOK,
+			ID: "catalog.validateEntity", ResponseExample: map[string]any{}, Method: http.MethodPost, Path: "/api/catalog/validate-entity", Tag: "Entities", Status: http.StatusOK,
 			Summary: "Check an entity without storing it", Description: "200 without a body for an entity that could be registered; 400 with `errors`, each with `name` and `message`, for another.",
 			Permission: entity.ReadPermission,
 			RequestExample: map[string]any{"location": "url:https://git.example.com/shop/web/blob/main/catalog-info.yaml", "entity": map[string]any{
 				"apiVersion": "backstage.io/v1alpha1", "kind": "Group", "metadata": map[string]any{"name": "shop"}, "spec": map[string]any{"type": "team", "children": []string{}}}},
 		}),
 		blueprint.Handle((*service).ancestry, blueprint.Operation{
-			ID: "catalog.ancestry", Method: http.MethodGet, Path: "/api/catalog/entities/by-name/{kind}/{namespace}/{name}/ancestry", Tag: "Entities",
+			ID: "catalog.ancestry", ResponseExample: exampleAncestry, Method: http.MethodGet, Path: "/api/catalog/entities/by-name/{kind}/{namespace}/{name}/ancestry", Tag: "Entities",
 			Summary: "Get the Location entities that an entity came through", Permission: entity.ReadPermission, OnObject: true, Errors: []slipway.Code{slipway.NotFound},
 		}),
 		blueprint.Handle((*service).putEntity, blueprint.Operation{
@@ -387,7 +391,7 @@ var Blueprint = blueprint.Blueprint{
 			Permission: deleteLocation, Errors: []slipway.Code{slipway.NotFound, slipway.Conflict},
 		}),
 		blueprint.Handle((*service).entities, blueprint.Operation{
-			ID: "catalog.entities", Method: http.MethodGet, Path: "/api/catalog/entities", Tag: "Entities",
+			ID: "catalog.entities", ResponseExample: []slipway.Entity{exampleEntity}, Method: http.MethodGet, Path: "/api/catalog/entities", Tag: "Entities",
 			Summary: "List entities",
 			Description: "`filter` takes conditions `key=value` joined by commas, which must all hold; the same key twice means either value; a key alone means that the field is " +
 				"there. `filter` may be repeated: one of them must hold. Keys are paths such as `spec.type` or `metadata.annotations.github.com/project-slug`, also " +
@@ -395,7 +399,7 @@ var Blueprint = blueprint.Blueprint{
 			Permission: entity.ReadPermission, OnObject: true,
 		}),
 		blueprint.Handle((*service).entity, blueprint.Operation{
-			ID: "catalog.entity", Method: http.MethodGet, Path: "/api/catalog/entities/by-name/{kind}/{namespace}/{name}", Tag: "Entities",
+			ID: "catalog.entity", ResponseExample: exampleEntity, Method: http.MethodGet, Path: "/api/catalog/entities/by-name/{kind}/{namespace}/{name}", Tag: "Entities",
 			Summary: "Get an entity", Permission: entity.ReadPermission, OnObject: true, Errors: []slipway.Code{slipway.NotFound},
 		}),
 		blueprint.Handle((*service).queryEntities, blueprint.Operation{
@@ -414,11 +418,11 @@ var Blueprint = blueprint.Blueprint{
 			ResponseExample: exampleEntities,
 		}),
 		blueprint.Handle((*service).entityByUID, blueprint.Operation{
-			ID: "catalog.entityByUid", Method: http.MethodGet, Path: "/api/catalog/entities/by-uid/{uid}", Tag: "Entities",
+			ID: "catalog.entityByUid", ResponseExample: exampleEntity, Method: http.MethodGet, Path: "/api/catalog/entities/by-uid/{uid}", Tag: "Entities",
 			Summary: "Get an entity by its uid", Permission: entity.ReadPermission, OnObject: true, Errors: []slipway.Code{slipway.NotFound},
 		}),
 		blueprint.Handle((*service).entitiesByRefs, blueprint.Operation{
-			ID: "catalog.entitiesByRefs", Method: http.MethodPost, Path: "/api/catalog/entities/by-refs", Tag: "Entities", Status: http.StatusOK,
+			ID: "catalog.entitiesByRefs", ResponseExample: map[string]any{"items": []any{exampleEntity, nil}}, Method: http.MethodPost, Path: "/api/catalog/entities/by-refs", Tag: "Entities", Status: http.StatusOK,
 			Summary: "Get many entities by their refs", Description: "The answer has one item for each ref, in the same order: null where there is no such entity that the caller may read.",
 			Permission: entity.ReadPermission, OnObject: true,
 			RequestExample: map[string]any{"entityRefs": []string{"component:default/web", "group:default/shop"}, "fields": []string{"kind", "metadata.name"}},
@@ -434,7 +438,7 @@ var Blueprint = blueprint.Blueprint{
 			RequestExample: map[string]any{"facets": []string{"spec.type"}, "query": map[string]any{"kind": "Component"}}, ResponseExample: exampleFacets,
 		}),
 		blueprint.Handle((*service).refresh, blueprint.Operation{
-			ID: "catalog.refresh", Method: http.MethodPost, Path: "/api/catalog/refresh", Tag: "Entities", Status: http.StatusOK,
+			ID: "catalog.refresh", RequestExample: map[string]any{"entityRef": "component:default/web"}, Method: http.MethodPost, Path: "/api/catalog/refresh", Tag: "Entities", Status: http.StatusOK,
 			Summary: "Have the location of an entity read again", Permission: refreshEntity, OnObject: true, Errors: []slipway.Code{slipway.NotFound},
 		}),
 	},

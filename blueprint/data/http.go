@@ -28,7 +28,7 @@ var operations = []blueprint.Operation{
 		ResponseExample: []kindInfo{{Kind: "credentials", Text: "What Slipway shows to others to be let in", Types: []typeInfo{{"secretText", "A token", 1}}}},
 	}),
 	blueprint.Handle((*service).applyMany, blueprint.Operation{
-		ID: "data.apply", Method: "POST", Path: "/data", Permission: use, Summary: "Apply many documents",
+		ID: "data.apply", RequestExample: map[string]any{"version": 1, "kind": "credentials", "data": []any{map[string]any{"id": "github-key", "type": "secretText", "scope": "GLOBAL", "description": "GitHub token", "secret": "…"}}}, Method: "POST", Path: "/data", Permission: use, Summary: "Apply many documents",
 		Description: "Takes an envelope `{\"version\":1,\"kind\":…,\"data\":[…]}`, an array of envelopes or documents, or one of these a line. Each is created or replaced. All or nothing: " +
 			"with a fault anywhere nothing is changed, and all faults are listed. With `prune=key=value`, documents with that label that are not in the call are deleted. " + purpose,
 		MaxBody: maxMany, Timeout: 2 * time.Minute, Idempotent: true, Errors: []slipway.Code{slipway.Conflict, slipway.TooLarge},
@@ -62,7 +62,7 @@ var operations = []blueprint.Operation{
 		ResponseExample: blueprint.List[blueprint.Raw[document]]{Items: []blueprint.Raw[document]{shown(example)}, PageInfo: slipway.PageInfo{Limit: 20}},
 	}),
 	blueprint.Handle((*service).create, blueprint.Operation{
-		ID: "data.create", Method: "POST", Path: "/data/{kind}", Permission: use, Status: http.StatusCreated, Summary: "Create a document", Idempotent: true,
+		ID: "data.create", RequestExample: map[string]any{"id": "github-key", "type": "secretText", "scope": "GLOBAL", "description": "GitHub token", "secret": "…"}, Method: "POST", Path: "/data/{kind}", Permission: use, Status: http.StatusCreated, Summary: "Create a document", Idempotent: true,
 		Description: "Takes the document, bare or in an envelope. Without an id, one is made. " + purpose, Errors: []slipway.Code{slipway.NotFound, slipway.Conflict},
 		MaxBody: 2 << 20, ResponseExample: example,
 	}),
@@ -71,11 +71,11 @@ var operations = []blueprint.Operation{
 		ResponseExample: example,
 	}),
 	blueprint.Handle((*service).put, blueprint.Operation{
-		ID: "data.put", Method: "PUT", Path: "/data/{kind}/{id}", Permission: use, Summary: "Create or replace a document",
+		ID: "data.put", RequestExample: map[string]any{"id": "github-key", "type": "secretText", "scope": "GLOBAL", "description": "GitHub token", "secret": "…"}, Method: "PUT", Path: "/data/{kind}/{id}", Permission: use, Summary: "Create or replace a document",
 		Description: purpose, Errors: []slipway.Code{slipway.NotFound, slipway.Conflict, slipway.Precondition}, MaxBody: 2 << 20, ResponseExample: example,
 	}),
 	blueprint.Handle((*service).patch, blueprint.Operation{
-		ID: "data.patch", Method: "PATCH", Path: "/data/{kind}/{id}", Permission: use, Summary: "Change a document",
+		ID: "data.patch", RequestExample: map[string]any{"description": "GitHub token of the shop"}, Method: "PATCH", Path: "/data/{kind}/{id}", Permission: use, Summary: "Change a document",
 		Description: "JSON Merge Patch (RFC 7396): what is given replaces, `null` takes a field away. " + purpose,
 		Errors:      []slipway.Code{slipway.NotFound, slipway.Conflict, slipway.Precondition}, MaxBody: 2 << 20, ResponseExample: example,
 	}),
