@@ -108,9 +108,10 @@ type Request struct {
 	Method    string // "" is GET
 	Path      string // below the client's URL, with a slash before it, its segments escaped (url.PathEscape)
 	Query     url.Values
-	Body      any    // sent as JSON; nil: nothing
-	Scope     string // what the credential must reach, for Authorize
-	Validator string // makes a GET conditional: what Answer.Validator was
+	Body      any            // sent as JSON; nil: nothing
+	Scope     string         // what the credential must reach, for Authorize
+	As        *Authorization // who asks, where it is not the provider: a caller whose access is checked. Authorize is not asked then
+	Validator string         // makes a GET conditional: what Answer.Validator was
 	Header    http.Header
 }
 
@@ -240,7 +241,10 @@ func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
 		return nil, err
 	}
 	var auth Authorization
-	if c.o.Authorize != nil {
+	switch {
+	case r.As != nil:
+		auth = *r.As
+	case c.o.Authorize != nil:
 		var err error
 		if auth, err = c.o.Authorize(ctx, r.Scope); err != nil {
 			return nil, err

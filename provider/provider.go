@@ -72,11 +72,26 @@ type Provider struct {
 	// Check tells whether address and credential work, for people. May be nil.
 	Check func(ctx context.Context) error
 
+	// Inspect tells people what the credential is and what it may do with a project. May be nil: then Check says all there is to say.
+	Inspect func(ctx context.Context, project string) (Insight, error)
+
+	// Access asks the vendor whether whoever holds token, which is a caller's own and not ours, may see the builds of a project. nil: they may; Unauthenticated,
+	// Forbidden or NotFound: they may not. Any other error says nothing of it. The token is shown to the vendor and to nobody else: it is not kept, and stands in no
+	// error. nil: the vendor cannot be asked, and visibility `source` cannot be had.
+	Access func(ctx context.Context, project string, token Secret) error
+
 	// Limits says what the vendor last said of its limits, by account; without talking to it. May be nil.
 	Limits func() []Limit
 
 	// Close frees what Open took. May be nil.
 	Close func() error
+}
+
+// Insight is what a vendor tells of our credential, for people.
+type Insight struct {
+	Account string    // whose it is; "" where the vendor does not say
+	Expires time.Time // zero: never, or the vendor does not say
+	Lacks   []string  // what it may not do though Slipway would, each a sentence that says what to give it
 }
 
 // Page is one page of a vendor's list.

@@ -83,6 +83,8 @@ type Vendor struct {
 	lists    int // list requests, and those of them that were answered with "not modified"
 	unmoved  int
 	extra    map[string]any
+	members  map[string][]string // projects that the holder of a token may see, by token
+	asked    int                 // how often somebody's access was checked
 }
 
 type project struct {
@@ -121,7 +123,39 @@ func (v *Vendor) Provider() *provider.Provider {
 		},
 		Webhook: &provider.Webhook{Verify: v.verify, Parse: parse},
 		Check:   func(ctx context.Context) error { return v.call(ctx, func() error { return nil }) },
+		Access:  v.access,
 	}
+}
+
+// Admit lets the holder of a token see projects, and no others.
+func (v *Vendor) Admit(token string, projects ...string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.members == nil {
+		v.members = map[string][]string{}
+	}
+	v.members[token] = projects
+}
+
+// Asked is how often somebody's access was checked.
+func (v *Vendor) Asked() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.asked
+}
+
+func (v *Vendor) access(ctx context.Context, project string, token provider.Secret) error {
+	return v.call(ctx, func() error {
+		v.asked++
+		projects, known := v.members[string(token)]
+		switch {
+		case !known:
+			return slipway.Errorf(slipway.Unauthenticated, "the vendor does not know this token")
+		case !slices.Contains(projects, project):
+			return slipway.Errorf(slipway.NotFound, "there is no project %q", project)
+		}
+		return nil
+	})
 }
 
 func words(s string) []string {

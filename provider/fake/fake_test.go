@@ -49,6 +49,14 @@ func harness(cfg fake.Config) providertest.Harness {
 			body := []byte(`{"id":"7","event":"star"}`)
 			return v.Sign(body), body
 		},
+		Admit: func(_ testing.TB, sees bool) provider.Secret {
+			if sees {
+				v.Admit("jane", hello)
+				return "jane"
+			}
+			v.Admit("joe")
+			return "joe"
+		},
 		Down: broken(fake.Down), Limit: broken(fake.Limited), Hang: broken(fake.Hang),
 	}
 }

@@ -103,6 +103,7 @@ func (c *client) provider() *provider.Provider {
 		Builds:   &provider.Builds{List: c.list, Get: c.get, Retrigger: c.retrigger, Start: c.start, Logs: c.logs}, // Gitea 1.26 cancels nothing
 		Webhook:  &provider.Webhook{Verify: c.verify, Parse: parse},
 		Check:    c.check,
+		Access:   c.access,
 	}
 }
 
@@ -144,6 +145,19 @@ func (c *client) check(ctx context.Context) error {
 	if errors.Is(err, slipway.Forbidden) {
 		return nil // the token is known; that it may not read its account does no harm
 	}
+	return err
+}
+
+// access asks for the runs as the holder of a token: they are what is shown.
+func (c *client) access(ctx context.Context, project string, token provider.Secret) error {
+	where, err := path(project, "/actions/runs")
+	if err != nil {
+		return err
+	}
+	_, err = c.api.JSON(ctx, provider.Request{
+		Path: where, Query: url.Values{"limit": {"1"}},
+		As: &provider.Authorization{Header: "Authorization", Value: "token " + string(token), Account: "caller " + token.Fingerprint()},
+	}, &struct{}{})
 	return err
 }
 

@@ -50,6 +50,7 @@ func harness(v *vendor, p *provider.Provider) providertest.Harness {
 			h.Set("X-Gitea-Event", "push")
 			return h, body
 		},
+		Admit:  admit,
 		Down:   func(testing.TB) { v.Close() },
 		Limit:  func(testing.TB) { v.breakWith(always(http.StatusTooManyRequests, "", "Retry-After", "30")) }, // a proxy before it
 		Refuse: func(testing.TB) { v.breakWith(always(http.StatusUnauthorized, "invalid username, password or token")) },

@@ -26,6 +26,10 @@ const (
 	app    = "lab/app"
 	secret = "s3cr3t"
 	token  = "0123456789abcdef"
+
+	member   = "fedcba9876543210" // tokens of others
+	stranger = "0f0f0f0f0f0f0f0f"
+
 	prefix = "/git" // Gitea below a path
 )
 
@@ -89,6 +93,13 @@ func (v *vendor) client(t testing.TB, more map[string]any, env provider.Env) *cl
 	}
 	c.logPace = time.Millisecond
 	return c
+}
+
+func admit(_ testing.TB, sees bool) provider.Secret {
+	if sees {
+		return member
+	}
+	return stranger
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
@@ -229,6 +240,13 @@ func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	user, password, _ := r.BasicAuth()
+	switch r.Header.Get("Authorization") {
+	case "token " + stranger:
+		refuse(w, http.StatusNotFound, "The target couldn't be found.")
+		return
+	case "token " + member:
+		user, password = "lab", "pw"
+	}
 	if r.Header.Get("Authorization") != "token "+token && (user != "lab" || password != "pw") {
 		refuse(w, http.StatusUnauthorized, "invalid username, password or token")
 		return

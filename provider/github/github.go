@@ -74,6 +74,7 @@ func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.P
 		},
 		Webhook: &provider.Webhook{Verify: c.verify, Parse: parse},
 		Check:   c.check,
+		Access:  c.access,
 		Limits:  c.api.Limits,
 	}, nil
 }
@@ -168,6 +169,19 @@ func (c *client) check(ctx context.Context) error {
 	if errors.Is(err, slipway.NotFound) {
 		return nil // a GitHub Enterprise Server without limits says so; it knew the token, or would have told
 	}
+	return err
+}
+
+// access asks for the runs as the holder of a token: of all that GitHub knows of a repository, they are what is shown.
+func (c *client) access(ctx context.Context, project string, token provider.Secret) error {
+	where, err := path(project, "/actions/runs")
+	if err != nil {
+		return err
+	}
+	_, err = c.api.JSON(ctx, provider.Request{
+		Path: where, Query: url.Values{"per_page": {"1"}, "exclude_pull_requests": {"true"}},
+		As: &provider.Authorization{Header: "Authorization", Value: "Bearer " + string(token), Account: "caller " + token.Fingerprint()},
+	}, &struct{}{})
 	return err
 }
 

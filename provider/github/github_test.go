@@ -48,6 +48,7 @@ func harness(t *testing.T, v *vendor, p *provider.Provider) providertest.Harness
 			h.Set("X-Github-Event", "ping")
 			return h, body
 		},
+		Admit:  admit,
 		Down:   func(testing.TB) { v.Close() },
 		Limit:  func(testing.TB) { v.breakWith(always(http.StatusTooManyRequests, "slow down", "Retry-After", "30")) },
 		Refuse: func(testing.TB) { v.breakWith(always(http.StatusUnauthorized, "Bad credentials")) },

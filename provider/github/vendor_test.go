@@ -32,6 +32,9 @@ const (
 	hello  = "octo/hello"
 	secret = "It's a Secret to Everybody"
 	pat    = "ghp_example"
+
+	member   = "gho_member" // tokens of others
+	stranger = "gho_stranger"
 )
 
 // vendor plays GitHub: one repository, octo/hello, whose runs are the vendor's example with some members replaced. Every request is held against the
@@ -106,6 +109,13 @@ func (v *vendor) open(t testing.TB, more map[string]any, env provider.Env) *prov
 		t.Fatal(err)
 	}
 	return p
+}
+
+func admit(_ testing.TB, sees bool) provider.Secret {
+	if sees {
+		return member
+	}
+	return stranger
 }
 
 func appCredential() map[string]any {
@@ -256,7 +266,11 @@ func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
 		v.serveApp(w, path, bearer)
 		return
 	}
-	if bearer != pat && !slices.Contains(v.issued, bearer) {
+	if bearer == stranger { // whom GitHub tells nothing
+		refuse(w, http.StatusNotFound, "Not Found")
+		return
+	}
+	if bearer != pat && bearer != member && !slices.Contains(v.issued, bearer) {
 		refuse(w, http.StatusUnauthorized, "Bad credentials")
 		return
 	}

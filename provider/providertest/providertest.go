@@ -36,6 +36,7 @@ type Harness struct {
 	Limit    func(t testing.TB)                                                            // the vendor refuses for now, and says until when
 	Hang     func(t testing.TB)                                                            // the vendor takes requests and never answers
 	Refuse   func(t testing.TB)                                                            // the vendor does not accept our credential
+	Admit    func(t testing.TB, sees bool) provider.Secret                                 // a token of somebody else's at the vendor, who may see the project or may not
 }
 
 // Run checks a provider. open makes a fresh harness for each check; it may use t for clean-up.
@@ -74,6 +75,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"a vendor that is down is unavailable", func(h Harness) bool { return builds(h) && h.Down != nil }, coded(down, slipway.Unavailable)},
 		{"a vendor that has enough is rate limited", func(h Harness) bool { return builds(h) && h.Limit != nil }, coded(limit, slipway.RateLimited)},
 		{"a refused credential is told", func(h Harness) bool { return builds(h) && h.Refuse != nil }, coded(refuse, slipway.Unauthenticated, slipway.Forbidden)},
+		{"the access of others is asked with their token", func(h Harness) bool { return h.Provider.Access != nil && h.Admit != nil }, testAccess},
 		{"a vendor that hangs does not hold the caller", func(h Harness) bool { return builds(h) && h.Hang != nil }, testHang},
 		{"a cancelled context ends calls", builds, testCanceled},
 		{"calls may overlap", builds, testOverlap},
@@ -102,6 +104,32 @@ func testProjects(t *testing.T, h Harness) {
 	}
 	if got := h.Provider.Projects(&slipway.Entity{Kind: "Component"}); len(got) > 0 {
 		t.Errorf("got %q of an entity without annotations, want nothing", got)
+	}
+}
+
+func testAccess(t *testing.T, h Harness) {
+	ctx, sees := t.Context(), h.Admit(t, true)
+	if err := h.Provider.Access(ctx, h.Project, sees); err != nil {
+		t.Errorf("somebody who may see the project: %v", err)
+	}
+	refused := func(what, project string, token provider.Secret) {
+		t.Helper()
+		err := h.Provider.Access(ctx, project, token)
+		if code := slipway.CodeOf(err); code != slipway.Unauthenticated && code != slipway.Forbidden && code != slipway.NotFound {
+			t.Errorf("%s: got %v; want unauthenticated, forbidden or not_found", what, err)
+		}
+		if err != nil && strings.Contains(fmt.Sprintf("%+v %v", err, errors.Unwrap(err)), string(token)) {
+			t.Errorf("%s: the token stands in the error", what)
+		}
+	}
+	refused("somebody who may not", h.Project, h.Admit(t, false))
+	refused("a token that the vendor never gave", h.Project, "no-such-token-at-the-vendor")
+	if h.Missing != "" {
+		refused("a project that is not there", h.Missing, sees)
+	}
+	if h.Refuse != nil {
+		h.Refuse(t)
+		refused("once the vendor lets nobody in", h.Project, sees)
 	}
 }
 
