@@ -168,6 +168,9 @@ var tree = sync.OnceValue(func() []string {
 			}
 			return nil
 		}
+		if name == ".git" { // of a second work tree, it is a file
+			return nil
+		}
 		names = append(names, name)
 		return nil
 	})
