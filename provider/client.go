@@ -175,10 +175,20 @@ func (c *Client) Strange(cause error) error {
 
 // Open asks for a stream, such as a log. The caller closes it. Reading it fails with the context's error or a coded one. It is not tried again.
 func (c *Client) Open(ctx context.Context, r Request) (io.ReadCloser, error) {
+	return c.open(ctx, func(ctx context.Context) (*http.Response, error) { return c.send(ctx, r) })
+}
+
+// OpenLink is Open for an address that an answer of the vendor names, such as a signed link to a store of logs. Nothing of ours is shown there, and no error shows the
+// address. A link that leads nowhere, or not any more, is NotFound.
+func (c *Client) OpenLink(ctx context.Context, address string) (io.ReadCloser, error) {
+	return c.open(ctx, func(ctx context.Context) (*http.Response, error) { return c.visit(ctx, address) })
+}
+
+func (c *Client) open(ctx context.Context, ask func(context.Context) (*http.Response, error)) (io.ReadCloser, error) {
 	wide := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	late := time.AfterFunc(requestTime, cancel) // to begin; it may last
-	res, err := c.send(ctx, r)
+	res, err := ask(ctx)
 	if err == nil && late.Stop() {
 		return &stream{res.Body, ctx, cancel, c}, nil
 	}
@@ -280,6 +290,35 @@ func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
 	}
 	defer res.Body.Close()
 	return nil, c.failure(ctx, r, auth.Account, limit, res)
+}
+
+func (c *Client) visit(ctx context.Context, address string) (*http.Response, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	u, err := c.base.Parse(address)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+		return nil, c.Strange(errors.New("a link that is no address"))
+	}
+	u.User = nil
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, c.Strange(errors.New("a link that is no address"))
+	}
+	req.Header.Set("User-Agent", "slipway")
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.broken(ctx, err)
+	}
+	if res.StatusCode < 300 {
+		return res, nil
+	}
+	res.Body.Close()
+	cause := fmt.Errorf("GET %s: %s", u.Host, res.Status)
+	if res.StatusCode < 500 && res.StatusCode != http.StatusTooManyRequests {
+		return nil, slipway.Errorf(slipway.NotFound, "%s gave a link that leads nowhere any more", c.o.Vendor).WithCause(cause)
+	}
+	return nil, slipway.Errorf(slipway.Unavailable, "the place that %s links to is out of order: it answered %d", c.o.Vendor, res.StatusCode).WithCause(cause)
 }
 
 func (c *Client) request(ctx context.Context, r Request, auth Authorization) (*http.Request, error) {

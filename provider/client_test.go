@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -126,6 +127,43 @@ func TestRedirectsCarryNoCredential(t *testing.T) {
 	}
 	if _, err := c.JSON(t.Context(), provider.Request{Method: http.MethodPost, Path: "/moved"}, nil); !errors.Is(err, slipway.Invalid) || posts != 1 {
 		t.Errorf("a POST that is redirected: got %v, want it refused, not turned into a GET", err)
+	}
+}
+
+func TestLinksAreFollowedWithNothingOfOurs(t *testing.T) {
+	t.Parallel()
+	var seen http.Header
+	store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen = r.Header.Clone()
+		if code, err := strconv.Atoi(r.FormValue("answer")); err == nil {
+			w.WriteHeader(code)
+			return
+		}
+		_, _ = io.WriteString(w, "text")
+	}))
+	t.Cleanup(store.Close)
+	c := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("the vendor was asked") }, provider.ClientOptions{})
+	text, err := c.OpenLink(t.Context(), strings.Replace(store.URL, "http://", "http://user:pw@", 1)+"/log?sig=signed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = text.Close() }()
+	if b, err := io.ReadAll(text); err != nil || string(b) != "text" {
+		t.Errorf("got %q, %v", b, err)
+	}
+	for name, values := range seen {
+		if name == "Authorization" || strings.Contains(fmt.Sprint(values), token) {
+			t.Errorf("the store was sent %s: %q", name, values)
+		}
+	}
+	for link, want := range map[string]slipway.Code{
+		store.URL + "/?answer=403&sig=signed": slipway.NotFound, store.URL + "/?answer=410&sig=signed": slipway.NotFound,
+		store.URL + "/?answer=429&sig=signed": slipway.Unavailable, store.URL + "/?answer=500&sig=signed": slipway.Unavailable,
+		"http://127.0.0.1:1/?sig=signed": slipway.Unavailable, "file:///etc/passwd?sig=signed": slipway.Unavailable, "http://%zz/?sig=signed": slipway.Unavailable,
+	} {
+		if _, err := c.OpenLink(t.Context(), link); slipway.CodeOf(err) != want || strings.Contains(fmt.Sprintf("%v %+v", err, errors.Unwrap(err)), "signed") {
+			t.Errorf("%s: got %v, want %s and nothing of the link", link, err, want)
+		}
 	}
 }
 

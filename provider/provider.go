@@ -120,7 +120,7 @@ type Builds struct {
 	// List reads builds of a project, newest first by CreatedAt, stable while new ones arrive: following Next never repeats or skips what was there when the
 	// first page was read, and ends. A project that is not there is NotFound; a cursor that the vendor refuses is Invalid.
 	List func(ctx context.Context, project string, o ListOptions) (Page[slipway.Build], error)
-	// Get reads one build by the vendor's id.
+	// Get reads one build by the vendor's id. One that became others, which the list shows, is Replaced.
 	Get func(ctx context.Context, project, id string) (slipway.Build, error)
 	// Retrigger runs a finished build again: what failed of it, or all when the vendor can do no less. A build that is not finished is a Conflict. Extra holds
 	// what else the caller sent, for the vendor. The result is the build that now runs (the id may be new), nil when the vendor has not named it yet. by is who asked.
@@ -133,6 +133,9 @@ type Builds struct {
 	// caller closes it.
 	Logs func(ctx context.Context, project, id string, follow bool) (io.ReadCloser, error)
 }
+
+// Replaced is the error of Get for a build that was shown until the vendor made others of it, such as a pipeline whose workflows are the builds. An index drops it.
+var Replaced error = slipway.Errorf(slipway.NotFound, "other builds have taken the place of this one")
 
 // StartOptions says what to build.
 type StartOptions struct {

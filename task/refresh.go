@@ -265,6 +265,12 @@ func (x *Index[T]) askFor(ctx context.Context, l *look) error {
 			return nil
 		}
 		item, err := call(ctx, func(ctx context.Context) (T, error) { return get(ctx, l.project, id) })
+		if errors.Is(err, provider.Replaced) {
+			if err := x.drop(ctx, l, id); err != nil {
+				return err
+			}
+			continue
+		}
 		if errors.Is(err, slipway.NotFound) {
 			if err := x.forget(ctx, l, id); err != nil {
 				return err
@@ -306,6 +312,14 @@ func (x *Index[T]) forget(ctx context.Context, l *look, id string) error {
 		}
 		row := x.task.Row(&item)
 		_, err = tx.Exec(ctx, `UPDATE `+x.table+` SET status = $3, finished = TRUE, doc = $4 WHERE source_id = $1 AND id = $2`, l.id, id, row.Status, string(doc))
+		return err
+	})
+}
+
+// drop deletes an item in whose place there are others now.
+func (x *Index[T]) drop(ctx context.Context, l *look, id string) error {
+	return x.engine.DB.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM `+x.table+` WHERE source_id = $1 AND id = $2 AND NOT finished`, l.id, id)
 		return err
 	})
 }

@@ -254,6 +254,19 @@ func TestABuildThatTheVendorForgotEndsUnknown(t *testing.T) {
 	})
 }
 
+func TestABuildThatBecameOthersIsNotShownAnyMore(t *testing.T) {
+	t.Parallel()
+	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
+		v.Add("octo/web", slipway.Build{ID: "pipeline", CreatedAt: at(1), Status: slipway.BuildStarting})
+		w.look("ci")
+		v.Replace("octo/web", "pipeline", slipway.Build{ID: "workflow", CreatedAt: at(2)})
+		w.look("ci")
+		if got := ids(w.search(web, Query{})); !slices.Equal(got, []string{"workflow"}) {
+			t.Errorf("got %q, want the build that took its place alone", got)
+		}
+	})
+}
+
 func TestAnOldUnfinishedBuildIsStillFollowed(t *testing.T) {
 	t.Parallel()
 	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {

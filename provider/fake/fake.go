@@ -90,6 +90,7 @@ type Vendor struct {
 type project struct {
 	builds   []*build // by arrival
 	revision int
+	replaced []string // ids of builds that others have taken the place of
 }
 
 type build struct {
@@ -271,6 +272,16 @@ func (v *Vendor) Forget(projectName, id string) {
 	v.tell()
 }
 
+// Replace puts a new build in the place of one, as vendors do that name first what they split later.
+func (v *Vendor) Replace(projectName, id string, by slipway.Build) {
+	v.Forget(projectName, id)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	p := v.project(projectName)
+	p.replaced = append(p.replaced, id)
+	v.add(projectName, by)
+}
+
 // Break switches a fault on, or off with None.
 func (v *Vendor) Break(f Fault) {
 	v.mu.Lock()
@@ -380,6 +391,9 @@ func (v *Vendor) existingBuild(name, id string) (*project, *build, error) {
 		return nil, nil, err
 	}
 	b := p.find(id)
+	if slices.Contains(p.replaced, id) {
+		return nil, nil, provider.Replaced
+	}
 	if b == nil {
 		return nil, nil, slipway.Errorf(slipway.NotFound, "the fake vendor has no build %q in %q", id, name)
 	}
