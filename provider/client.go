@@ -109,10 +109,12 @@ type Request struct {
 	Path      string // below the client's URL, with a slash before it, its segments escaped (url.PathEscape)
 	Query     url.Values
 	Body      any            // sent as JSON; nil: nothing
+	Form      url.Values     // sent as a form where there is no Body; nil: nothing
 	Scope     string         // what the credential must reach, for Authorize
 	As        *Authorization // who asks, where it is not the provider: a caller whose access is checked. Authorize is not asked then
 	Validator string         // makes a GET conditional: what Answer.Validator was
 	Header    http.Header
+	Leads     bool // a redirect of what is no GET is an answer, whose Header says where it leads; it is not followed
 }
 
 // Answer is what a vendor said.
@@ -175,22 +177,29 @@ func (c *Client) Strange(cause error) error {
 
 // Open asks for a stream, such as a log. The caller closes it. Reading it fails with the context's error or a coded one. It is not tried again.
 func (c *Client) Open(ctx context.Context, r Request) (io.ReadCloser, error) {
+	_, body, err := c.Stream(ctx, r)
+	return body, err
+}
+
+// Stream is Open for a vendor that says something of its stream in the answer's headers. The answer has no Body.
+func (c *Client) Stream(ctx context.Context, r Request) (Answer, io.ReadCloser, error) {
 	return c.open(ctx, func(ctx context.Context) (*http.Response, error) { return c.send(ctx, r) })
 }
 
 // OpenLink is Open for an address that an answer of the vendor names, such as a signed link to a store of logs. Nothing of ours is shown there, and no error shows the
 // address. A link that leads nowhere, or not any more, is NotFound.
 func (c *Client) OpenLink(ctx context.Context, address string) (io.ReadCloser, error) {
-	return c.open(ctx, func(ctx context.Context) (*http.Response, error) { return c.visit(ctx, address) })
+	_, body, err := c.open(ctx, func(ctx context.Context) (*http.Response, error) { return c.visit(ctx, address) })
+	return body, err
 }
 
-func (c *Client) open(ctx context.Context, ask func(context.Context) (*http.Response, error)) (io.ReadCloser, error) {
+func (c *Client) open(ctx context.Context, ask func(context.Context) (*http.Response, error)) (Answer, io.ReadCloser, error) {
 	wide := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	late := time.AfterFunc(requestTime, cancel) // to begin; it may last
 	res, err := ask(ctx)
 	if err == nil && late.Stop() {
-		return &stream{res.Body, ctx, cancel, c}, nil
+		return Answer{Status: res.StatusCode, Header: res.Header}, &stream{res.Body, ctx, cancel, c}, nil
 	}
 	cancel()
 	if err == nil {
@@ -202,7 +211,7 @@ func (c *Client) open(ctx context.Context, ask func(context.Context) (*http.Resp
 	if f, ok := errors.AsType[fleeting](err); ok {
 		err = f.error
 	}
-	return nil, err
+	return Answer{}, nil, err
 }
 
 type stream struct {
@@ -285,7 +294,7 @@ func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
 	if !limit.Until.IsZero() {
 		c.hold(ctx, auth.Account, limit.Until)
 	}
-	if res.StatusCode < 300 || res.StatusCode == http.StatusNotModified && r.Validator != "" {
+	if res.StatusCode < 300 || res.StatusCode == http.StatusNotModified && r.Validator != "" || r.Leads && req.Method != http.MethodGet && res.StatusCode < 400 {
 		return res, nil
 	}
 	defer res.Body.Close()
@@ -327,12 +336,16 @@ func (c *Client) request(ctx context.Context, r Request, auth Authorization) (*h
 		address += "?" + r.Query.Encode()
 	}
 	var body io.Reader
-	if r.Body != nil {
+	kind := "application/json"
+	switch {
+	case r.Body != nil:
 		b, err := json.Marshal(r.Body)
 		if err != nil {
 			return nil, slipway.Errorf(slipway.Invalid, "what is meant for %s is no JSON", c.o.Vendor).WithCause(err)
 		}
 		body = bytes.NewReader(b)
+	case r.Form != nil:
+		body, kind = strings.NewReader(r.Form.Encode()), "application/x-www-form-urlencoded"
 	}
 	req, err := http.NewRequestWithContext(ctx, cmp.Or(r.Method, http.MethodGet), address, body)
 	if err != nil {
@@ -345,7 +358,7 @@ func (c *Client) request(ctx context.Context, r Request, auth Authorization) (*h
 	}
 	req.Header.Set("User-Agent", "slipway")
 	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", kind)
 	}
 	if r.Validator != "" {
 		req.Header.Set("If-None-Match", r.Validator)

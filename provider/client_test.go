@@ -70,6 +70,44 @@ func TestClientKeepsPathPrefixAndEscapes(t *testing.T) {
 	}
 }
 
+func TestFormsAndWhereTheyLead(t *testing.T) {
+	t.Parallel()
+	var got string
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		got += fmt.Sprint(r.Method, " ", r.Header.Get("Content-Type"), " ", r.PostFormValue("a b"), ".")
+		w.Header().Set("Location", "/ci/queue/7/")
+		w.WriteHeader(http.StatusSeeOther)
+	}, provider.ClientOptions{})
+	r := provider.Request{Method: http.MethodPost, Path: "/build", Form: url.Values{"a b": {"1&2"}}, Leads: true}
+	a, err := c.JSON(t.Context(), r, nil)
+	if err != nil || a.Status != http.StatusSeeOther || a.Header.Get("Location") != "/ci/queue/7/" {
+		t.Errorf("got %d leading to %q, %v; want where it leads, not followed", a.Status, a.Header.Get("Location"), err)
+	}
+	if want := "POST application/x-www-form-urlencoded 1&2."; got != want {
+		t.Errorf("asked for %q, want %q once", got, want)
+	}
+	r.Leads = false
+	if _, err := c.JSON(t.Context(), r, nil); !errors.Is(err, slipway.Invalid) {
+		t.Errorf("where no redirect is an answer: got %v, want invalid", err)
+	}
+}
+
+func TestStreamSaysWhatItsHeadersSay(t *testing.T) {
+	t.Parallel()
+	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Text-Size", "3")
+		_, _ = io.WriteString(w, "log")
+	}, provider.ClientOptions{})
+	a, body, err := c.Stream(t.Context(), provider.Request{Path: "/log"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = body.Close() }()
+	if text, err := io.ReadAll(body); err != nil || string(text) != "log" || a.Header.Get("X-Text-Size") != "3" {
+		t.Errorf("got %q, %v with %v", text, err, a.Header)
+	}
+}
+
 func TestFaultyAddressesAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, address := range []string{"", "ci.example.com", "ftp://ci.example.com", "https://", "https://me:pw@ci.example.com", "https://ci.example.com?x=1", "https://ci.example.com#x", "http://%"} {

@@ -43,6 +43,12 @@ func (s Secret) Fingerprint() string {
 	return hex.EncodeToString(sum[:8])
 }
 
+// Is says, in constant time, whether given is the secret. An empty secret is nothing.
+func (s Secret) Is(given string) bool {
+	a, b := sha256.Sum256([]byte(s)), sha256.Sum256([]byte(given))
+	return hmac.Equal(a[:], b[:]) && s != ""
+}
+
 // Signs says, in constant time, whether mac is the hex HMAC-SHA256 of body under the secret. An empty secret signs nothing.
 func (s Secret) Signs(body []byte, mac string) bool {
 	given, err := hex.DecodeString(mac)

@@ -39,6 +39,9 @@ func TestSecretShowsItselfToNobody(t *testing.T) {
 	if provider.Secret("").Signs(nil, "b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad") {
 		t.Error("no secret signs nothing")
 	}
+	if s := provider.Secret("s3cret"); !s.Is("s3cret") || s.Is("s3cre") || s.Is("") || provider.Secret("").Is("") {
+		t.Error("a secret is itself and nothing else, and none is nothing")
+	}
 }
 
 func TestCredentialTellsItsFaults(t *testing.T) {
