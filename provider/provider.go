@@ -102,6 +102,9 @@ type Page[T any] struct {
 	Validator string
 	// NotModified: nothing changed since the validator that was passed; Items is empty.
 	NotModified bool
+	// Complete asks for what the vendor's list does not show of an item, with requests of its own; nil: the items are whole. Who keeps an item as it was at its
+	// UpdatedAt, which such a list shows, need not ask again. An item that is gone by now is NotFound. It may be called for several items at once.
+	Complete func(ctx context.Context, item T) (T, error)
 }
 
 // ListOptions says which page to read.

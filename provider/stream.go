@@ -2,7 +2,9 @@ package provider
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"time"
 )
 
 // Pipe runs write in the background and gives what it writes, for logs that are put together from several answers. Reading ends with write's error, io.EOF when
@@ -27,4 +29,72 @@ type pipe struct {
 func (p pipe) Close() error {
 	p.cancel()
 	return p.PipeReader.Close()
+}
+
+// Part is one part of a log that a vendor keeps in several, such as that of one job of a build.
+type Part struct {
+	ID    string // the same at each look
+	Title string // written above it where there are several
+	Begun bool   // it may have a log
+	Ended bool   // its log grows no more
+	Empty bool   // it has no log, and never will: its title alone is shown
+}
+
+// Parts is a log that a vendor keeps in parts.
+type Parts struct {
+	// Look gives the parts that there are by now, in the order in which they are shown, and whether the build has ended.
+	Look func(ctx context.Context) (parts []Part, ended bool, err error)
+	// Copy writes what the log of a part holds after the bytes that were read of it before, and gives how many it wrote.
+	Copy func(ctx context.Context, w io.Writer, p Part, read int64) (int64, error)
+	Pace time.Duration // between two looks at a log that is followed
+}
+
+// Open reads the parts that have begun, one after the other. With follow each is followed to its end before the next one is shown, until the build has ended.
+func (p Parts) Open(ctx context.Context, follow bool) io.ReadCloser {
+	return Pipe(ctx, func(ctx context.Context, w io.Writer) error {
+		read, shown := map[string]int64{}, map[string]bool{}
+		for {
+			parts, ended, err := p.Look(ctx)
+			if err != nil {
+				return err
+			}
+			for _, part := range parts {
+				if !part.Begun || shown[part.ID] {
+					continue
+				}
+				if _, titled := read[part.ID]; !titled && len(parts) > 1 {
+					if _, err := fmt.Fprintf(w, "==> %s <==\n", part.Title); err != nil {
+						return err
+					}
+				}
+				n := int64(0)
+				if !part.Empty {
+					if n, err = p.Copy(ctx, w, part, read[part.ID]); err != nil {
+						return err
+					}
+				}
+				read[part.ID] += n
+				if follow && !ended && !part.Ended {
+					break
+				}
+				shown[part.ID] = true
+			}
+			if !follow || ended {
+				return nil
+			}
+			if err := Wait(ctx, p.Pace); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// CopyRest copies what a log holds after the bytes that were read of it before. One that became shorter is another, and gives nothing.
+func CopyRest(w io.Writer, log io.Reader, read int64) (int64, error) {
+	if _, err := io.CopyN(io.Discard, log, read); err == io.EOF {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	return io.Copy(w, log)
 }

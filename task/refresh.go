@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/provider"
@@ -39,6 +41,7 @@ const (
 	fillAge         = 90 * 24 * time.Hour // and how old they may be
 	maxUnfinished   = 20                  // unfinished items beyond the list that are asked for one by one
 	refreshParallel = 8                   // sources read at once by one replica
+	parallelDetails = 4                   // items of one source that are asked for at once
 	callTimeout     = 30 * time.Second    // of one request to the vendor
 	maxBackOff      = 10 * time.Minute    // between looks at a source that fails
 )
@@ -202,13 +205,13 @@ func (x *Index[T]) readNewest(ctx context.Context, l *look) error {
 		if o.Cursor == "" {
 			l.validator = page.Validator
 		}
-		met, err := x.store(ctx, l, page.Items)
+		met, err := x.store(ctx, l, page)
 		if err != nil {
 			return err
 		}
 		seen += int64(len(page.Items))
-		if met || page.Next == "" || page.Next == o.Cursor {
-			return nil
+		if met && l.known || page.Next == "" || page.Next == o.Cursor {
+			return nil // what a webhook told of a source that was never read says nothing of what is older
 		}
 		o = provider.ListOptions{Limit: pageLimit, Cursor: page.Next}
 		if l.pages >= maxPages || !l.known && seen > 0 {
@@ -237,7 +240,7 @@ func (x *Index[T]) readHistory(ctx context.Context, l *look) error {
 			return err
 		}
 		l.pages++
-		if _, err := x.store(ctx, l, page.Items); err != nil {
+		if _, err := x.store(ctx, l, page); err != nil {
 			return err
 		}
 		l.fillLeft -= int64(max(len(page.Items), 1))
@@ -280,7 +283,7 @@ func (x *Index[T]) askFor(ctx context.Context, l *look) error {
 		if err != nil {
 			return err
 		}
-		if _, err := x.store(ctx, l, []T{item}); err != nil {
+		if _, err := x.store(ctx, l, provider.Page[T]{Items: []T{item}}); err != nil {
 			return err
 		}
 	}
@@ -325,11 +328,11 @@ func (x *Index[T]) drop(ctx context.Context, l *look, id string) error {
 }
 
 // store writes items of one page in small transactions. met: one of them was known and finished before.
-func (x *Index[T]) store(ctx context.Context, l *look, items []T) (met bool, err error) {
-	if len(items) == 0 {
+func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T]) (met bool, err error) {
+	if len(page.Items) == 0 {
 		return false, nil
 	}
-	for chunk := range slices.Chunk(items, observeChunk) {
+	for chunk := range slices.Chunk(page.Items, observeChunk) {
 		var rows []*written[T]
 		for i := range chunk {
 			w := &written[T]{Row: x.task.Row(&chunk[i])}
@@ -350,9 +353,16 @@ func (x *Index[T]) store(ctx context.Context, l *look, items []T) (met bool, err
 					continue
 				}
 			}
+			if b != nil && page.Complete != nil && b.version >= w.Version {
+				continue
+			}
 			news = append(news, chunk[i])
 		}
+		news, incomplete := x.complete(ctx, page.Complete, news)
 		if len(news) == 0 {
+			if incomplete != nil {
+				return met, incomplete
+			}
 			continue
 		}
 		size, err := x.perTransaction(ctx, l)
@@ -372,8 +382,40 @@ func (x *Index[T]) store(ctx context.Context, l *look, items []T) (met bool, err
 				return met, err
 			}
 		}
+		if incomplete != nil {
+			return met, incomplete
+		}
 	}
 	return met, nil
+}
+
+// complete asks for what a list did not show of items, a few at once, and leaves out what is gone. What was completed before an error is given with it: it need not be
+// asked for again.
+func (x *Index[T]) complete(ctx context.Context, ask func(context.Context, T) (T, error), items []T) ([]T, error) {
+	if ask == nil || len(items) == 0 {
+		return items, nil
+	}
+	done := make([]bool, len(items))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelDetails)
+	for i := range items {
+		g.Go(func() error {
+			item, err := call(ctx, func(ctx context.Context) (T, error) { return ask(ctx, items[i]) })
+			if errors.Is(err, slipway.NotFound) {
+				return nil
+			}
+			items[i], done[i] = item, err == nil
+			return err
+		})
+	}
+	err := g.Wait()
+	var whole []T
+	for i, item := range items {
+		if done[i] {
+			whole = append(whole, item)
+		}
+	}
+	return whole, err
 }
 
 // perTransaction is how many items keep a transaction below 500 rows: each has its own row, new terms and aliases, and events where they are told.

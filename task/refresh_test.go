@@ -284,6 +284,67 @@ func TestAnOldUnfinishedBuildIsStillFollowed(t *testing.T) {
 	})
 }
 
+func TestOnlyWhatChangedIsCompleted(t *testing.T) {
+	t.Parallel()
+	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
+		v.ListInPart()
+		jane := &slipway.Person{ID: "jane"}
+		for i := range 30 {
+			v.Add("octo/web", slipway.Build{ID: fmt.Sprint(i), CreatedAt: at(i), Status: slipway.BuildSucceeded, TriggeredBy: jane})
+		}
+		v.Add("octo/web", slipway.Build{ID: "slow", CreatedAt: at(30), TriggeredBy: jane})
+		look := func(want int) {
+			t.Helper()
+			before := v.Details()
+			w.look("ci")
+			if got := v.Details() - before; got != want {
+				t.Errorf("%d builds were completed, want %d", got, want)
+			}
+		}
+		look(31)
+		if got := builds(w.search(web, Query{Limit: 1}))[0]; got.TriggeredBy == nil || got.StartedAt == nil {
+			t.Errorf("got %+v, want a whole build", got)
+		}
+		v.Add("octo/web", slipway.Build{ID: "new", CreatedAt: at(31), Status: slipway.BuildSucceeded, TriggeredBy: jane})
+		look(1) // not what runs as it did
+		v.Move("octo/web", "slow", slipway.BuildFailed)
+		v.Move("octo/web", "3", slipway.BuildStarting)
+		look(2)
+		if got := ids(w.search(web, Query{Statuses: []string{"failed", "starting"}})); !slices.Equal(got, []string{"slow", "3"}) {
+			t.Errorf("got %q, want both that changed", got)
+		}
+	})
+}
+
+func TestHistoryIsReadThoughAWebhookCameFirst(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		v := fake.New(fake.Config{WebhookSecret: "hush"})
+		v.Now = w.clock.now
+		v.Break(fake.Down)
+		w.vendors(map[string]*fake.Vendor{"ci": v})
+		web := w.entity("web", "team-a", map[string]string{fake.Annotation: "octo/web"})
+		eventually(t, "the first look", func() bool {
+			s := w.search(web, Query{}).Sources
+			return s[0].State == slipway.SourceFailed
+		})
+		w.stop()
+		for i := range 150 {
+			v.Add("octo/web", slipway.Build{ID: fmt.Sprint(i), CreatedAt: at(i), Status: slipway.BuildSucceeded})
+		}
+		h, body := v.Notification("octo/web", "149")
+		if n, err := w.Deliver(t.Context(), "ci", h, body); n != 1 || err != nil {
+			t.Fatalf("got %d, %v; want one change", n, err)
+		}
+		v.Break(fake.None)
+		w.clock.forward(time.Hour)
+		w.look("ci")
+		if got := len(w.search(web, Query{Limit: 100, PageNumber: 2}).Items); got != 50 {
+			t.Errorf("page 2 has %d builds, want 50 of 150", got)
+		}
+	})
+}
+
 func TestWebhooks(t *testing.T) {
 	t.Parallel()
 	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {

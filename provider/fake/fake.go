@@ -83,6 +83,8 @@ type Vendor struct {
 	lists    int // list requests, and those of them that were answered with "not modified"
 	unmoved  int
 	extra    map[string]any
+	parts    bool                // lists show builds in part
+	details  int                 // how often one was completed
 	members  map[string][]string // projects that the holder of a token may see, by token
 	asked    int                 // how often somebody's access was checked
 }
@@ -297,6 +299,20 @@ func (v *Vendor) Lists() (all, notModified int) {
 	return v.lists, v.unmoved
 }
 
+// ListInPart has lists leave out who caused a build, when it began and ended, and its commit, as some vendors do.
+func (v *Vendor) ListInPart() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.parts = true
+}
+
+// Details is how often a build that a list showed in part was completed.
+func (v *Vendor) Details() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.details
+}
+
 // Extra is what the last retrigger or start was given beside its own fields.
 func (v *Vendor) Extra() map[string]any {
 	v.mu.Lock()
@@ -445,6 +461,18 @@ func (v *Vendor) list(ctx context.Context, name string, o provider.ListOptions) 
 				break
 			}
 			page.Items = append(page.Items, b.Build)
+		}
+		if v.parts {
+			for i := range page.Items {
+				b := &page.Items[i]
+				b.TriggeredBy, b.StartedAt, b.FinishedAt, b.DurationSeconds, b.Commit = nil, nil, nil, nil, nil
+			}
+			page.Complete = func(ctx context.Context, b slipway.Build) (slipway.Build, error) {
+				v.mu.Lock()
+				v.details++
+				v.mu.Unlock()
+				return v.get(ctx, name, b.ID)
+			}
 		}
 		return nil
 	})

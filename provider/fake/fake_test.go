@@ -22,13 +22,20 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			providertest.Run(t, func(*testing.T) providertest.Harness { return harness(cfg) })
+			providertest.Run(t, func(*testing.T) providertest.Harness { return harness(fake.New(cfg)) })
 		})
 	}
+	t.Run("lists show builds in part", func(t *testing.T) {
+		t.Parallel()
+		providertest.Run(t, func(*testing.T) providertest.Harness {
+			v := fake.New(fake.Config{WebhookSecret: "hush"})
+			v.ListInPart()
+			return harness(v)
+		})
+	})
 }
 
-func harness(cfg fake.Config) providertest.Harness {
-	v := fake.New(cfg)
+func harness(v *fake.Vendor) providertest.Harness {
 	v.Project(hello)
 	broken := func(f fake.Fault) func(testing.TB) { return func(testing.TB) { v.Break(f) } }
 	return providertest.Harness{

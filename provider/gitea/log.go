@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/provider"
@@ -17,45 +18,27 @@ func (c *client) logs(ctx context.Context, project, id string, follow bool) (io.
 	if err != nil {
 		return nil, err
 	}
-	return provider.Pipe(ctx, func(ctx context.Context, w io.Writer) error {
-		shown := 0       // jobs whose log was shown to its end
-		read := int64(0) // of the log of the next one
-		named := -1      // the last whose name was written
-		for {
+	return provider.Parts{
+		Look: func(ctx context.Context) (parts []provider.Part, ended bool, err error) {
 			jobs, err := c.jobs(ctx, project, r.ID)
-			if err != nil {
-				return err
+			ended = true
+			for _, j := range jobs {
+				done := j.Status == completed
+				parts = append(parts, provider.Part{ID: strconv.FormatInt(j.ID, 10), Title: j.Name, Begun: done || j.Status == "in_progress", Ended: done})
+				ended = ended && done
 			}
-			for shown < len(jobs) {
-				j := jobs[shown]
-				if len(jobs) > 1 && named < shown && (j.Status == completed || j.Status == "in_progress") {
-					named = shown
-					if _, err := fmt.Fprintf(w, "==> %s <==\n", j.Name); err != nil {
-						return err
-					}
-				}
-				n, err := c.copyLog(ctx, w, project, j, read)
-				if err != nil {
-					return err
-				}
-				if read += n; j.Status != completed && follow {
-					break
-				}
-				shown, read = shown+1, 0
-			}
-			if shown == len(jobs) {
-				return nil
-			}
-			if err := provider.Wait(ctx, c.logPace); err != nil {
-				return err
-			}
-		}
-	}), nil
+			return parts, ended, err
+		},
+		Copy: func(ctx context.Context, w io.Writer, p provider.Part, read int64) (int64, error) {
+			return c.copyLog(ctx, w, project, p.ID, read)
+		},
+		Pace: c.logPace,
+	}.Open(ctx, follow), nil
 }
 
-// copyLog copies what a job's log holds after the first bytes that were read before. A job that has not begun has none.
-func (c *client) copyLog(ctx context.Context, w io.Writer, project string, j job, read int64) (int64, error) {
-	where, err := path(project, fmt.Sprintf("/actions/jobs/%d/logs", j.ID))
+// copyLog copies what a job's log holds after what was read before. A job that has just begun has none.
+func (c *client) copyLog(ctx context.Context, w io.Writer, project, job string, read int64) (int64, error) {
+	where, err := path(project, "/actions/jobs/"+job+"/logs")
 	if err != nil {
 		return 0, err
 	}
@@ -64,13 +47,8 @@ func (c *client) copyLog(ctx context.Context, w io.Writer, project string, j job
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("log of job %d of %s: %w", j.ID, project, err)
+		return 0, fmt.Errorf("log of job %s of %s: %w", job, project, err)
 	}
 	defer text.Close()
-	if _, err := io.CopyN(io.Discard, text, read); err == io.EOF {
-		return 0, nil // it became shorter: another attempt began
-	} else if err != nil {
-		return 0, err
-	}
-	return io.Copy(w, text)
+	return provider.CopyRest(w, text, read)
 }

@@ -27,35 +27,27 @@ func (c *client) logs(ctx context.Context, project, id string, follow bool) (io.
 	if _, err := c.run(ctx, project, id); err != nil {
 		return nil, err
 	}
-	return provider.Pipe(ctx, func(ctx context.Context, w io.Writer) error {
-		shown := map[int64]bool{}
-		for {
+	return provider.Parts{
+		Look: func(ctx context.Context) (parts []provider.Part, ended bool, err error) {
 			// The run is looked at before its jobs, so that none that ended in between is missed.
 			r, err := c.run(ctx, project, id)
 			if err != nil {
-				return err
+				return nil, false, err
 			}
 			jobs, err := c.jobs(ctx, project, id)
-			if err != nil {
-				return err
-			}
 			for _, j := range jobs {
-				if j.Status != completed || shown[j.ID] {
-					continue
-				}
-				shown[j.ID] = true
-				if err := c.copyLog(ctx, w, project, j, len(jobs) > 1); err != nil {
-					return err
-				}
+				done := j.Status == completed
+				parts = append(parts, provider.Part{
+					ID: strconv.FormatInt(j.ID, 10), Title: fmt.Sprintf("%s (%s)", j.Name, j.Conclusion), Begun: done, Ended: done, Empty: j.Conclusion == "skipped",
+				})
 			}
-			if !follow || r.Status == completed {
-				return nil
-			}
-			if err := provider.Wait(ctx, c.logPace); err != nil {
-				return err
-			}
-		}
-	}), nil
+			return parts, r.Status == completed, err
+		},
+		Copy: func(ctx context.Context, w io.Writer, p provider.Part, _ int64) (int64, error) {
+			return c.copyLog(ctx, w, project, p.ID)
+		},
+		Pace: c.logPace,
+	}.Open(ctx, follow), nil
 }
 
 func (c *client) jobs(ctx context.Context, project, id string) ([]job, error) {
@@ -82,32 +74,23 @@ func (c *client) jobs(ctx context.Context, project, id string) ([]job, error) {
 }
 
 // copyLog copies a job's log. GitHub redirects to a store of its own, with a link that lives a minute; our credential does not go there.
-func (c *client) copyLog(ctx context.Context, w io.Writer, project string, j job, headed bool) error {
-	if headed {
-		if _, err := fmt.Fprintf(w, "==> %s (%s) <==\n", j.Name, j.Conclusion); err != nil {
-			return err
-		}
-	}
-	if j.Conclusion == "skipped" {
-		return nil // it has none
-	}
-	where, err := path(project, fmt.Sprintf("/actions/jobs/%d/logs", j.ID))
+func (c *client) copyLog(ctx context.Context, w io.Writer, project, job string) (int64, error) {
+	where, err := path(project, "/actions/jobs/"+job+"/logs")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	text, err := c.api.Open(ctx, provider.Request{Path: where, Scope: project, Header: http.Header{"Accept": {"*/*"}}})
 	if errors.Is(err, slipway.NotFound) {
-		_, err = fmt.Fprintln(w, "(GitHub does not keep this log any more)")
-		return err
+		n, err := fmt.Fprintln(w, "(GitHub does not keep this log any more)")
+		return int64(n), err
 	}
 	if err != nil {
-		return fmt.Errorf("log of job %d of %s: %w", j.ID, project, err)
+		return 0, fmt.Errorf("log of job %s of %s: %w", job, project, err)
 	}
 	defer text.Close()
 	in := bufio.NewReader(text)
 	if mark, _ := in.Peek(3); string(mark) == "\ufeff" {
 		_, _ = in.Discard(3)
 	}
-	_, err = io.Copy(w, in)
-	return err
+	return io.Copy(w, in)
 }

@@ -157,7 +157,7 @@ func readAll(t testing.TB, h Harness, limit int, between func()) []slipway.Build
 		if pages > 1000 {
 			t.Fatal("the list does not end")
 		}
-		all = append(all, page.Items...)
+		all = append(all, whole(t, page)...)
 		if page.Next == "" {
 			return all
 		}
@@ -169,6 +169,26 @@ func readAll(t testing.TB, h Harness, limit int, between func()) []slipway.Build
 			between()
 		}
 	}
+}
+
+// whole gives the builds of a page, completed where the list shows them in part. What a list does show stays as it was.
+func whole(t testing.TB, page provider.Page[slipway.Build]) []slipway.Build {
+	t.Helper()
+	if page.Complete == nil {
+		return page.Items
+	}
+	var all []slipway.Build
+	for _, part := range page.Items {
+		b, err := page.Complete(t.Context(), part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.ID != part.ID || b.Status != part.Status || !b.CreatedAt.Equal(part.CreatedAt) || part.UpdatedAt == nil || b.UpdatedAt == nil || !b.UpdatedAt.Equal(*part.UpdatedAt) {
+			t.Errorf("a build became %+v when it was completed; the list showed %+v", b, part)
+		}
+		all = append(all, b)
+	}
+	return all
 }
 
 func ids(list []slipway.Build) []string {
