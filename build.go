@@ -27,6 +27,26 @@ type Build struct {
 	Retriggerable   bool         `json:"retriggerable" doc:"True when retrigger would be accepted without force"`
 }
 
+// Took is how long a build ran, or runs so far, as people read it: 80ms, 2.3s, 4m10s; "" before it starts and where nobody knows.
+func (b *Build) Took(now time.Time) string {
+	var d time.Duration
+	switch {
+	case b.DurationSeconds != nil:
+		d = time.Duration(*b.DurationSeconds * float64(time.Second))
+	case b.StartedAt != nil && !b.Status.Finished():
+		d = max(0, now.Sub(*b.StartedAt))
+	default:
+		return ""
+	}
+	switch {
+	case d < time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	case d < 10*time.Second:
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
 // BuildStatus is where a build stands. The first four are the base set of the proposal.
 type BuildStatus string
 

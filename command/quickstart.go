@@ -451,9 +451,9 @@ func (t *tour) await(ctx context.Context, component, id string) (slipway.Build, 
 
 // ended shows how a build ended: of a failed one also the end of its log.
 func (t *tour) ended(ctx context.Context, ref string, b slipway.Build) error {
-	took := ""
-	if b.DurationSeconds != nil {
-		took = " after " + time.Duration(*b.DurationSeconds*float64(time.Second)).Round(10*time.Millisecond).String()
+	took := b.Took(time.Now())
+	if took != "" {
+		took = " after " + took
 	}
 	if b.Status == slipway.BuildSucceeded {
 		t.done("%s succeeded%s", ref, took)
@@ -488,12 +488,9 @@ func (t *tour) tables(ctx context.Context) error {
 		t.printf("\n%s  GET /api/build/by-entity/%s/search\n\n", t.color(text.Bold, ref), ref)
 		table := blueprint.Table{Header: []string{"Status", "Try", "Commit", "Author", "Message", "Created", "Took", "Trigger", "Triggered by"}}
 		for _, b := range page.Items {
-			r := []string{string(b.Status), strconv.Itoa(b.Attempt), "", "", "", b.CreatedAt.Local().Format("15:04:05"), "", string(b.Trigger), ""}
+			r := []string{string(b.Status), strconv.Itoa(b.Attempt), "", "", "", b.CreatedAt.Local().Format("15:04:05"), b.Took(time.Now()), string(b.Trigger), ""}
 			if c := b.Commit; c != nil {
 				r[2], r[3], r[4] = c.SHA[:min(8, len(c.SHA))], c.Author, c.Message
-			}
-			if b.DurationSeconds != nil {
-				r[6] = time.Duration(*b.DurationSeconds * float64(time.Second)).Round(10 * time.Millisecond).String()
 			}
 			if p := b.TriggeredBy; p != nil {
 				r[8] = p.EntityRef

@@ -205,25 +205,7 @@ func line(b slipway.Build, now time.Time) []string {
 	if c := b.Commit; c != nil {
 		branch, sha, message = c.Branch, c.SHA[:min(len(c.SHA), 8)], c.Message
 	}
-	return []string{b.ID, string(b.Status), b.CreatedAt.Local().Format("2006-01-02 15:04:05"), took(b, now), branch, sha, who(b.TriggeredBy), clip(message, 50)}
-}
-
-// took is how long a build ran, or runs so far.
-func took(b slipway.Build, now time.Time) string {
-	switch {
-	case b.DurationSeconds != nil:
-		return round(time.Duration(*b.DurationSeconds * float64(time.Second)))
-	case b.StartedAt != nil && !b.Status.Finished():
-		return round(now.Sub(*b.StartedAt))
-	}
-	return ""
-}
-
-func round(d time.Duration) string {
-	if d < 10*time.Second {
-		return d.Round(100 * time.Millisecond).String()
-	}
-	return d.Round(time.Second).String()
+	return []string{b.ID, string(b.Status), b.CreatedAt.Local().Format("2006-01-02 15:04:05"), b.Took(now), branch, sha, who(b.TriggeredBy), clip(message, 50)}
 }
 
 func who(p *slipway.Person) string {
@@ -316,7 +298,7 @@ func details(b slipway.Build, now time.Time) blueprint.Table {
 	add("Created", clock(&b.CreatedAt))
 	add("Started", clock(b.StartedAt))
 	add("Finished", clock(b.FinishedAt))
-	add("Took", took(b, now))
+	add("Took", b.Took(now))
 	if b.Blocked {
 		add("Waits", "for a person")
 	}
