@@ -90,7 +90,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if unclean(r.URL.EscapedPath()) { // the mux would redirect, in HTML
-		s.fail(rw, r, slipway.Errorf(slipway.NotFound, "there is nothing at this path; write it without empty segments and dots"))
+		s.nothing(rw, r, slipway.Errorf(slipway.NotFound, "there is nothing at this path; write it without empty segments and dots"))
 		return
 	}
 	s.widen(r)
@@ -221,10 +221,24 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
 	}
 	if len(allowed) > 0 && !slices.Contains(allowed, r.Method) {
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		s.fail(w, r, slipway.Errorf(slipway.MethodNotAllowed, "%s is not offered here; use %s", r.Method, strings.Join(allowed, " or ")))
+		s.nothing(w, r, slipway.Errorf(slipway.MethodNotAllowed, "%s is not offered here; use %s", r.Method, strings.Join(allowed, " or ")))
 		return
 	}
-	s.fail(w, r, slipway.Errorf(slipway.NotFound, "there is nothing at %s; /docs lists all operations", clip(r.URL.Path)))
+	s.nothing(w, r, slipway.Errorf(slipway.NotFound, "there is nothing at %s; /docs lists all operations", clip(r.URL.Path)))
+}
+
+// nothing answers where there is no operation. A credential is looked at and counted as anywhere else, so that this is no place to try tokens; none is needed.
+func (s *Server) nothing(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Header.Get("Authorization") != "" {
+		caller, refused := s.identify(r.Context(), w, r)
+		if caller != nil {
+			exchangeOf(r.Context()).caller = caller.Subject
+		}
+		if refused != nil {
+			err = refused
+		}
+	}
+	s.fail(w, r, err)
 }
 
 func clip(s string) string {
@@ -392,6 +406,9 @@ var jsonFormat = huma.Format{
 	},
 }
 
+// bodyWait is how long a body may take to arrive.
+const bodyWait = 20 * time.Second
+
 // maxDepth is how deep a body may be nested.
 const maxDepth = 100
 
@@ -441,60 +458,6 @@ func writeJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
-}
-
-// How long one write of a stream may wait for a caller who does not read, and how often it is asked whether the caller may still listen.
-const (
-	streamWait  = 30 * time.Second
-	streamCheck = time.Second
-)
-
-// writeStream lets a handler write as things come.
-func writeStream(w io.Writer, v blueprint.Streamed) error {
-	rw, ok := w.(*response)
-	if !ok {
-		return v.Write(context.Background(), w, func() {})
-	}
-	rw.private = true
-	if v.ContentType != "" {
-		rw.Header().Set("Content-Type", v.ContentType)
-	}
-	rw.Header().Set("X-Accel-Buffering", "no") // nginx would hold a stream back
-	to := &stream{response: rw, server: exchangeOf(rw.ctx).server, checked: time.Now()}
-	if to.server != nil {
-		control := http.NewResponseController(rw.ResponseWriter)
-		defer context.AfterFunc(to.server.draining, func() { _ = control.SetWriteDeadline(time.Now().Add(2 * time.Second)) })()
-	}
-	if err := v.Write(rw.ctx, to, rw.Flush); err != nil {
-		if rw.discard() {
-			exchangeOf(rw.ctx).cause = err
-			return err
-		}
-		panic(http.ErrAbortHandler)
-	}
-	return nil
-}
-
-// stream writes to a caller as long as they read, and may.
-type stream struct {
-	*response
-	server  *Server
-	checked time.Time // when the caller was last believed
-}
-
-func (w *stream) Write(p []byte) (int, error) {
-	if s := w.server; s != nil {
-		if time.Since(w.checked) > streamCheck && w.request.Header.Get("Authorization") != "" {
-			if _, err := s.auth.Authenticate(w.ctx, w.request); slipway.CodeOf(err) == slipway.Unauthenticated {
-				return 0, err
-			}
-			w.checked = time.Now()
-		}
-		if s.draining.Err() == nil {
-			_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(streamWait))
-		}
-	}
-	return w.response.Write(p)
 }
 
 // strangers bounds what requests without a known caller may cost: how many bytes of their bodies are held at a time, and how often one address may fail.
@@ -573,6 +536,14 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 			}
 			defer func() { leave(w.(*response).status) }()
 		}
+		if op.Timeout < 0 {
+			leave, err := s.streams.enter(caller)
+			if err != nil {
+				s.fail(w, r, err)
+				return
+			}
+			defer leave()
+		}
 		if multiple != nil && r.URL.RawQuery != "" {
 			if err := single(r.URL.RawQuery, multiple); err != nil {
 				s.fail(w, r, err)
@@ -618,13 +589,27 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 
 // admit says who calls and whether they may go on. The rate limit comes before the permission, so that a 403 has the headers too.
 func (s *Server) admit(ctx context.Context, w http.ResponseWriter, r *http.Request, op blueprint.Operation) (*slipway.Caller, error) {
-	caller, err := s.auth.Authenticate(ctx, r)
 	if op.Permission == blueprint.Public {
+		caller, err := s.auth.Authenticate(ctx, r)
 		if err != nil {
 			caller = auth.CallerFrom(context.Background()) // a webhook may bring an Authorization of its own
 		}
 		return caller, nil
 	}
+	caller, err := s.identify(ctx, w, r)
+	if err != nil {
+		return caller, err
+	}
+	ctx = auth.WithCaller(ctx, caller)
+	if s.permissions[op.Permission].Object != "" {
+		return caller, auth.RequireAny(ctx, op.Permission)
+	}
+	return caller, auth.Require(ctx, op.Permission, auth.Object{})
+}
+
+// identify says who calls and counts the call. The caller is nil when nobody is believed, and given beside the error when it called too often.
+func (s *Server) identify(ctx context.Context, w http.ResponseWriter, r *http.Request) (*slipway.Caller, error) {
+	caller, err := s.auth.Authenticate(ctx, r)
 	if err != nil || caller.Kind == slipway.CallerAnonymous {
 		if err == nil {
 			err = slipway.Errorf(slipway.Unauthenticated, "say who you are: send Authorization: Bearer <token>; slipway token create makes one")
@@ -640,14 +625,7 @@ func (s *Server) admit(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	}
 	limit, err := s.auth.Count(ctx, caller, "")
 	setLimit(w, limit)
-	if err != nil {
-		return caller, err
-	}
-	ctx = auth.WithCaller(ctx, caller)
-	if s.permissions[op.Permission].Object != "" {
-		return caller, auth.RequireAny(ctx, op.Permission)
-	}
-	return caller, auth.Require(ctx, op.Permission, auth.Object{})
+	return caller, err
 }
 
 func setLimit(w http.ResponseWriter, l auth.Limit) {

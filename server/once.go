@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -25,12 +26,17 @@ const (
 	onceRunning = 2 * time.Minute
 )
 
-// maxOnce is the largest answer that is kept for replay.
-const maxOnce = 256 << 10
+// What is kept, in bytes. A day is one of the calendar, in UTC.
+const (
+	maxOnce       = 256 << 10 // the largest answer
+	onceRowBytes  = 512       // what a key costs without its answer
+	onceAnswers   = 64 << 20  // of one caller in a day with answers; from there on keys are kept without
+	onceMostBytes = 128 << 20 // of one caller in a day; from there on calls with a key are refused
+)
 
 // once runs an operation at most once per caller, thing and Idempotency-Key within a day: the same body replays the answer of a call that succeeded, another body is
-// a conflict, an answer that held a secret is never kept. A server that dies between the effect and noting the answer leaves the key taken for two minutes; then the
-// call runs again.
+// a conflict. An answer that held a secret, or is too large, is never kept: the call is a conflict then. A server that dies between the effect and noting the answer
+// leaves the key taken for two minutes; then the call runs again.
 func (s *Server) once(hc huma.Context, op blueprint.Operation, caller *slipway.Caller, keys []string, next func(huma.Context)) {
 	r, w := humago.Unwrap(hc)
 	ctx := hc.Context()
@@ -43,6 +49,7 @@ func (s *Server) once(hc huma.Context, op blueprint.Operation, caller *slipway.C
 	if limit == 0 {
 		limit = 1 << 20
 	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWait))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
@@ -57,7 +64,9 @@ func (s *Server) once(hc huma.Context, op blueprint.Operation, caller *slipway.C
 	id := hash(append([]string{caller.Subject, caller.TokenID, op.ID, r.URL.RawQuery, key}, thing(op, r)...)...)
 	sum := hash(string(body))
 
-	earlier, err := s.claimOnce(ctx, id, sum)
+	use := onceUse{caller: cmp.Or(caller.TokenID, caller.Subject), day: s.now().Unix() / int64((24 * time.Hour).Seconds())}
+
+	earlier, err := s.claimOnce(ctx, id, sum, use)
 	switch {
 	case err != nil:
 		s.fail(w, r, err)
@@ -68,8 +77,12 @@ func (s *Server) once(hc huma.Context, op blueprint.Operation, caller *slipway.C
 	case earlier != nil && earlier.status == 0:
 		s.fail(w, r, slipway.Errorf(slipway.Conflict, "the first call with this Idempotency-Key is still under way; try again shortly").After(time.Second))
 		return
-	case earlier != nil && earlier.secret:
-		s.fail(w, r, slipway.Errorf(slipway.Conflict, "this was done already, and its answer held a secret that is not kept (%s)", earlier.location))
+	case earlier != nil && earlier.unkept:
+		where := ""
+		if earlier.location != "" {
+			where = "; see " + earlier.location
+		}
+		s.fail(w, r, slipway.Errorf(slipway.Conflict, "this was done already, and its answer is not kept, because it held a secret or was too much%s", where))
 		return
 	case earlier != nil:
 		h := w.Header()
@@ -87,26 +100,48 @@ func (s *Server) once(hc huma.Context, op blueprint.Operation, caller *slipway.C
 	defer func() {
 		noted, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		rw, ok := w.(*response)
-		if err := s.noteOnce(noted, id, op, rw, ok && rw.status/100 == 2 && !rw.passing && rw.body.Len() <= maxOnce); err != nil {
+		if err := s.noteOnce(noted, id, op, w.(*response), use); err != nil {
 			s.log.WarnContext(ctx, "the answer to an idempotent call was not noted", "error", err, "requestId", exchangeOf(ctx).id)
 		}
 	}()
 	next(hc)
 }
 
-// noteOnce keeps the answer, or frees the key.
-func (s *Server) noteOnce(ctx context.Context, id string, op blueprint.Operation, rw *response, keep bool) error {
+// onceUse is where it is counted what a caller keeps.
+type onceUse struct {
+	caller string
+	day    int64
+}
+
+// add counts bytes, unless they would be more than most. It says whether they were counted.
+func (u onceUse) add(ctx context.Context, tx *store.Tx, bytes, most int64) (bool, error) {
+	n, err := tx.Exec(ctx, `INSERT INTO server_once_use AS u (caller, day, bytes) VALUES ($1, $2, $3)
+		ON CONFLICT (caller, day) DO UPDATE SET bytes = u.bytes + $3 WHERE u.bytes + $3 <= $4`, u.caller, u.day, bytes, most)
+	return n == 1, err
+}
+
+// noteOnce keeps the answer of a call that succeeded, or frees the key.
+func (s *Server) noteOnce(ctx context.Context, id string, op blueprint.Operation, rw *response, use onceUse) error {
 	return s.main.Write(ctx, func(tx *store.Tx) error {
-		if !keep {
+		if rw.status/100 != 2 {
+			if _, err := use.add(ctx, tx, -onceRowBytes, onceMostBytes); err != nil {
+				return err
+			}
 			_, err := tx.Exec(ctx, `DELETE FROM server_once WHERE id = $1`, id)
 			return err
 		}
-		answer, location := rw.body.String(), rw.Header().Get("Location")
-		if op.Secret {
-			answer = ""
+		answer, kept := "", false
+		if !op.Secret && !rw.passing && rw.body.Len() <= maxOnce {
+			var err error
+			if kept, err = use.add(ctx, tx, int64(rw.body.Len()), onceAnswers); err != nil {
+				return err
+			}
 		}
-		_, err := tx.Exec(ctx, `UPDATE server_once SET status = $2, body = $3, location = $4, secret = $5 WHERE id = $1`, id, rw.status, answer, location, op.Secret)
+		if kept {
+			answer = rw.body.String()
+		}
+		_, err := tx.Exec(ctx, `UPDATE server_once SET status = $2, body = $3, location = $4, secret = $5 WHERE id = $1`,
+			id, rw.status, answer, rw.Header().Get("Location"), !kept)
 		return err
 	})
 }
@@ -129,11 +164,11 @@ func thing(op blueprint.Operation, r *http.Request) []string {
 type onceRow struct {
 	sum, body, location string
 	status              int
-	secret              bool
+	unkept              bool // the answer is not there: column secret
 }
 
 // claimOnce takes the key, or gives the call that took it before.
-func (s *Server) claimOnce(ctx context.Context, id, sum string) (*onceRow, error) {
+func (s *Server) claimOnce(ctx context.Context, id, sum string, use onceUse) (*onceRow, error) {
 	var earlier *onceRow
 	now := s.now()
 	err := s.main.Write(ctx, func(tx *store.Tx) error {
@@ -143,11 +178,19 @@ func (s *Server) claimOnce(ctx context.Context, id, sum string) (*onceRow, error
 			return err
 		}
 		n, err := tx.Exec(ctx, `INSERT INTO server_once (id, sum, created) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING`, id, sum, store.At(now))
-		if err != nil || n == 1 {
+		if err != nil {
+			return err
+		}
+		if n == 1 {
+			counted, err := use.add(ctx, tx, onceRowBytes, onceMostBytes)
+			if err == nil && !counted {
+				tomorrow := time.Unix((use.day+1)*int64((24*time.Hour).Seconds()), 0)
+				err = slipway.Errorf(slipway.RateLimited, "too many calls with an Idempotency-Key today; leave it out, or wait until midnight UTC").After(tomorrow.Sub(now))
+			}
 			return err
 		}
 		var row onceRow
-		err = tx.QueryRowContext(ctx, `SELECT sum, status, body, location, secret FROM server_once WHERE id = $1`, id).Scan(&row.sum, &row.status, &row.body, &row.location, &row.secret)
+		err = tx.QueryRowContext(ctx, `SELECT sum, status, body, location, secret FROM server_once WHERE id = $1`, id).Scan(&row.sum, &row.status, &row.body, &row.location, &row.unkept)
 		if errors.Is(err, sql.ErrNoRows) {
 			return slipway.Errorf(slipway.Unavailable, "try again").After(time.Second)
 		}
@@ -157,8 +200,15 @@ func (s *Server) claimOnce(ctx context.Context, id, sum string) (*onceRow, error
 	return earlier, err
 }
 
-// pruneOnce forgets keys older than a day, in small steps.
+// pruneOnce forgets keys older than a day, in small steps, and what was counted of days past.
 func (s *Server) pruneOnce(ctx context.Context) error {
+	yesterday := s.now().Add(-onceKept).Unix() / int64((24 * time.Hour).Seconds())
+	if err := s.main.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM server_once_use WHERE day < $1`, yesterday)
+		return err
+	}); err != nil {
+		return err
+	}
 	for {
 		var n int64
 		err := s.main.Write(ctx, func(tx *store.Tx) (err error) {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -92,7 +91,7 @@ func (s *Server) register(api huma.API, b blueprint.Blueprint, op blueprint.Oper
 	lenient := op.Lenient || m.Lenient
 	hop := huma.Operation{
 		OperationID: strings.ReplaceAll(op.ID, ".", "-"), Method: op.Method, Path: op.Path, Summary: op.Summary, Tags: []string{tag},
-		Description: op.Description, DefaultStatus: op.Status, MaxBodyBytes: maxBody, BodyReadTimeout: 20 * time.Second,
+		Description: op.Description, DefaultStatus: op.Status, MaxBodyBytes: maxBody, BodyReadTimeout: bodyWait,
 		RejectUnknownQueryParameters: !lenient, Deprecated: !op.Deprecated.IsZero(),
 		Errors:     s.errorsOf(op, m),
 		Extensions: map[string]any{"x-stability": string(stability), "x-blueprint": b.Name},
@@ -107,7 +106,7 @@ func (s *Server) register(api huma.API, b blueprint.Blueprint, op blueprint.Oper
 	}
 	if op.Idempotent {
 		hop.Parameters = append(hop.Parameters, &huma.Param{Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
-			Description: "A name of your own for this call. Sent again within 24 hours with the same body, it gives the first answer again instead of doing it twice."})
+			Description: "A name of your own for this call. Sent again within 24 hours with the same body, it gives the first answer again instead of doing it twice, or 409 where that held a secret or was too large to keep."})
 	}
 	var multiple map[string]bool
 	if !lenient {

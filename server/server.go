@@ -94,6 +94,7 @@ type Server struct {
 	active    atomic.Int64 // requests under way
 	silent    silent       // connections without a request
 	strangers strangers
+	streams   streams
 	holds     provider.Holds // what vendors said of their limits, for all providers of this replica
 	ready     atomic.Bool
 	bound     atomic.Pointer[string]

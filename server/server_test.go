@@ -56,6 +56,9 @@ func (s *toy) put(_ context.Context, in *thingBody) (*thingBody, error) {
 	if in.Body.Name == "bad" {
 		return nil, slipway.Errorf(slipway.Conflict, "bad is taken")
 	}
+	if in.Body.Name == "big" {
+		return &thingBody{thing{Name: "big", Tags: map[string]string{"text": strings.Repeat("x", 300<<10)}}}, nil
+	}
 	return in, nil
 }
 

@@ -1,0 +1,110 @@
+package server
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/blueprint"
+)
+
+// How long one write of a stream may wait for a caller who does not read, and how often it is asked whether the caller may still listen.
+const (
+	streamWait  = 30 * time.Second
+	streamCheck = time.Second
+	streamAgain = 10 * time.Second // when to come again where there are too many
+)
+
+// writeStream lets a handler write as things come.
+func writeStream(w io.Writer, v blueprint.Streamed) error {
+	rw, ok := w.(*response)
+	if !ok {
+		return v.Write(context.Background(), w, func() {})
+	}
+	rw.private = true
+	if v.ContentType != "" {
+		rw.Header().Set("Content-Type", v.ContentType)
+	}
+	rw.Header().Set("X-Accel-Buffering", "no") // nginx would hold a stream back
+	to := &stream{response: rw, server: exchangeOf(rw.ctx).server, checked: time.Now()}
+	if to.server != nil {
+		control := http.NewResponseController(rw.ResponseWriter)
+		defer context.AfterFunc(to.server.draining, func() { _ = control.SetWriteDeadline(time.Now().Add(2 * time.Second)) })()
+	}
+	if err := v.Write(rw.ctx, to, rw.Flush); err != nil {
+		if rw.discard() {
+			exchangeOf(rw.ctx).cause = err
+			return err
+		}
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+// stream writes to a caller as long as they read, and may.
+type stream struct {
+	*response
+	server  *Server
+	checked time.Time // when the caller was last believed
+}
+
+func (w *stream) Write(p []byte) (int, error) {
+	if s := w.server; s != nil {
+		if time.Since(w.checked) > streamCheck && w.request.Header.Get("Authorization") != "" {
+			if _, err := s.auth.Authenticate(w.ctx, w.request); slipway.CodeOf(err) == slipway.Unauthenticated {
+				return 0, err
+			}
+			w.checked = time.Now()
+		}
+		if s.draining.Err() == nil {
+			_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(streamWait))
+		}
+	}
+	return w.response.Write(p)
+}
+
+// How many streams one caller may have open at a time on a replica, and how many there may be in all: each costs memory and looks at the database.
+const (
+	userStreams    = 20
+	serviceStreams = 200
+	allStreams     = 500
+)
+
+// streams counts the answers without an end that are open on this replica.
+type streams struct {
+	mu   sync.Mutex
+	open map[string]int // by caller
+	all  int
+}
+
+// enter admits a stream of the caller; leave ends it.
+func (g *streams) enter(c *slipway.Caller) (leave func(), err error) {
+	key, most := c.Subject, userStreams
+	if c.Kind == slipway.CallerService {
+		key, most = "token:"+c.TokenID, serviceStreams
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.open[key] >= most:
+		return nil, slipway.Errorf(slipway.RateLimited, "you have %d streams open here, and more are not given; end one first", most).After(streamAgain)
+	case g.all >= allStreams:
+		return nil, slipway.Errorf(slipway.Unavailable, "there are too many open streams here; try again later, or read without follow").After(streamAgain)
+	}
+	if g.open == nil {
+		g.open = map[string]int{}
+	}
+	g.open[key]++
+	g.all++
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.all--
+		if g.open[key]--; g.open[key] == 0 {
+			delete(g.open, key)
+		}
+	}, nil
+}
