@@ -102,12 +102,11 @@ func TestTwoServersDoNotShareASQLiteFile(t *testing.T) {
 	first.Get("/api/toy/things/a").Is(200)
 	c := server.DefaultConfig()
 	c.DataDir, c.Databases["main"] = t.TempDir(), o.Database
-	second, err := server.New(t.Context(), server.Options{Config: c, Blueprints: o.Blueprints})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := second.Run(t.Context(), nil); !errors.Is(err, slipway.Conflict) {
-		t.Errorf("got %v, want a conflict", err)
+	if second, err := server.New(t.Context(), server.Options{Config: c, Blueprints: o.Blueprints}); !errors.Is(err, slipway.Conflict) {
+		if err == nil {
+			second.Close()
+		}
+		t.Errorf("got %v, want a conflict before anything in the database is touched", err)
 	}
 	first.Stop()
 	blueprinttest.Start(t, store.SQLite, o).Get("/api/toy/things/a").Is(200)

@@ -306,6 +306,13 @@ func (s *Server) openStores(ctx context.Context) error {
 		s.health = append(s.health, check{"database " + name, db.Ping})
 	}
 	s.main = s.databases["main"]
+	if s.main.Engine() == store.SQLite { // its jobs and builds believe to be alone, and a schema is not changed below a running server
+		unlock, err := lock(s.main.URL() + ".lock")
+		if err != nil {
+			return err
+		}
+		s.closers = slices.Insert(s.closers, 0, unlock) // closers run from the end: let go last
+	}
 	if err := s.waitForDatabases(ctx); err != nil {
 		return err
 	}
@@ -567,13 +574,6 @@ func (s *Server) Listen(fallback bool) (net.Listener, error) {
 // Run serves on the listener (nil in the role worker) and works until ctx ends, then stops in order: no new requests, those under way are finished, streams end,
 // jobs get their grace, databases close.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	if s.main.Engine() == store.SQLite { // its jobs and builds believe to be alone
-		unlock, err := lock(s.main.URL() + ".lock")
-		if err != nil {
-			return errors.Join(err, s.Close())
-		}
-		s.closers = slices.Insert(s.closers, 0, unlock) // closers run from the end: let go last
-	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(200) // little of what a request needs lives on: some MB more for a tenth less work
 	}
