@@ -5,7 +5,6 @@
 //
 // Handlers, jobs and subscriptions are method expressions ((*service).search), so that the declaration is complete before any
 // service exists: `slipway describe` prints it without opening a database. Open makes the service, once, at start.
-// (contract ready)
 package blueprint
 
 import (
