@@ -24,7 +24,7 @@ generate: ## write the generated files anew: docs/openapi.json, docs/config.md
 e2e: build ## the quick start with the built binary: a real build that succeeds, one that fails, a retrigger
 	./slipway quickstart --once
 
-compat: ## every method of Backstage's own catalog client, against a server of its own; needs Node 20 and npm
+compat: ## every method of Backstage's own catalog client, against servers on both engines; needs Node 20 and npm
 	@sh compat/run.sh
 
 bench: ## the numbers of docs/performance.md; takes long and 10 GB, see BENCH_BUILDS in bench/

@@ -57,6 +57,7 @@ var mayImport = map[string][]string{
 	"seeds":                   {},
 	"docs":                    {},
 	"bench":                   {},
+	"compat":                  {},
 	"e2e":                     {},
 	"examples/greeting":       {"store", "auth", "event", "job", "blueprint"},
 	"examples/paperboy":       {"provider"},
@@ -67,7 +68,7 @@ var mayImport = map[string][]string{
 var forTests = []string{"store/storetest", "provider/providertest", "provider/fake", "cluster/clustertest", "blueprint/blueprinttest"}
 
 // reachesAll are packages whose tests start the whole of Slipway.
-var reachesAll = []string{".", "builtin", "bench", "blueprint/*", "client", "command", "docs", "e2e", "examples/*", "seeds", "server", "cmd/*"}
+var reachesAll = []string{".", "builtin", "bench", "compat", "blueprint/*", "client", "command", "docs", "e2e", "examples/*", "seeds", "server", "cmd/*"}
 
 // behind lists libraries that one place hides from the rest, so that they can be replaced there.
 var behind = map[string][]string{
@@ -144,7 +145,7 @@ var sources = sync.OnceValues(func() ([]file, error) {
 func compiled(name string) bool {
 	for _, goos := range []string{"linux", "darwin", "windows"} {
 		c := build.Default
-		c.GOOS, c.CgoEnabled, c.BuildTags = goos, false, []string{"bench"}
+		c.GOOS, c.CgoEnabled, c.BuildTags = goos, false, []string{"bench", "compat"}
 		if ok, err := c.MatchFile(filepath.Dir(name), filepath.Base(name)); ok && err == nil {
 			return true
 		}

@@ -1,6 +1,7 @@
-// Starts a Slipway server and a host of catalog files, and has Backstage's own client call every method that it has.
+// Starts a Slipway server on the database COMPAT_DATABASE, with the key file COMPAT_KEY, and a host of catalog files, and has Backstage's own client
+// call every method that it has. compat_test.go runs it for each engine.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import http from 'node:http';
 import { createRequire } from 'node:module';
@@ -134,7 +135,9 @@ async function exercise(client, target) {
   // Ancestry, refresh, validation, analysis
   const ancestors = await client.getEntityAncestors({ entityRef: 'component:default/c00' });
   assert.equal(ancestors.rootEntityRef, 'component:default/c00');
-  assert.deepEqual(ancestors.items.map(i => i.parentEntityRefs), [['location:default/root'], []]);
+  assert.deepEqual(ancestors.items.map(i => i.parentEntityRefs), [['location:default/root'], [location.entityRef], []]);
+  const itself = await client.getEntityByRef(location.entityRef);
+  assert.deepEqual([itself.kind, itself.spec.target], ['Location', target('/root.yaml')]);
   await client.refreshEntity('component:default/c00');
   await rejects(client.refreshEntity('component:default/none'), 404, 'NotFoundError');
   assert.deepEqual(await client.validateEntity({ apiVersion: c00.apiVersion, kind: c00.kind, metadata: { name: 'ok' }, spec: c00.spec }, 'url:https://example.com/catalog-info.yaml'), { valid: true });
@@ -199,8 +202,12 @@ fs.writeFileSync(path.join(dir, 'slipway.yaml'), JSON.stringify({
   blueprints: ['catalog'],
   fetch: { allow: [target('/*')] },
   rateLimits: { service: '100000/m' },
-  ...(process.env.SLIPWAY_DATABASE ? { databases: { main: process.env.SLIPWAY_DATABASE } } : {}),
+  databases: { main: process.env.COMPAT_DATABASE },
+  secrets: { keyFile: process.env.COMPAT_KEY },
 }));
+const command = (...args) => execFileSync(path.join(cache, 'slipway'), [...args, '--config', path.join(dir, 'slipway.yaml')], { encoding: 'utf8' });
+const { secret: token } = JSON.parse(command('token', 'create', '--admin', 'compat', '-o', 'json'));
+assert.ok(token, 'a token');
 const log = fs.openSync(path.join(dir, 'log'), 'w');
 const slipway = spawn(path.join(cache, 'slipway'), ['serve', '--config', path.join(dir, 'slipway.yaml')], { stdio: ['ignore', log, log] });
 try {
@@ -208,7 +215,6 @@ try {
     assert.equal(slipway.exitCode, null, 'the server ended');
     return (await fetch(`${url}/readyz`).catch(() => ({}))).ok;
   });
-  const token = fs.readFileSync(path.join(dir, 'data', 'admin-token'), 'utf8').trim();
   const called = new Set();
   const client = new CatalogClient({
     discoveryApi: { getBaseUrl: async () => `${url}/api/catalog` },

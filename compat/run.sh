@@ -1,7 +1,5 @@
 #!/bin/sh
-# Runs every method of the real npm package @backstage/catalog-client against a Slipway server of its own. Needs Go, Node 20 and npm.
-#
-#   SLIPWAY_DATABASE   address of an empty database, such as postgres://…; absent: SQLite in a temporary folder
+# Has the real npm package @backstage/catalog-client call every method that it has against Slipway servers, on both engines. Needs Go, Node 20 and npm.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,13 +9,19 @@ for tool in node npm; do
 		exit 1
 	}
 done
+if [ "$(node -p 'parseInt(process.versions.node)')" -lt 20 ]; then
+	echo "compat: node is $(node --version); install Node 20 or later" >&2
+	exit 1
+fi
 
 # The packages are kept outside of the sources, and installed anew when package.json changes.
 mkdir -p .cache/compat
-if ! cmp -s compat/package.json .cache/compat/package.json || [ ! -d .cache/compat/node_modules ]; then
-	rm -rf .cache/compat/node_modules
+if ! cmp -s compat/package.json .cache/compat/package.json || [ ! -e .cache/compat/installed ]; then
+	rm -rf .cache/compat/node_modules .cache/compat/installed
 	cp compat/package.json .cache/compat/package.json
-	npm install --prefix .cache/compat --no-package-lock --no-audit --no-fund --loglevel error
+	npm install --prefix .cache/compat --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel error
+	touch .cache/compat/installed
 fi
 CGO_ENABLED=0 go build -o .cache/compat/slipway ./cmd/slipway
-exec node compat/compat.mjs
+sh tools/postgres.sh
+exec go test -tags compat -count 1 -v ./compat

@@ -120,7 +120,7 @@ type statusError struct {
 }
 
 // SetFaults notes what is wrong with the newest version of entities of a source, by canonical ref: it stands in status.items beside their
-// last good version. What else of the source had a fault has none any more.
+// last good version. What else of the source had a fault has none any more; an empty text leaves what is noted as it is.
 func (s *Store) SetFaults(ctx context.Context, source string, faults map[string]string) error {
 	rows, err := s.db.QueryContext(ctx, `SELECT ref, status FROM entity WHERE source = $1 AND status IS NOT NULL`, source)
 	if err != nil {
@@ -128,6 +128,9 @@ func (s *Store) SetFaults(ctx context.Context, source string, faults map[string]
 	}
 	set := map[string]*string{}
 	for ref, message := range faults {
+		if message == "" {
+			continue
+		}
 		raw, err := json.Marshal(status{[]statusItem{{"backstage.io/catalog-processing", "error", message, statusError{"InputError", message}}}})
 		if err != nil {
 			return err
@@ -139,9 +142,12 @@ func (s *Store) SetFaults(ctx context.Context, source string, faults map[string]
 		if err := rows.Scan(&ref, &old); err != nil {
 			return err
 		}
-		if now, ok := set[ref]; !ok {
+		now, ok := set[ref]
+		_, kept := faults[ref]
+		switch {
+		case !ok && !kept:
 			set[ref] = nil
-		} else if *now == old {
+		case ok && *now == old:
 			delete(set, ref)
 		}
 		return nil
@@ -151,10 +157,16 @@ func (s *Store) SetFaults(ctx context.Context, source string, faults map[string]
 	}
 	for part := range slices.Chunk(slices.Sorted(maps.Keys(set)), 100) {
 		err := s.db.Write(ctx, func(tx *store.Tx) error {
+			written := int64(0)
 			for _, ref := range part {
-				if _, err := tx.Exec(ctx, `UPDATE entity SET status = $3 WHERE ref = $1 AND source = $2`, ref, source, set[ref]); err != nil {
+				n, err := tx.Exec(ctx, `UPDATE entity SET status = $3 WHERE ref = $1 AND source = $2`, ref, source, set[ref])
+				if err != nil {
 					return err
 				}
+				written += n
+			}
+			if written == 0 {
+				return nil // what has a fault was never good
 			}
 			return s.changed(ctx, tx, nil)
 		})

@@ -83,6 +83,8 @@ func TestFaultsStandBesideTheLastGoodVersion(t *testing.T) {
 				`{"items":[{"type":"backstage.io/catalog-processing","level":"error","message":"no","error":{"name":"InputError","message":"no"}}]}`, ""},
 			{map[string]string{"component:default/b": "<&>"}, "",
 				`{"items":[{"type":"backstage.io/catalog-processing","level":"error","message":"\u003c\u0026\u003e","error":{"name":"InputError","message":"\u003c\u0026\u003e"}}]}`},
+			{map[string]string{"component:default/b": ""}, "",
+				`{"items":[{"type":"backstage.io/catalog-processing","level":"error","message":"\u003c\u0026\u003e","error":{"name":"InputError","message":"\u003c\u0026\u003e"}}]}`},
 			{nil, "", ""},
 		} {
 			if err := s.SetFaults(t.Context(), "one", tt.faults); err != nil {

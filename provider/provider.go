@@ -160,5 +160,9 @@ type Webhook struct {
 type Delivery struct {
 	Project string
 	ID      string         // the vendor's id of this notification, for logs; may be "". Repeats do no harm
-	Build   *slipway.Build // the build as it stood when the notification was made; nil: read the project again
+	Build   *slipway.Build // the build as it stood when the notification was made; nil: read the project again, unless it was a push
+
+	// Pushed says that this is a push: the content of a repository is new. It holds the addresses below which people find the repository's files,
+	// without a slash at the end, such as https://github.com/octo/hello; more than one where files have a host of their own.
+	Pushed []string `json:",omitempty"`
 }

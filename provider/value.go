@@ -121,3 +121,16 @@ func Payload(h http.Header, body []byte) ([]byte, error) {
 	}
 	return []byte(form.Get("payload")), nil
 }
+
+// RepositoryAddress gives the address of a repository's page as Delivery.Pushed holds it: http or https with a host and the names of an owner and a
+// repository at least; "" for anything else. So no notification can name a whole host.
+func RepositoryAddress(page string) string {
+	u, err := url.Parse(strings.TrimSuffix(strings.TrimRight(page, "/"), ".git"))
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return ""
+	}
+	if names := strings.Split(u.Path, "/"); len(names) < 3 || slices.Contains(names[1:], "") {
+		return ""
+	}
+	return u.String()
+}

@@ -3,6 +3,7 @@ package task
 import (
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -205,8 +206,18 @@ func (e *Engine) Prune(ctx context.Context, taskName string, olderThan time.Dura
 	return t.prune(ctx, e.Now().Add(-olderThan))
 }
 
+// EventPushed is sent for every push that a provider's webhook tells of. Its data is a Push; its subject is the first of the addresses.
+const EventPushed = "dev.slipway.repository.pushed.v1"
+
+// Push is the data of an event of the type EventPushed.
+type Push struct {
+	Provider string   `json:"provider"`
+	Project  string   `json:"project"`
+	Below    []string `json:"below"` // the addresses below which the repository's files are found, without a slash at the end
+}
+
 // Deliver takes a webhook for a provider: its signature is verified, then it is read, then what it tells is written, each project's part
-// in transactions of its own. It returns how many items are new or changed. A project that no entity is bound to is not kept: the first look at it after it
+// in transactions of its own. A push becomes an event. It returns how many items are new or changed. A project that no entity is bound to is not kept: the first look at it after it
 // is bound will find the same. Errors: NotFound for an unknown provider, Unsupported for one without webhooks, Unavailable for one that did not
 // open, and what Verify and Parse say.
 func (e *Engine) Deliver(ctx context.Context, providerName string, h http.Header, body []byte) (int, error) {
@@ -218,8 +229,26 @@ func (e *Engine) Deliver(ctx context.Context, providerName string, h http.Header
 		return 0, err
 	}
 	deliveries, err := o.Provider.Webhook.Parse(h, body)
-	if err != nil || len(deliveries) == 0 {
+	if err != nil {
 		return 0, err
+	}
+	var pushes []event.Event
+	deliveries = slices.DeleteFunc(deliveries, func(d provider.Delivery) bool {
+		if len(d.Pushed) == 0 {
+			return false
+		}
+		data, _ := json.Marshal(Push{Provider: providerName, Project: d.Project, Below: d.Pushed}) // texts always encode
+		pushes = append(pushes, event.Event{Source: "/slipway/hooks/" + providerName, Type: EventPushed, Subject: d.Pushed[0], Data: data})
+		return true
+	})
+	if len(pushes) > 0 {
+		err := e.DB.Write(ctx, func(tx *store.Tx) error { return e.Events.PublishAll(ctx, tx, pushes) })
+		if err != nil {
+			return 0, err
+		}
+	}
+	if len(deliveries) == 0 {
+		return 0, nil
 	}
 	n := 0
 	for _, t := range e.registered() {

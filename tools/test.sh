@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 sh tools/postgres.sh
 
 echo "test: go vet"
-go vet -tags bench "$@"
+go vet -tags bench,compat "$@"
 
 if [ "${SLIPWAY_LINT:-1}" != 0 ]; then
 	echo "test: golangci-lint"

@@ -132,6 +132,7 @@ const (
 )
 
 var events = []event.Type{
+	{Name: task.EventPushed, Text: "A provider told by its webhook that a repository has new content"},
 	{Name: eventQueued, Text: "A build was asked for and has not begun yet", Object: "entity", Permission: readPermission},
 	{Name: eventStarted, Text: "A build has begun", Object: "entity", Permission: readPermission},
 	{Name: eventFinished, Text: "A build has ended: succeeded, failed, canceled or skipped", Object: "entity", Permission: readPermission},

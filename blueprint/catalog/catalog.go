@@ -28,6 +28,7 @@ import (
 	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/task"
 )
 
 //go:embed migrations
@@ -155,7 +156,19 @@ func (p Place) file() string {
 // ref is what Backstage calls the location's own entity.
 func (p Place) ref() string {
 	sum := sha1.Sum([]byte(p.Type + ":" + p.Target))
-	return "location:default/generated-" + hex.EncodeToString(sum[:])
+	return "location:default/" + generated + hex.EncodeToString(sum[:])
+}
+
+// generated is how the names begin of the entities that stand for locations.
+const generated = "generated-"
+
+// entity is the entity that stands for the location, as Backstage makes it.
+func (p Place) entity() *slipway.Entity {
+	where := p.Type + ":" + p.Target
+	return &slipway.Entity{APIVersion: "backstage.io/v1alpha1", Kind: "Location",
+		Metadata: slipway.EntityMetadata{Name: strings.TrimPrefix(p.ref(), "location:default/"), Namespace: slipway.DefaultNamespace,
+			Annotations: map[string]string{annotationLocation: where, annotationOrigin: where}},
+		Spec: map[string]any{"type": p.Type, "target": p.Target}}
 }
 
 // accepted is the set of kinds, in lower case.
@@ -250,6 +263,7 @@ type service struct {
 	config *Config
 	kinds  map[string]bool // accepted from trusted locations
 	others map[string]bool // accepted from the other ones
+	hosts  hosts
 }
 
 // kindsOf gives the kinds that are accepted from a location. False: only from a trusted one.
@@ -310,8 +324,10 @@ var Blueprint = blueprint.Blueprint{
 		blueprint.Work((*service).readLocation, job.Worker{Text: "Read a location and store what changed", Timeout: 15 * time.Minute, Parallel: 4}),
 		blueprint.Work((*service).removeLocation, job.Worker{Text: "Remove what a location brought", Timeout: 5 * time.Minute}),
 		blueprint.Work((*service).removeOrphans, job.Worker{Text: "Remove entities that no location brings any more", Timeout: 5 * time.Minute}),
+		blueprint.Work((*service).readPushed, job.Worker{Text: "Have the files of a repository read that has new content", Timeout: time.Minute}),
 		blueprint.Work((*service).readDue, job.Worker{Text: "Have the locations read whose time has come", Timeout: time.Minute}),
 	},
+	Subscriptions: []blueprint.Subscription{blueprint.Subscribe("catalog.push", []string{task.EventPushed}, (*service).pushed)},
 	Schedules: []job.Schedule{
 		{Name: "catalog.orphans", Text: "Removes entities that no location brings any more, once catalog.orphans has passed", Every: time.Minute, Args: removeOrphans{}},
 		{Name: "catalog.refresh", Text: "Reads locations again once catalog.refresh has passed", Every: 30 * time.Second, Args: readDue{}},

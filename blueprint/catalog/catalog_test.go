@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -137,12 +138,15 @@ func register(s *blueprinttest.Server, target string) registered {
 	return r
 }
 
+// names are those of entities, without the ones that stand for registered locations.
 func names(a *blueprinttest.Answer) []string {
 	var list []struct{ Metadata struct{ Name string } }
 	a.Is(200).Into(&list)
 	out := []string{}
 	for _, e := range list {
-		out = append(out, e.Metadata.Name)
+		if !strings.HasPrefix(e.Metadata.Name, "generated-") {
+			out = append(out, e.Metadata.Name)
+		}
 	}
 	return out
 }
@@ -488,7 +492,8 @@ func TestConfiguredLocationsComeAndGoWithTheConfiguration(t *testing.T) {
 				return s.Get("/api/catalog/entities/by-name/component/default/web").Status == 404
 			})
 			s.Stop()
-			if diff := cmp.Diff([]string{"dev.slipway.catalog.entity.changed.v1 component:default/web", "dev.slipway.catalog.entity.removed.v1 component:default/web"}, events(t, database)); diff != "" {
+			l := list[0].Data.EntityRef
+			if diff := cmp.Diff([]string{"changed.v1 created " + l, "changed.v1 created component:default/web", "removed.v1 removed component:default/web", "removed.v1 removed " + l}, events(t, database)); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -502,14 +507,18 @@ func events(t *testing.T, database string) (list []string) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	rows, err := db.QueryContext(t.Context(), `SELECT type || ' ' || subject FROM event ORDER BY id`)
+	rows, err := db.QueryContext(t.Context(), `SELECT type, data, subject FROM event ORDER BY id`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	err = store.Each(rows, func(rows *sql.Rows) error {
-		var e string
-		err := rows.Scan(&e)
-		list = append(list, e)
+		var kind, data, subject string
+		if err := rows.Scan(&kind, &data, &subject); err != nil {
+			return err
+		}
+		var what struct{ Action string }
+		err := json.Unmarshal([]byte(data), &what)
+		list = append(list, strings.TrimPrefix(kind, "dev.slipway.catalog.entity.")+" "+what.Action+" "+subject)
 		return err
 	})
 	if err != nil {

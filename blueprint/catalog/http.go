@@ -59,7 +59,13 @@ type Registered struct {
 type registerInput struct {
 	DryRun     bool   `query:"dryRun" doc:"Read the target and answer, but store nothing"`
 	OnConflict string `query:"onConflict" enum:"refresh,reject" default:"reject" doc:"What to do when it is registered already: refresh reads it again and answers 201, reject answers 409"`
-	Body       Place
+	Body       Registration
+}
+
+// Registration says what to register.
+type Registration struct {
+	Place
+	Presence string `json:"presence,omitempty" enum:"required,optional" doc:"optional: registered although there is nothing at the target yet; it is read once there is"`
 }
 
 // registerOutput may hold an error: the 400 of this operation is {"error":"text"}, unlike the others of the catalog.
@@ -69,7 +75,7 @@ type registerOutput struct {
 }
 
 func (s *service) register(ctx context.Context, in *registerInput) (*registerOutput, error) {
-	p := in.Body
+	p := in.Body.Place
 	if err := s.readable(p); err != nil {
 		return refused(reason(err))
 	}
@@ -92,42 +98,17 @@ func (s *service) register(ctx context.Context, in *registerInput) (*registerOut
 
 	reading, cancel := context.WithTimeout(ctx, readAtOnce)
 	defer cancel()
-	c, err := s.fetchContent(reading, p, nil)
+	seen := s.look(reading, in, trusted(ctx))
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
+	} else if seen.refusal != "" {
+		return refused(seen.refusal)
 	}
-	later := err != nil && (slipway.CodeOf(err) == slipway.Unavailable || errors.Is(err, context.DeadlineExceeded))
-	if err != nil && (!later || in.DryRun) {
-		return refused(fmt.Sprintf("The target could not be read: %s", reason(err)))
-	}
-	var entities []*slipway.Entity
-	var faults []fault
-	if !later {
-		entities, faults, err = parse(reading, c.data, s.kindsOf(trusted(ctx)), func(kind, target string, budget *int) (any, error) {
-			return s.substitute(reading, p, kind, target, budget)
-		})
-		later = err != nil && reading.Err() != nil && !in.DryRun
-		switch {
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case later:
-		case err != nil:
-			return refused(fmt.Sprintf("Invalid %s: %s", p.file(), reason(err)))
-		case len(entities) == 0 && len(faults) == 0:
-			return refused(fmt.Sprintf("Invalid %s: it is empty", p.file()))
-		case len(entities) == 0:
-			var texts []string
-			for _, f := range faults {
-				texts = append(texts, f.Message)
-			}
-			return refused(fmt.Sprintf("Invalid %s: %s", p.file(), strings.Join(texts, "; ")))
-		}
-		p.mark(entities, p)
-	}
+	entities, later := seen.entities, seen.later
 	l := s.newRow(p, fromAPI)
 	l.Trusted = trusted(ctx)
 	answer := Registered{LocationID: l.ID, Type: p.Type, Target: p.Target, Status: processing, Location: shown(l), Entities: entities}
-	for _, f := range faults {
+	for _, f := range seen.faults {
 		answer.Faults = append(answer.Faults, f.String())
 	}
 	if answer.Entities == nil {
@@ -138,22 +119,22 @@ func (s *service) register(ctx context.Context, in *registerInput) (*registerOut
 		return answered(http.StatusCreated, answer)
 	}
 	err = s.db.Write(ctx, func(tx *store.Tx) error {
-		if err := insertLocation(ctx, tx, l); err != nil {
-			if slipway.CodeOf(err) == slipway.Conflict {
-				return slipway.Errorf(slipway.Conflict, "this location is registered already").WithCause(err)
-			}
-			return err
-		}
 		if later {
-			return s.haveRead(ctx, tx, l.ID)
+			if err := s.haveRead(ctx, tx, l.ID); err != nil {
+				return err
+			}
+		} // else the schedule reads it should we die before it is stored
+		err := s.enter(ctx, tx, l)
+		if slipway.CodeOf(err) == slipway.Conflict {
+			return slipway.Errorf(slipway.Conflict, "this location is registered already").WithCause(err)
 		}
-		return nil // the schedule reads it should we die before it is stored
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	if !later {
-		if err = s.readTree(reading, l, &c); err != nil && ctx.Err() == nil {
+		if err = s.readTree(reading, l, nil, seen.content); err != nil && ctx.Err() == nil {
 			// What it leads to takes longer, or failed: the job goes on from here.
 			s.Log.InfoContext(ctx, "a location is read on by its job", "location", l.ID, "error", err)
 			err = s.db.Write(ctx, func(tx *store.Tx) error { return s.haveRead(ctx, tx, l.ID) })
@@ -166,6 +147,59 @@ func (s *service) register(ctx context.Context, in *registerInput) (*registerOut
 		}
 	}
 	return answered(http.StatusCreated, answer)
+}
+
+// look is what a registration sees of its target.
+type look struct {
+	content  *content // nil: it was not read
+	entities []*slipway.Entity
+	faults   []fault
+	later    bool   // it takes too long, or is not there yet: the job reads it
+	refusal  string // nothing in it can be used, and why
+}
+
+// look reads the target of a registration.
+func (s *service) look(ctx context.Context, in *registerInput, trusted bool) look {
+	p := in.Body.Place
+	unread := func(reason string) look { return look{refusal: "The target could not be read: " + reason} }
+	if hasWildcard(p) {
+		matches, err := s.Fetch.Glob(p.Target)
+		if err != nil {
+			return unread(reason(err))
+		} else if len(matches) == 0 && in.Body.Presence != "optional" {
+			return unread("no file fits this pattern")
+		}
+		return look{}
+	}
+	c, err := s.fetchContent(ctx, p, nil)
+	switch {
+	case err == nil:
+	case !in.DryRun && (ctx.Err() != nil || slipway.CodeOf(err) == slipway.Unavailable || in.Body.Presence == "optional" && slipway.CodeOf(err) == slipway.NotFound):
+		return look{later: true}
+	default:
+		return unread(reason(err))
+	}
+	l := look{content: &c}
+	l.entities, l.faults, err = parse(ctx, c.data, s.kindsOf(trusted), func(kind, target string, budget *int) (any, error) {
+		return s.substitute(ctx, p, kind, target, budget)
+	})
+	var texts []string
+	switch {
+	case err != nil && ctx.Err() != nil && !in.DryRun:
+		return look{later: true}
+	case err != nil:
+		texts = []string{reason(err)}
+	case len(l.entities) > 0:
+		p.mark(l.entities, p)
+		return l
+	case len(l.faults) == 0:
+		texts = []string{"it is empty"}
+	}
+	for _, f := range l.faults {
+		texts = append(texts, f.Message)
+	}
+	l.refusal = fmt.Sprintf("Invalid %s: %s", p.file(), strings.Join(texts, "; "))
+	return l
 }
 
 // trusted says that the caller may define users and groups.
@@ -206,7 +240,7 @@ type locationsOutput struct {
 }
 
 func (s *service) locations(ctx context.Context, _ *struct{}) (*locationsOutput, error) {
-	list, err := listLocations(ctx, s.db, `status <> 'removing' ORDER BY created_at, id LIMIT 10000`)
+	list, err := listLocations(ctx, s.db, `status <> 'removing' ORDER BY created_at, id`)
 	if err != nil {
 		return nil, err
 	}
@@ -420,32 +454,10 @@ type refreshInput struct {
 	}
 }
 
-// generated finds the location that goes by a ref of Backstage's making; "" when it is none.
-func (s *service) generated(ctx context.Context, ref slipway.EntityRef) (string, error) {
-	if !strings.HasPrefix(ref.String(), "location:default/generated-") {
-		return "", nil
-	}
-	list, err := listLocations(ctx, s.db, `status <> 'removing'`)
-	for _, l := range list {
-		if l.ref() == ref.String() {
-			return l.ID, err
-		}
-	}
-	return "", err
-}
-
 func (s *service) refresh(ctx context.Context, in *refreshInput) (*struct{}, error) {
 	ref, err := slipway.ParseEntityRef(in.Body.EntityRef, slipway.EntityRef{})
 	if err != nil {
 		return nil, err
-	}
-	if id, err := s.generated(ctx, ref); err != nil {
-		return nil, err
-	} else if id != "" {
-		if err := auth.Require(ctx, refreshEntity, auth.Object{Ref: ref.String()}); err != nil {
-			return nil, err
-		}
-		return &struct{}{}, s.db.Write(ctx, func(tx *store.Tx) error { return s.haveRead(ctx, tx, id) })
 	}
 	r, err := s.Entities.Get(ctx, s.db, auth.CallerFrom(ctx), ref)
 	if err != nil {

@@ -137,19 +137,13 @@ func (s *service) locationByEntity(ctx context.Context, in *entityInput) (*locat
 	if ref.Validate() != nil {
 		return nil, none
 	}
-	id, err := s.generated(ctx, ref)
+	r, err := s.Entities.Get(ctx, s.db, auth.CallerFrom(ctx), ref)
 	if err != nil {
 		return nil, err
 	}
-	if id == "" {
-		r, err := s.Entities.Get(ctx, s.db, auth.CallerFrom(ctx), ref)
-		if err != nil {
-			return nil, err
-		}
-		var ok bool
-		if id, ok = strings.CutPrefix(r.Source, "location:"); !ok {
-			return nil, none
-		}
+	id, ok := strings.CutPrefix(r.Source, "location:")
+	if !ok {
+		return nil, none
 	}
 	l, err := getLocation(ctx, s.db, id)
 	return &locationOutput{shown(l)}, err
@@ -181,7 +175,17 @@ func (s *service) updateLocation(ctx context.Context, in *updateLocationInput) (
 		if err := setPlace(ctx, tx, l.ID, in.Body, trusted(ctx)); err != nil {
 			return err
 		}
-		return s.haveRead(ctx, tx, l.ID)
+		if err := s.haveRead(ctx, tx, l.ID); err != nil {
+			return err
+		}
+		if in.Body == l.Place {
+			return nil
+		}
+		if _, err := s.Entities.Remove(ctx, tx, l.source(), []slipway.EntityRef{l.entity().Ref()}); err != nil {
+			return err
+		}
+		_, err := s.Entities.Put(ctx, tx, l.source(), []*slipway.Entity{in.Body.entity()})
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -384,17 +388,24 @@ func (s *service) ancestry(ctx context.Context, in *entityInput) (*ancestryOutpu
 	return &ancestryOutput{blueprint.Raw[Ancestry]{JSON: raw}}, err
 }
 
-// parent is the Location entity that names the file of an entity, or "".
+// parent is the Location entity that names the file of an entity: one of a file, or the one that stands for the registered location; "" when there is none.
 func (s *service) parent(ctx context.Context, r entity.Row) (string, error) {
 	id, ok := strings.CutPrefix(r.Source, "location:")
-	if !ok {
+	if !ok || r.Orphan || strings.HasPrefix(r.Ref.String(), "location:default/"+generated) {
 		return "", nil
 	}
-	files, err := filesOf(ctx, s.db, id)
-	for _, f := range files {
-		if slices.Contains(f.Refs, r.Ref.String()) {
-			return f.Parent, err
-		}
+	var e slipway.Entity
+	if err := json.Unmarshal(r.JSON, &e); err != nil {
+		return "", err
 	}
-	return "", err
+	kind, target, _ := strings.Cut(e.Metadata.Annotations[annotationLocation], ":")
+	parent, err := parentOf(ctx, s.db, id, Place{kind, target})
+	if err != nil || parent != "" {
+		return parent, err
+	}
+	l, err := getLocation(ctx, s.db, id)
+	if slipway.CodeOf(err) == slipway.NotFound {
+		return "", nil // it is being removed
+	}
+	return l.ref(), err
 }

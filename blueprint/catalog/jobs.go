@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"encoding/json"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -10,13 +11,16 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/task"
 )
 
 // readLocation reads one location and stores what changed.
 type readLocation struct {
-	ID string `json:"id"`
+	ID    string   `json:"id"`
+	Below []string `json:"below,omitempty"` // only files below these addresses; none: all
 }
 
 func (readLocation) Kind() string { return "catalog.read_location" }
@@ -27,6 +31,49 @@ type removeLocation struct {
 }
 
 func (removeLocation) Kind() string { return "catalog.remove_location" }
+
+// readPushed has the files read that lie below addresses: a repository has new content.
+type readPushed struct {
+	Below []string `json:"below"`
+}
+
+func (readPushed) Kind() string { return "catalog.read_pushed" }
+
+// pushed is told of every push that a provider has verified.
+func (s *service) pushed(ctx context.Context, tx *store.Tx, e event.Event) error {
+	var p task.Push
+	if err := json.Unmarshal(e.Data, &p); err != nil || len(p.Below) == 0 {
+		return slipway.Errorf(slipway.Invalid, "an event of a push without addresses").WithCause(err)
+	}
+	some, err := someBelow(ctx, tx, p.Below)
+	if err != nil || !some {
+		return err
+	}
+	_, _, err = s.Jobs.Insert(ctx, tx, readPushed{p.Below}, job.Insert{Unique: strings.Join(p.Below, " "), Priority: 1})
+	return err
+}
+
+func (s *service) readPushed(ctx context.Context, args readPushed) error {
+	ids, err := locationsBelow(ctx, s.db, args.Below)
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(ids, 100) {
+		err := s.db.Write(ctx, func(tx *store.Tx) error {
+			for _, id := range part {
+				_, _, err := s.Jobs.Insert(ctx, tx, readLocation{id, args.Below}, job.Insert{Unique: id + " " + strings.Join(args.Below, " "), Priority: 1})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // readDue has the locations read whose time has come.
 type readDue struct{}
@@ -73,7 +120,7 @@ func (s *service) removeOrphans(ctx context.Context, _ removeOrphans) error {
 
 // haveRead inserts the job that reads a location, one at a time for each.
 func (s *service) haveRead(ctx context.Context, tx *store.Tx, id string) error {
-	_, _, err := s.Jobs.Insert(ctx, tx, readLocation{id}, job.Insert{Unique: id})
+	_, _, err := s.Jobs.Insert(ctx, tx, readLocation{ID: id}, job.Insert{Unique: id})
 	return err
 }
 
@@ -84,7 +131,7 @@ func (s *service) readLocation(ctx context.Context, args readLocation) error {
 	} else if err != nil {
 		return err
 	}
-	return s.readTree(ctx, l, nil)
+	return s.readTree(ctx, l, args.Below, nil)
 }
 
 // describeSource names who brings an entity so that people find it.
@@ -121,9 +168,13 @@ func retryAfter(refresh time.Duration, failures int, cause error) time.Duration 
 	return min(wait, most)
 }
 
-func (s *service) save(ctx context.Context, l row) error {
+// save stores how a location stands, and the files that are as they were, at most filesAtOnce.
+func (s *service) save(ctx context.Context, l row, same []file) error {
 	there := false
 	err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
+		if err := touchFiles(ctx, tx, l.ID, same); err != nil {
+			return err
+		}
 		there, err = saveReading(ctx, tx, l)
 		return err
 	})
@@ -134,8 +185,10 @@ func (s *service) save(ctx context.Context, l row) error {
 		return err // it has got another target, and a reading of that is waiting
 	}
 	// Removed while it was read: what was stored meanwhile goes too.
-	_, err = s.Entities.Sync(ctx, l.source(), nil)
-	return err
+	if _, err = s.Entities.Sync(ctx, l.source(), nil); err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *store.Tx) error { return deleteFiles(ctx, tx, l.ID) })
 }
 
 // jitter spreads readings over the last tenth of the wait, so that locations do not come due together.
@@ -187,10 +240,10 @@ func (s *service) keepConfigured(ctx context.Context) error {
 				return err
 			}
 			l = s.newRow(p, fromConfig)
-			if err := insertLocation(ctx, tx, l); err != nil {
+			if err := s.haveRead(ctx, tx, l.ID); err != nil {
 				return err
 			}
-			return s.haveRead(ctx, tx, l.ID)
+			return s.enter(ctx, tx, l)
 		})
 		if err != nil && slipway.CodeOf(err) != slipway.Conflict { // another replica was faster
 			return err
@@ -210,6 +263,15 @@ func (s *service) keepConfigured(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// enter stores a new location and the entity that stands for it. It is a Conflict when the place is registered already.
+func (s *service) enter(ctx context.Context, tx *store.Tx, l row) error {
+	if err := insertLocation(ctx, tx, l); err != nil {
+		return err
+	}
+	_, err := s.Entities.Put(ctx, tx, l.source(), []*slipway.Entity{l.entity()})
+	return err
 }
 
 func (s *service) newRow(p Place, origin string) row {

@@ -196,6 +196,9 @@ func checked(v any, kinds map[string]bool) (*slipway.Entity, slipway.EntityRef, 
 	if e.Ref().Validate() == nil {
 		ref = e.Ref().Lower()
 	}
+	if strings.HasPrefix(ref.String(), "location:default/"+generated) {
+		c.faultf("the catalog itself makes the Location entities whose names begin with %s, one for each registered location; give it another name", generated)
+	}
 	if accepted, known := kinds[strings.ToLower(e.Kind)]; len(c.faults) == 0 && !known {
 		c.faultf("kind %q is not accepted here; an operator can add it to catalog.kinds", e.Kind)
 	} else if len(c.faults) == 0 && !accepted {
@@ -368,9 +371,11 @@ func scalar(n *yaml.Node) (any, error) {
 	return n.Value, nil
 }
 
-func clip(s string) string {
-	if len(s) > 100 {
-		return strings.ToValidUTF8(s[:100], "") + "…"
+func clip(s string) string { return clipTo(s, 100) }
+
+func clipTo(s string, most int) string {
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "…"
 	}
 	return s
 }

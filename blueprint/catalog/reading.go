@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -23,17 +24,30 @@ const (
 	maxReferences = 1_000 // files that $text, $json and $yaml take in
 )
 
+// ahead is how many files are fetched while one is stored: a host that is slow to answer holds up less.
+const ahead = 4
+
 // reading is one pass over a location: its target, then the files that Location entities name, each once. Every file is stored when it
-// was read; what no file brings any more is known only at the end.
+// was read; what no file brings any more is known only at the end. A pass that is cut short is no harm: the next one goes over the same files.
 type reading struct {
 	*service
 	location   row
+	below      []string          // only files below these addresses are read, the others count as unchanged; none: all are read
 	kinds      map[string]bool   // accepted from it
 	last       map[Place]file    // as of the pass before
+	coming     map[Place]fetched // fetches under way
 	seen       map[string]Place  // the file that brings an entity
-	faults     map[string]string // the faults of entities that are kept, by ref
+	faults     map[string]string // the faults of entities that are kept, by ref; empty: as they were
 	files      []file
+	unsaved    []file // of files, those with something new, not stored yet
+	same       []file // of files, those that were read and are as they were
 	references int
+}
+
+// fetched is the content of a file once it is there.
+type fetched chan struct {
+	content
+	err error
 }
 
 // content is what a place holds.
@@ -45,11 +59,12 @@ type content struct {
 	digest       string
 }
 
-// readTree reads a location and stores what changed. first is what its target holds, if that was read just now. An error means that the
-// pass did not come to its end; what is wrong with files is stored.
-func (s *service) readTree(ctx context.Context, l row, first *content) error {
+// readTree reads a location, or of it only what lies below some addresses, and stores what changed. first is what its target holds, if that was read
+// just now. An error means that the pass did not come to its end; what is wrong with files is stored.
+func (s *service) readTree(ctx context.Context, l row, below []string, first *content) error {
 	l.Status = processing
-	r := &reading{service: s, location: l, kinds: s.kindsOf(l.Trusted), last: map[Place]file{}, seen: map[string]Place{}, faults: map[string]string{}}
+	r := &reading{service: s, location: l, below: below, kinds: s.kindsOf(l.Trusted), last: map[Place]file{}, coming: map[Place]fetched{},
+		seen: map[string]Place{}, faults: map[string]string{}}
 	old, err := filesOf(ctx, s.db, l.ID)
 	if err != nil {
 		return err
@@ -57,6 +72,11 @@ func (s *service) readTree(ctx context.Context, l row, first *content) error {
 	for _, f := range old {
 		r.last[f.Place] = f
 	}
+	if err := r.itself(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // nobody waits for what was fetched ahead then
 	queue := []target{{Place: l.Place}}
 	visited := map[Place]bool{}
 	var tooMany bool
@@ -75,19 +95,32 @@ func (s *service) readTree(ctx context.Context, l row, first *content) error {
 			matches, f := r.expand(t)
 			queue = append(queue, matches...)
 			if f.Error != "" {
-				r.files = append(r.files, f)
+				r.note(f)
 			}
 			continue
 		}
+		r.fetchAhead(ctx, queue, visited)
 		f, err := r.file(ctx, t, first)
 		if err != nil {
 			return err
 		}
 		first = nil
-		r.files = append(r.files, f)
 		queue = append(queue, f.Targets...)
+		if len(r.unsaved) >= filesAtOnce {
+			if err := r.saveFiles(ctx); err != nil {
+				return err
+			}
+		}
 	}
 	return r.finish(ctx, tooMany)
+}
+
+// itself puts the entity that stands for the location, as Backstage has it: it is there from the registration on, also when nothing else is.
+func (r *reading) itself(ctx context.Context) error {
+	e := r.location.entity()
+	r.seen[e.Ref().String()] = r.location.Place
+	_, err := r.Entities.PutAll(ctx, r.location.source(), []*slipway.Entity{e})
+	return err
 }
 
 func hasWildcard(p Place) bool { return p.Type == "file" && strings.ContainsAny(p.Target, "*?[") }
@@ -96,10 +129,14 @@ func hasWildcard(p Place) bool { return p.Type == "file" && strings.ContainsAny(
 func (r *reading) expand(t target) ([]target, file) {
 	f := file{Place: t.Place, Parent: t.Parent, ReadAt: store.At(r.Now())}
 	matches, err := r.Fetch.Glob(t.Target)
+	if err == nil && len(matches) == 0 && !t.Optional {
+		err = slipway.Errorf(slipway.NotFound, "no file fits this pattern")
+	}
 	if err != nil {
 		f.Error = reason(err)
-	} else if len(matches) == 0 && !t.Optional {
-		f.Error = "no file fits this pattern"
+		if t.Place == r.location.Place {
+			r.couldNotRead(&r.location, err)
+		}
 	}
 	var targets []target
 	for _, m := range matches {
@@ -108,12 +145,84 @@ func (r *reading) expand(t target) ([]target, file) {
 	return targets, f
 }
 
+// note keeps a file with something new.
+func (r *reading) note(f file) {
+	r.files = append(r.files, f)
+	r.unsaved = append(r.unsaved, f)
+}
+
+func (r *reading) saveFiles(ctx context.Context) error {
+	err := saveFiles(ctx, r.db, r.location.ID, r.unsaved)
+	r.unsaved = r.unsaved[:0]
+	return err
+}
+
+// left says that a file is none of those that this pass is to read: it counts as unchanged.
+func (r *reading) left(p Place) bool {
+	if last, known := r.last[p]; r.below == nil || !known || last.ReadAt.IsZero() {
+		return false
+	}
+	return !slices.ContainsFunc(r.below, func(address string) bool {
+		rest, ok := strings.CutPrefix(strings.ToLower(p.Target), strings.ToLower(address))
+		return ok && (strings.HasPrefix(rest, "/") || strings.HasPrefix(rest, "?"))
+	})
+}
+
+// fetchAhead begins to fetch the next files of the queue.
+func (r *reading) fetchAhead(ctx context.Context, queue []target, visited map[Place]bool) {
+	for _, t := range queue[:min(len(queue), 4*ahead)] {
+		if len(r.coming) >= ahead {
+			return
+		}
+		if r.coming[t.Place] != nil || visited[t.Place] || t.Type != "url" || r.left(t.Place) {
+			continue
+		}
+		last, c := r.last[t.Place], make(fetched, 1)
+		r.coming[t.Place] = c
+		go func() {
+			got, err := r.fetchContent(ctx, t.Place, &last)
+			c <- struct {
+				content
+				err error
+			}{got, err}
+		}()
+	}
+}
+
+// fetch gives the content of a file, which may have been fetched ahead.
+func (r *reading) fetch(ctx context.Context, p Place) (content, error) {
+	c := r.coming[p]
+	if c == nil {
+		last := r.last[p]
+		return r.fetchContent(ctx, p, &last)
+	}
+	delete(r.coming, p)
+	select {
+	case got := <-c:
+		return got.content, got.err
+	case <-ctx.Done():
+		return content{}, ctx.Err()
+	}
+}
+
 // file reads one file and stores its entities.
 func (r *reading) file(ctx context.Context, t target, c *content) (file, error) {
 	last := r.last[t.Place]
-	f := file{Place: t.Place, Parent: t.Parent, ReadAt: store.At(r.Now())}
+	f := file{Place: t.Place, Parent: t.Parent, ReadAt: store.At(r.Now()), Version: last.Version}
+	if c == nil && r.left(t.Place) {
+		for _, ref := range last.Refs {
+			if _, ok := r.claim(ref, t.Place); ok {
+				r.faults[ref] = ""
+			}
+		}
+		if t.Place == r.location.Place && last.Error != "" {
+			r.location.Status = failed // as it was
+		}
+		r.files = append(r.files, last)
+		return last, nil
+	}
 	if c == nil {
-		got, err := r.fetchContent(ctx, t.Place, &last)
+		got, err := r.fetch(ctx, t.Place)
 		if err != nil {
 			return r.unread(ctx, t, f, last, err)
 		}
@@ -124,6 +233,7 @@ func (r *reading) file(ctx context.Context, t target, c *content) (file, error) 
 		for _, ref := range last.Refs {
 			r.claim(ref, t.Place)
 		}
+		r.files, r.same = append(r.files, last), append(r.same, last)
 		return last, nil
 	}
 	before := r.references
@@ -133,6 +243,9 @@ func (r *reading) file(ctx context.Context, t target, c *content) (file, error) 
 	}
 	if len(entities)+len(faults) == 0 {
 		return r.unread(ctx, t, f, last, slipway.Errorf(slipway.Invalid, "it is empty"))
+	}
+	if f.Version, err = beginFile(ctx, r.db, r.location.ID, f); err != nil {
+		return f, err
 	}
 	var mine []*slipway.Entity
 	for _, e := range entities {
@@ -167,6 +280,7 @@ func (r *reading) file(ctx context.Context, t target, c *content) (file, error) 
 	if len(f.Faults) == 0 && r.references == before { // else it may change without this file
 		f.ETag, f.LastModified, f.Digest = c.etag, c.lastModified, c.digest
 	}
+	r.note(f)
 	return f, nil
 }
 
@@ -188,20 +302,21 @@ func (r *reading) unread(ctx context.Context, t target, f, last file, cause erro
 	if ctx.Err() != nil {
 		return f, ctx.Err()
 	}
+	if t.Optional && slipway.CodeOf(cause) == slipway.NotFound {
+		r.note(f)
+		return f, nil
+	}
 	for _, ref := range last.Refs {
 		if _, ok := r.claim(ref, t.Place); ok {
-			f.Refs = append(f.Refs, ref)
+			f.Refs, r.faults[ref] = append(f.Refs, ref), "" // what was wrong with it still is
 		}
 	}
 	f.Targets = last.Targets
-	if t.Optional && slipway.CodeOf(cause) == slipway.NotFound {
-		f.Refs, f.Targets = nil, nil
-		return f, nil
-	}
 	f.Error = reason(cause)
 	if t.Place == r.location.Place {
 		r.couldNotRead(&r.location, cause)
 	}
+	r.note(f)
 	return f, nil
 }
 
@@ -224,47 +339,68 @@ func (r *reading) finish(ctx context.Context, tooMany bool) error {
 			return err
 		}
 	}
+	l.Faults = r.allFaults(tooMany)
+	wrong := l.Faults
+	if l.Status == failed {
+		wrong = append([]string{l.Error}, wrong...)
+	}
+	if len(wrong) > 0 {
+		r.faults[l.ref()] = clipTo(strings.Join(wrong, "; "), 1000)
+	}
 	if err := r.Entities.SetFaults(ctx, l.source(), r.faults); err != nil {
+		return err
+	}
+	if err := r.saveFiles(ctx); err != nil {
 		return err
 	}
 	for _, f := range r.files {
 		delete(r.last, f.Place)
 	}
-	var old []Place
-	for p := range r.last {
-		old = append(old, p)
-	}
-	if err := saveFiles(ctx, r.db, l.ID, r.files, old); err != nil {
+	if err := dropFiles(ctx, r.db, l.ID, slices.Collect(maps.Keys(r.last))); err != nil {
 		return err
 	}
-	l.Faults = nil
+	for len(r.same) > filesAtOnce {
+		part := r.same[:filesAtOnce]
+		r.same = r.same[filesAtOnce:]
+		if err := r.db.Write(ctx, func(tx *store.Tx) error { return touchFiles(ctx, tx, l.ID, part) }); err != nil {
+			return err
+		}
+	}
+	switch {
+	case l.Status == failed:
+	case len(l.Faults) > 0:
+		l.Status, l.Error, l.Failures = faulty, "", 0
+	default:
+		l.Status, l.Error, l.Failures = ready, "", 0
+	}
+	if l.Status != failed && r.below == nil {
+		l.ReadAt = store.At(r.Now())
+		l.NextRead = store.At(r.Now().Add(jitter(r.config.Refresh.Std())))
+	}
+	return r.save(ctx, l, r.same)
+}
+
+// allFaults gives what is wrong with the files of the location, each with its file unless that is the target itself.
+func (r *reading) allFaults(tooMany bool) (faults []string) {
 	for _, f := range r.files {
-		if f.Place == l.Place {
-			l.Faults = append(l.Faults, f.Faults...)
+		if f.Place == r.location.Place {
+			faults = append(faults, f.Faults...)
 			continue
 		}
 		if f.Error != "" {
-			l.Faults = append(l.Faults, f.Target+": "+f.Error)
+			faults = append(faults, f.Target+": "+f.Error)
 		}
 		for _, text := range f.Faults {
-			l.Faults = append(l.Faults, f.Target+": "+text)
+			faults = append(faults, f.Target+": "+text)
 		}
 	}
 	if tooMany {
-		l.Faults = append(l.Faults, fmt.Sprintf("it leads to more than %d files; register some of them on their own", maxFiles))
+		faults = append(faults, fmt.Sprintf("it leads to more than %d files; register some of them on their own", maxFiles))
 	}
-	if len(l.Faults) > 100 {
-		l.Faults = append(l.Faults[:100], "…")
+	if len(faults) > 100 {
+		faults = append(faults[:100], "…")
 	}
-	if l.Status == failed {
-		return r.save(ctx, l)
-	}
-	if l.Status, l.Error, l.Failures = ready, "", 0; len(l.Faults) > 0 {
-		l.Status = faulty
-	}
-	l.ReadAt = store.At(r.Now())
-	l.NextRead = store.At(r.Now().Add(jitter(r.config.Refresh.Std())))
-	return r.save(ctx, l)
+	return faults
 }
 
 // fetchContent reads a place. It asks only for what is new when the last reading, if any, left no fault: a fault may have gone
@@ -283,7 +419,7 @@ func (s *service) fetchContent(ctx context.Context, p Place, last *file) (conten
 		if clean {
 			o.ETag, o.LastModified = last.ETag, last.LastModified
 		}
-		r, err := s.Fetch.Get(ctx, document(p.Target), o)
+		r, err := s.get(ctx, document(p.Target), o)
 		if err != nil {
 			return c, err
 		}

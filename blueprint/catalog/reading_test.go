@@ -265,3 +265,15 @@ func TestManyLocationsAtOnce(t *testing.T) {
 		})
 	})
 }
+
+// statusOf is what an entity says is wrong with it.
+func statusOf(s *blueprinttest.Server, ref string) (messages []string) {
+	var e struct {
+		Status struct{ Items []struct{ Message string } }
+	}
+	s.Get("/api/catalog/entities/by-name/" + strings.ReplaceAll(ref, ":", "/")).Is(200).Into(&e)
+	for _, i := range e.Status.Items {
+		messages = append(messages, i.Message)
+	}
+	return messages
+}

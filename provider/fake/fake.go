@@ -334,6 +334,18 @@ func (v *Vendor) Notification(projectName, id string) (http.Header, []byte) {
 	return v.sign(body), body
 }
 
+// Push is the webhook that the vendor would send about new content of a repository with this page: signed headers and body.
+func (v *Vendor) Push(projectName, page string) (http.Header, []byte) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.serial++
+	body, err := json.Marshal(notification{ID: strconv.FormatInt(v.serial, 10), Event: "push", Project: projectName, Page: page})
+	if err != nil {
+		panic(err)
+	}
+	return v.sign(body), body
+}
+
 // Sign gives the headers for a body of the caller's own making.
 func (v *Vendor) Sign(body []byte) http.Header { return v.sign(body) }
 
@@ -644,7 +656,8 @@ type notification struct {
 	ID      string         `json:"id"`
 	Event   string         `json:"event"`
 	Project string         `json:"project"`
-	Build   *slipway.Build `json:"build"`
+	Build   *slipway.Build `json:"build,omitempty"`
+	Page    string         `json:"page,omitempty"` // of a repository, in a push
 }
 
 func (v *Vendor) verify(h http.Header, body []byte) error {
@@ -663,11 +676,18 @@ func parse(_ http.Header, body []byte) ([]provider.Delivery, error) {
 	if err := json.Unmarshal(body, &n); err != nil {
 		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body is no notification").WithCause(err)
 	}
-	if n.Event != "build" {
+	if n.Event != "build" && n.Event != "push" {
 		return nil, nil
 	}
 	if n.Project == "" {
 		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body names no project")
+	}
+	if n.Event == "push" {
+		page := provider.RepositoryAddress(n.Page)
+		if page == "" {
+			return nil, slipway.Errorf(slipway.Invalid, "the webhook's body does not say where the repository is found")
+		}
+		return []provider.Delivery{{Project: n.Project, ID: n.ID, Pushed: []string{page}}}, nil
 	}
 	return []provider.Delivery{{Project: n.Project, ID: n.ID, Build: n.Build}}, nil
 }

@@ -45,9 +45,9 @@ func harness(v *vendor, p *provider.Provider) providertest.Harness {
 			return v.client(t, map[string]any{"webhookSecret": ""}, provider.Env{}).provider(), h, body
 		},
 		Foreign: func(testing.TB) (http.Header, []byte) {
-			body := []byte(`{"ref":"refs/heads/main"}`)
+			body := []byte(`{"action":"starred"}`)
 			h := sign(body)
-			h.Set("X-Gitea-Event", "push")
+			h.Set("X-Gitea-Event", "star")
 			return h, body
 		},
 		Admit:  admit,

@@ -18,10 +18,10 @@ func (c *client) verify(h http.Header, body []byte) error {
 	return nil
 }
 
-// parse reads whose runs changed. A run in a notification is without its creation and its attempt, so the project is read again.
+// parse reads whose runs or content changed. A run in a notification is without its creation and its attempt, so the project is read again.
 func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 	event := h.Get("X-Gitea-Event")
-	if event != "workflow_run" && event != "workflow_job" {
+	if event != "workflow_run" && event != "workflow_job" && event != "push" {
 		return nil, nil
 	}
 	body, err := provider.Payload(h, body)
@@ -31,6 +31,7 @@ func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 	var said struct {
 		Repository struct {
 			FullName string `json:"full_name"`
+			HTMLURL  string `json:"html_url"`
 		} `json:"repository"`
 	}
 	if err := provider.Unmarshal(body, &said); err != nil {
@@ -39,6 +40,13 @@ func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 	d := provider.Delivery{Project: strings.ToLower(said.Repository.FullName), ID: h.Get("X-Gitea-Delivery")}
 	if !slug.MatchString(d.Project) {
 		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body names no repository")
+	}
+	if event == "push" {
+		page := provider.RepositoryAddress(said.Repository.HTMLURL)
+		if page == "" {
+			return nil, slipway.Errorf(slipway.Invalid, "the webhook's body does not say where the repository is found")
+		}
+		d.Pushed = []string{page}
 	}
 	return []provider.Delivery{d}, nil
 }

@@ -92,6 +92,9 @@ func TestWebhooksAreReadAsTheyAreSent(t *testing.T) {
 				h.Set("X-GitHub-Event", event)
 			}
 		}
+		if members["pusher"] != nil {
+			h.Set("X-GitHub-Event", "push")
+		}
 		return parse(h, payload)
 	})
 }

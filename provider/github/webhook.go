@@ -19,10 +19,11 @@ func (c *client) verify(h http.Header, body []byte) error {
 	return nil
 }
 
-// parse reads what happened to a run. The run in the body is that of the API. What happened to a job says that its run is to be looked at.
+// parse reads what happened to a run, or that a repository has new content. The run in the body is that of the API. What happened to a job says that
+// its run is to be looked at.
 func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 	event := h.Get("X-GitHub-Event")
-	if event != "workflow_run" && event != "workflow_job" {
+	if event != "workflow_run" && event != "workflow_job" && event != "push" {
 		return nil, nil
 	}
 	body, err := provider.Payload(h, body)
@@ -40,7 +41,17 @@ func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 	if !slug.MatchString(d.Project) {
 		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body names no repository")
 	}
-	if event == "workflow_run" {
+	switch event {
+	case "push":
+		page := provider.RepositoryAddress(said.Repository.HTMLURL)
+		if page == "" {
+			return nil, slipway.Errorf(slipway.Invalid, "the webhook's body does not say where the repository is found")
+		}
+		d.Pushed = []string{page}
+		if strings.EqualFold(page, "https://github.com/"+d.Project) { // there files have a host of their own
+			d.Pushed = append(d.Pushed, "https://raw.githubusercontent.com/"+said.Repository.FullName)
+		}
+	case "workflow_run":
 		if said.Run == nil || said.Run.ID <= 0 || said.Run.CreatedAt.IsZero() {
 			return nil, slipway.Errorf(slipway.Invalid, "the webhook's body holds no run")
 		}
