@@ -13,6 +13,7 @@ import (
 	"github.com/slipway-platform/slipway/provider/circleci"
 	"github.com/slipway-platform/slipway/provider/gitea"
 	"github.com/slipway-platform/slipway/provider/github"
+	"github.com/slipway-platform/slipway/provider/gitlab"
 )
 
 // Early is called first in main, and in TestMain of tests that build: it makes the process the supervisor of a local build when it was
@@ -37,5 +38,6 @@ func Providers() []provider.Kind {
 		circleci.Kind,
 		gitea.Kind,
 		github.Kind,
+		gitlab.Kind,
 	}
 }

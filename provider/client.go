@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -480,16 +481,37 @@ func (c *Client) byStatus(a Answer) *slipway.Error {
 	return slipway.Errorf(slipway.Invalid, "%s refuses the request%s", v, says)
 }
 
-// message finds what an answer says to people.
+// message finds what an answer says to people: a text, or texts by field as some vendors have it.
 func message(body []byte) string {
 	var said struct{ Message, Error any }
 	_ = json.Unmarshal(body, &said)
 	for _, v := range []any{said.Message, said.Error} {
-		if s, ok := v.(string); ok && s != "" {
-			return clip(s)
+		if text := strings.Join(texts(v), "; "); text != "" {
+			return clip(text)
 		}
 	}
 	return ""
+}
+
+func texts(v any) (list []string) {
+	switch v := v.(type) {
+	case string:
+		if v != "" {
+			list = append(list, v)
+		}
+	case []any:
+		for _, e := range v {
+			list = append(list, texts(e)...)
+		}
+	case map[string]any:
+		if said, ok := v["message"].(string); ok {
+			return texts(said)
+		}
+		for _, field := range slices.Sorted(maps.Keys(v)) {
+			list = append(list, texts(v[field])...)
+		}
+	}
+	return list
 }
 
 // clip keeps the first 200 characters of a foreign text, and nothing that moves a cursor.

@@ -295,6 +295,23 @@ func TestMessagesOfVendorsAreCut(t *testing.T) {
 	}
 }
 
+func TestMessagesOfVendorsAreFound(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]string{
+		`{"message":"no"}`: ": no", `{"error":"no"}`: ": no", `{"message":{"base":["Reference not found"],"name":["is short","is odd"]}}`: ": Reference not found; is short; is odd",
+		`{"error":{"code":7,"message":"no"}}`: ": no", `{"message":[]}`: "", `{"message":7}`: "", `[]`: "", `no`: "",
+	} {
+		c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, body)
+		}, provider.ClientOptions{})
+		_, err := c.JSON(t.Context(), provider.Request{Path: "/x"}, nil)
+		if e, ok := errors.AsType[*slipway.Error](err); !ok || e.Message != "Example refuses the request"+want {
+			t.Errorf("%s: got %v, want %q", body, err, want)
+		}
+	}
+}
+
 // answers is a vendor without a network, so that its clock may be the test's.
 type answers func(r *http.Request) (*http.Response, error)
 
