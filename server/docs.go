@@ -7,9 +7,11 @@ import (
 	"html/template"
 	"net/http"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/extension"
 	"go.yaml.in/yaml/v4"
@@ -85,16 +87,18 @@ func (s *Server) pages() {
 	}
 	s.mux.HandleFunc("GET /openapi.json", description("application/json", s.OpenAPI))
 	s.mux.HandleFunc("GET /openapi.yaml", description("application/yaml", s.openYAML))
+	tag := `"` + strconv.FormatUint(xxhash.Sum64(scalar), 36) + `"`
 	s.mux.HandleFunc("GET /docs/scalar.js", func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Type", "text/javascript; charset=utf-8")
-		h.Set("Content-Encoding", "gzip")
-		h.Set("Cache-Control", "public, max-age=3600")
+		h.Set("Vary", "Accept-Encoding")
 		if !acceptsGzip(r.Header.Get("Accept-Encoding")) {
-			h.Del("Content-Encoding")
 			s.fail(w, r, errNeedsGzip)
 			return
 		}
+		h.Set("ETag", tag)
+		h.Set("Content-Type", "text/javascript; charset=utf-8")
+		h.Set("Content-Encoding", "gzip")
+		h.Set("Cache-Control", "public, max-age=3600")
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(scalar))
 	})
 	s.mux.HandleFunc("GET /docs", func(w http.ResponseWriter, r *http.Request) {

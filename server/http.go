@@ -107,6 +107,7 @@ func (s *Server) finish(x *exchange, r *http.Request, rw *response) {
 	s.active.Add(-1)
 	took := s.now().Sub(x.start)
 	s.metrics.request(x.operation, r.Method, rw.status, took)
+	x.trace(r.Context())
 	level := slog.LevelInfo
 	switch {
 	case rw.status >= 500:

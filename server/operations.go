@@ -21,8 +21,10 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
@@ -256,5 +258,18 @@ func (s *Server) Traced() http.Handler {
 		return tracer.Shutdown(ctx)
 	})
 	return otelhttp.NewHandler(s, "slipway", otelhttp.WithTracerProvider(tracer),
+		otelhttp.WithPropagators(propagation.TraceContext{}), // a caller's own trace goes on here
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return r.Method }))
+}
+
+// trace says in the span of a request what the log says of it, so that one is found by the other.
+func (x *exchange) trace(ctx context.Context) {
+	span := trace.SpanFromContext(ctx)
+	if !span.IsRecording() {
+		return
+	}
+	if x.operation != "" {
+		span.SetName(x.operation)
+	}
+	span.SetAttributes(attribute.String("slipway.request_id", x.id), attribute.String("slipway.caller", x.caller))
 }

@@ -149,7 +149,7 @@ func (w *response) finish() {
 		gzips.Put(z)
 		return
 	}
-	if bodyAllowed(w.status) {
+	if bodyAllowed(w.status) && (w.request.Method != http.MethodHead || len(body) > 0) { // some write nothing when asked for the header only
 		h.Set("Content-Length", strconv.Itoa(len(body)))
 	}
 	w.ResponseWriter.WriteHeader(w.status)

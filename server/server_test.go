@@ -3,6 +3,7 @@ package server_test
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -513,6 +514,12 @@ func TestOperationsPages(t *testing.T) {
 	if text := string(s.Get("/metrics").Is(200).Body); !strings.Contains(text, `slipway_http_requests_total{method="GET",operation="slipway.ready",status="200"} 1`) {
 		t.Errorf("got %s", text)
 	}
+	script := open.Get("/docs/scalar.js", "Accept-Encoding", "gzip").Is(200)
+	tag := script.Header.Get("ETag")
+	if open.Do("HEAD", "/docs/scalar.js", nil, "Accept-Encoding", "gzip").Is(200).Header.Get("ETag") != tag || tag == "" {
+		t.Errorf("the script has the ETag %q, and another without its body", tag)
+	}
+	open.Get("/docs/scalar.js", "Accept-Encoding", "gzip", "If-None-Match", tag).Is(304)
 	for path, want := range map[string]string{"/": "A toy.", "/docs": "/openapi.json", "/docs/toy/guide": "<em>play</em>"} {
 		a := open.Get(path).Is(200)
 		if !strings.Contains(string(a.Body), want) || !strings.Contains(a.Header.Get("Content-Security-Policy"), "default-src 'none'") {
@@ -576,10 +583,12 @@ func TestSlowHeadersAreCutOff(t *testing.T) {
 
 func TestTracesGoWhereACollectorListens(t *testing.T) {
 	t.Parallel()
-	paths := make(chan string, 10)
+	paths, spans := make(chan string, 10), make(chan string, 10)
 	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
 		select {
 		case paths <- r.URL.Path + " " + r.Header.Get("Content-Type"):
+			spans <- string(body)
 		default:
 		}
 	}))
@@ -587,9 +596,16 @@ func TestTracesGoWhereACollectorListens(t *testing.T) {
 	o := options()
 	o.Configure = func(c *server.Config) { c.Telemetry.Endpoint = collector.URL }
 	s := blueprinttest.Start(t, store.SQLite, o)
-	s.Get("/api/toy/raw").Is(200)
+	s.Get("/api/toy/raw", "X-Request-Id", "one-of-mine", "Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").Is(200)
 	s.Stop() // sends what was gathered
 	if got := <-paths; got != "/v1/traces application/x-protobuf" {
 		t.Errorf("got %q", got)
+	}
+	traceID, _ := hex.DecodeString("0af7651916cd43dd8448eb211c80319c")
+	got := <-spans
+	for what, text := range map[string]string{"the operation": "toy.raw", "the request's id": "one-of-mine", "the caller's trace": string(traceID)} {
+		if !strings.Contains(got, text) {
+			t.Errorf("the span does not hold %s", what)
+		}
 	}
 }
