@@ -103,6 +103,7 @@ func (s *Server) register(api huma.API, b blueprint.Blueprint, op blueprint.Oper
 	} else {
 		hop.Security = []map[string][]string{{}}
 		hop.Extensions["x-permission"] = blueprint.Public
+		hop.Description = strings.TrimSpace(hop.Description + "\n\nOpen: no token is needed.")
 	}
 	if op.Idempotent {
 		hop.Parameters = append(hop.Parameters, &huma.Param{Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString},

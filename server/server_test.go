@@ -553,6 +553,9 @@ func TestDescriptionIsValid(t *testing.T) {
 	if get.Extensions["x-permission"] != "toy.thing.read" || get.Responses.Value("404") != nil && get.Responses.Value("404").Value == nil {
 		t.Errorf("got %+v", get.Extensions)
 	}
+	if open := doc.Paths.Value("/api/toy/open/{name}").Get; !strings.Contains(open.Description, "no token is needed") || strings.Contains(get.Description, "no token is needed") {
+		t.Errorf("what is open is described as %q, the other as %q", open.Description, get.Description)
+	}
 	for _, status := range []string{"400", "401", "403", "429", "500", "503"} {
 		if get.Responses.Value(status) == nil {
 			t.Errorf("status %s is not described", status)
@@ -607,5 +610,24 @@ func TestTracesGoWhereACollectorListens(t *testing.T) {
 		if !strings.Contains(got, text) {
 			t.Errorf("the span does not hold %s", what)
 		}
+	}
+}
+
+func TestPagesOfOtherOriginsAreToldWhatTheyMay(t *testing.T) {
+	t.Parallel()
+	o := options()
+	o.Configure = func(c *server.Config) { c.Server.CORS.Origins = []string{"https://portal.example.com"} }
+	s := blueprinttest.Start(t, store.SQLite, o)
+	read := s.Get("/api/toy/raw", "Origin", "https://portal.example.com").Is(200).Header
+	if read.Get("Access-Control-Allow-Origin") != "https://portal.example.com" || read.Get("Vary") != "Origin" || !strings.Contains(read.Get("Access-Control-Expose-Headers"), "X-RateLimit-Remaining") {
+		t.Errorf("a page of the configured origin gets %v", read)
+	}
+	ask := []string{"Origin", "https://portal.example.com", "Access-Control-Request-Method", "POST"}
+	if before := s.As("").Do("OPTIONS", "/api/toy/things", nil, ask...).Is(204).Header; !strings.Contains(before.Get("Access-Control-Allow-Headers"), "Authorization") {
+		t.Errorf("asked beforehand, it answers %v", before)
+	}
+	ask[1] = "https://elsewhere.example.com"
+	if before := s.As("").Do("OPTIONS", "/api/toy/things", nil, ask...).Is(405).Header; before.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("another origin is let in: %v", before)
 	}
 }
