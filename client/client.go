@@ -39,6 +39,9 @@ const (
 type Client struct {
 	// UserAgent is sent with every request: "slipway/<version>".
 	UserAgent string
+	// ProviderTokens are tokens of the caller's own at providers that show their items only to those who may see them there: <provider>=<token>, several with commas
+	// between. They are shown with every request.
+	ProviderTokens string
 	// HTTP sends the requests. It must have no overall timeout, or streams end early.
 	HTTP *http.Client
 	// Tries is how often a call that changes nothing, or the same thing again, is sent when the server
@@ -224,6 +227,9 @@ func (c *Client) once(ctx context.Context, method, path string, payload []byte) 
 	req.Header.Set("User-Agent", c.UserAgent)
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if c.ProviderTokens != "" {
+		req.Header.Set("Slipway-Provider-Token", c.ProviderTokens)
 	}
 	if method == http.MethodGet {
 		c.mu.Lock()

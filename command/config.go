@@ -265,7 +265,7 @@ func port(cfg *server.Config, env func(string) (string, bool)) {
 // cluster sets for a service that happens to be called slipway.
 func foreign(name string) bool {
 	switch name {
-	case "SLIPWAY_URL", "SLIPWAY_TOKEN", "SLIPWAY_CA_FILE":
+	case "SLIPWAY_URL", "SLIPWAY_TOKEN", "SLIPWAY_CA_FILE", "SLIPWAY_PROVIDER_TOKEN":
 		return true
 	}
 	return strings.HasPrefix(name, "SLIPWAY_SERVICE_") || strings.HasPrefix(name, "SLIPWAY_PORT") || strings.HasPrefix(name, "SLIPWAY_TEST_") || name == "SLIPWAY_BENCH"

@@ -123,6 +123,7 @@ func newClient(address, token string) (*client.Client, error) {
 		return nil, err
 	}
 	c.UserAgent = "slipway/" + version()
+	c.ProviderTokens = strings.TrimSpace(os.Getenv("SLIPWAY_PROVIDER_TOKEN"))
 	if file := os.Getenv("SLIPWAY_CA_FILE"); file != "" {
 		if err := c.TrustCA(file); err != nil {
 			return nil, err

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/entity"
 	"github.com/slipway-platform/slipway/store"
 )
@@ -67,6 +68,7 @@ type Event struct {
 	DataContentType string          `json:"datacontenttype,omitempty" enum:"application/json" doc:"What data is; absent without data"`
 	Data            json.RawMessage `json:"data,omitempty" doc:"Details; never a secret"`
 	EntityID        int64           `json:"-"` // the entity whose readers may read it; 0: only callers with event.event.read on all
+	Origin          int64           `json:"-"` // what Bus.Restrict knows it by; 0: it limits nothing
 }
 
 // The parts of an Event that are always the same.
@@ -95,9 +97,12 @@ type Subscription struct {
 type Bus struct {
 	// Now is the clock; tests replace it before Run.
 	Now func() time.Time
-	db  *store.DB
-	log *slog.Logger
-	id  string // tells our own notifications from those of others
+	// Restrict gives a further condition on who may read events that have an Origin, whatever else a caller may: origin is the column as SQL, arguments are numbered from
+	// argStart. "" where nothing is limited. Set it before use; nil: nothing ever is.
+	Restrict func(ctx context.Context, caller *slipway.Caller, origin string, argStart int) (condition string, args []any)
+	db       *store.DB
+	log      *slog.Logger
+	id       string // tells our own notifications from those of others
 
 	mu        sync.Mutex
 	types     map[string]Type

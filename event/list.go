@@ -41,6 +41,12 @@ func (b *Bus) List(ctx context.Context, caller *slipway.Caller, after int64, typ
 	if !entity.All(caller, ReadPermission) {
 		condition += b.readable(caller, &args)
 	}
+	if b.Restrict != nil {
+		if restricted, more := b.Restrict(ctx, caller, "event.origin", len(args)+1); restricted != "" {
+			condition += " AND (event.origin = 0 OR " + restricted + ")"
+			args = append(args, more...)
+		}
+	}
 	rows, err := b.db.QueryContext(ctx, `SELECT `+columns+` FROM event
 		WHERE position > $1 AND position <= $2`+condition+fmt.Sprintf(` ORDER BY position LIMIT %d`, limit), args...)
 	if err != nil {

@@ -41,7 +41,7 @@ func (b *Bus) PublishAll(ctx context.Context, tx *store.Tx, events []Event) erro
 		}
 		position -= int64(len(events)) - 1
 	}
-	const columns, rows = 8, 100
+	const columns, rows = 9, 100
 	for start := 0; start < len(events); start += rows {
 		var sql strings.Builder
 		var args []any
@@ -55,7 +55,7 @@ func (b *Bus) PublishAll(ctx context.Context, tx *store.Tx, events []Event) erro
 				position++
 			}
 		}
-		_, err := tx.Exec(ctx, `INSERT INTO event (position, uid, source, type, subject, time, data, entity_id) VALUES `+sql.String(), args...)
+		_, err := tx.Exec(ctx, `INSERT INTO event (position, uid, source, type, subject, time, data, entity_id, origin) VALUES `+sql.String(), args...)
 		if err != nil {
 			return err
 		}
@@ -93,7 +93,7 @@ func (b *Bus) row(e Event, position int64) []any {
 	if e.Data != nil {
 		data = string(e.Data)
 	}
-	return []any{place, e.ID, e.Source, e.Type, e.Subject, store.At(e.Time), data, e.EntityID}
+	return []any{place, e.ID, e.Source, e.Type, e.Subject, store.At(e.Time), data, e.EntityID, e.Origin}
 }
 
 // values writes "($4, $5, $6)".

@@ -3,39 +3,38 @@ package provider
 import (
 	"context"
 	"math/rand/v2"
-	"sync"
 	"time"
+
+	"github.com/slipway-platform/slipway"
 )
 
-// circuit keeps requests from a host that does not answer. After circuitAfter failures in a row it is open for circuitRest; then one request may try, and its end
-// decides. The zero value is closed.
-type circuit struct {
-	mu       sync.Mutex
-	failures int
-	until    time.Time
-	trying   bool // one request is on its way to see whether the host is back
-}
-
+// A circuit keeps requests from a host that does not answer. After circuitAfter failures in a row, as one client sees them, the host is held for circuitRest, by all
+// clients that share Holds; then one request of all of them may try, and its end decides.
 const (
 	circuitAfter = 5
 	circuitRest  = 15 * time.Second
 )
 
-// enter says how long to wait before the host may be asked; 0: now, and then leave must be called.
-func (c *circuit) enter(now time.Time) time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.failures < circuitAfter {
-		return 0
+// circuitKey names the host to all replicas. No account is called so.
+func (c *Client) circuitKey() string { return c.base.Host + " *" }
+
+// enter says whether the host may be asked now; then leave must be called with what it gave.
+func (c *Client) enter(ctx context.Context) (probe bool, err error) {
+	away := func(wait time.Duration) error {
+		return slipway.Errorf(slipway.Unavailable, "%s has not answered for a while; it is asked again soon", c.o.Vendor).After(wait)
 	}
-	if wait := c.until.Sub(now); wait > 0 {
-		return wait
+	until, err := c.holds.Until(ctx, c.circuitKey())
+	if err != nil || until.IsZero() {
+		return false, nil // not knowing costs a request
 	}
-	if c.trying {
-		return time.Second
+	if wait := until.Sub(c.now()); wait > 0 {
+		return false, away(wait)
 	}
-	c.trying = true
-	return 0
+	mine, err := c.holds.Probe(context.WithoutCancel(ctx), c.circuitKey(), circuitRest)
+	if err == nil && !mine {
+		return false, away(time.Second)
+	}
+	return true, nil
 }
 
 // ending is what a request told about its host.
@@ -47,17 +46,26 @@ const (
 	gaveUp // the caller, before it could be told
 )
 
-func (c *circuit) leave(now time.Time, e ending) {
+func (c *Client) leave(ctx context.Context, probe bool, e ending) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.trying = false
 	switch e {
 	case answered:
 		c.failures = 0
 	case failed:
-		if c.failures++; c.failures >= circuitAfter {
-			c.until = now.Add(circuitRest)
-		}
+		c.failures++
+	}
+	open := e == failed && (probe || c.failures >= circuitAfter)
+	c.mu.Unlock()
+	var err error
+	ctx = context.WithoutCancel(ctx)
+	switch {
+	case open:
+		err = c.holds.Hold(ctx, c.circuitKey(), c.now().Add(circuitRest))
+	case probe && e == answered:
+		err = c.holds.Release(ctx, c.circuitKey())
+	}
+	if err != nil {
+		c.log.WarnContext(ctx, "that a vendor does not answer, or does again, was not told to the other replicas", "error", err)
 	}
 }
 

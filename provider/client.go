@@ -46,15 +46,15 @@ type Authorization struct {
 // Client talks to a vendor over HTTP. What may be sent twice (GET) is tried three times; a host that fails five times in a row is left alone for 15 s; a vendor that
 // has had enough is left alone as long as it says. A redirect to another host never carries a credential. All errors are coded, or the context's. Safe for concurrent use.
 type Client struct {
-	o       ClientOptions
-	base    *url.URL
-	http    *http.Client
-	now     func() time.Time
-	log     *slog.Logger
-	holds   Holds
-	circuit circuit
+	o     ClientOptions
+	base  *url.URL
+	http  *http.Client
+	now   func() time.Time
+	log   *slog.Logger
+	holds Holds
 
 	mu        sync.Mutex
+	failures  int // of the host, in a row
 	limits    map[string]Limit
 	refusals  map[string]int // in a row, that did not say until when
 	lastWrite time.Time
@@ -282,12 +282,13 @@ func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	if wait := c.circuit.enter(time.Now()); wait > 0 {
-		return nil, slipway.Errorf(slipway.Unavailable, "%s has not answered for a while; it is asked again soon", c.o.Vendor).After(wait)
+	probe, err := c.enter(ctx)
+	if err != nil {
+		return nil, err
 	}
 	begun := time.Now()
 	res, err := c.http.Do(req)
-	c.record(ctx, res, err, time.Since(begun))
+	c.leave(ctx, probe, c.ending(ctx, res, err, time.Since(begun)))
 	if err != nil {
 		return nil, c.broken(ctx, err)
 	}
@@ -370,9 +371,9 @@ func (c *Client) request(ctx context.Context, r Request, auth Authorization) (*h
 	return req, nil
 }
 
-// record tells the circuit how a request ended. A caller who gave up says nothing about the host, unless it had waited long. What another host did, to which the
+// ending is how a request ended, for the circuit. A caller who gave up says nothing about the host, unless it had waited long. What another host did, to which the
 // vendor redirected, says that the vendor is there.
-func (c *Client) record(ctx context.Context, res *http.Response, err error, took time.Duration) {
+func (c *Client) ending(ctx context.Context, res *http.Response, err error, took time.Duration) ending {
 	host := c.base.Host
 	if res != nil {
 		host = res.Request.URL.Host
@@ -381,15 +382,14 @@ func (c *Client) record(ctx context.Context, res *http.Response, err error, took
 			host = at.Host
 		}
 	}
-	e := answered
 	switch {
 	case host != c.base.Host:
 	case res == nil && ctx.Err() != nil && took < requestTime/3:
-		e = gaveUp
+		return gaveUp
 	case res == nil || slices.Contains(outOfOrder, res.StatusCode):
-		e = failed
+		return failed
 	}
-	c.circuit.leave(time.Now(), e)
+	return answered
 }
 
 // outOfOrder are the statuses of a host that is not there, rather than of one that stumbled over a request.

@@ -532,6 +532,10 @@ func (broken) Until(context.Context, string) (time.Time, error) {
 	return time.Time{}, errors.New("no database")
 }
 func (broken) Hold(context.Context, string, time.Time) error { return errors.New("no database") }
+func (broken) Probe(context.Context, string, time.Duration) (bool, error) {
+	return false, errors.New("no database")
+}
+func (broken) Release(context.Context, string) error { return errors.New("no database") }
 
 func TestConditionalRequest(t *testing.T) {
 	t.Parallel()

@@ -17,14 +17,19 @@ type Limit struct {
 	Until     time.Time // no requests before; zero: at any time
 }
 
-// Holds is where clients remember until when a vendor takes nothing more from an account, so that all replicas keep away from it together. Keys are opaque and
-// at most 200 bytes. It is asked before every request, so Until must be quick; it is told rarely. Safe for concurrent use. What fails here never fails a
-// request: the vendor will say it again.
+// Holds is where clients remember until when something is left alone: an account that a vendor takes nothing more from, or a host that does not answer, so that all
+// replicas keep away from it together. Keys are opaque and at most 200 bytes. Until is asked before every request, so it must be quick; the others are called
+// rarely. Safe for concurrent use. What fails here never fails a request: the vendor will say it again.
 type Holds interface {
-	// Until gives the time before which nothing is to be sent; the zero time where nothing is known.
+	// Until gives the time before which nothing is to be sent, be it over or not; the zero time where nothing is held.
 	Until(ctx context.Context, key string) (time.Time, error)
 	// Hold notes such a time. Of two the later one counts.
 	Hold(ctx context.Context, key string, until time.Time) error
+	// Probe says, once a hold is over, whether the caller is the one who may see whether it can be released: it then holds for all others for rest.
+	// What is not held needs no probe: true.
+	Probe(ctx context.Context, key string, rest time.Duration) (bool, error)
+	// Release ends a hold.
+	Release(ctx context.Context, key string) error
 }
 
 // NewHolds makes Holds of this process alone.
@@ -47,6 +52,27 @@ func (h *holds) Hold(_ context.Context, key string, until time.Time) error {
 	if until.After(h.until[key]) {
 		h.until[key] = until
 	}
+	return nil
+}
+
+func (h *holds) Probe(_ context.Context, key string, rest time.Duration) (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	until, held := h.until[key]
+	switch now := time.Now(); {
+	case !held:
+	case until.After(now):
+		return false, nil
+	default:
+		h.until[key] = now.Add(rest)
+	}
+	return true, nil
+}
+
+func (h *holds) Release(_ context.Context, key string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.until, key)
 	return nil
 }
 

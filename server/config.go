@@ -20,6 +20,7 @@ import (
 	"github.com/slipway-platform/slipway/fetch"
 	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/task"
 )
 
 // Config is the configuration of an installation. Every key is optional; the field tags are the documentation:
@@ -65,9 +66,11 @@ type Secrets struct {
 
 // ProviderConfig is one entry of `providers:`. Rest is what the type takes.
 type ProviderConfig struct {
-	Name string         `yaml:"name" doc:"Unique name; it never changes, builds are known by it"`
-	Type string         `yaml:"type" doc:"Which vendor"`
-	Rest map[string]any `yaml:",inline" mapstructure:",remain"`
+	Name string `yaml:"name" doc:"Unique name; it never changes, builds are known by it"`
+	Type string `yaml:"type" doc:"Which vendor"`
+
+	task.Settings `yaml:",inline" mapstructure:",squash"`
+	Rest          map[string]any `yaml:",inline" mapstructure:",remain"`
 }
 
 // Log says what is logged.
@@ -162,6 +165,9 @@ func (c *Config) Resolve() error {
 			fault(fmt.Sprintf("providers[%d].name", i), "%q is used twice", p.Name)
 		}
 		names[p.Name] = true
+		for _, d := range p.Check() {
+			fault(fmt.Sprintf("providers[%d].%s", i, d.Field), "%s", d.Message)
+		}
 	}
 	for key, section := range c.Sections {
 		if v, ok := section.(interface{ Validate() error }); ok {

@@ -28,6 +28,7 @@ import (
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/task"
 )
 
 // exchange is what the server notes of one request while it is under way.
@@ -52,6 +53,10 @@ func exchangeOf(ctx context.Context) *exchange {
 	}
 	return x
 }
+
+// ProviderTokenHeader is where callers show tokens of their own at providers that show their items only to those who may see them: <provider>=<token>, several
+// with commas between.
+const ProviderTokenHeader = "Slipway-Provider-Token"
 
 // ServeHTTP is the way of every request: id and limits, dialect by prefix, then the operation (caller, rate limit, permission, decoding, handler), then
 // the answer. No step looks sideways.
@@ -88,6 +93,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if len(r.Header["Authorization"]) > 1 {
 		s.fail(rw, r, slipway.Errorf(slipway.Unauthenticated, "the Authorization header was sent twice; send one"))
 		return
+	}
+	if shown := r.Header.Values(ProviderTokenHeader); len(shown) > 0 {
+		ctx, err := task.WithTokens(r.Context(), shown)
+		if err != nil {
+			s.fail(rw, r, err)
+			return
+		}
+		r = r.WithContext(ctx)
+		r.Header.Del(ProviderTokenHeader) // nothing behind this line has to keep it
 	}
 	if unclean(r.URL.EscapedPath()) { // the mux would redirect, in HTML
 		s.nothing(rw, r, slipway.Errorf(slipway.NotFound, "there is nothing at this path; write it without empty segments and dots"))
@@ -164,7 +178,7 @@ func (s *Server) cors(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE")
-	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, X-Request-Id")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Slipway-Provider-Token, If-Match, If-None-Match, Idempotency-Key, X-Request-Id")
 	h.Set("Access-Control-Max-Age", "600")
 	w.WriteHeader(http.StatusNoContent)
 	return false

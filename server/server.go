@@ -95,7 +95,7 @@ type Server struct {
 	silent    silent       // connections without a request
 	strangers strangers
 	streams   streams
-	holds     provider.Holds // what vendors said of their limits, for all providers of this replica
+	holds     provider.Holds // which vendors are left alone, by all replicas
 	ready     atomic.Bool
 	bound     atomic.Pointer[string]
 
@@ -189,7 +189,6 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.redact == nil {
 		s.redact = &secret.Redactor{}
 	}
-	s.holds = provider.NewHolds()
 	s.draining, s.drain = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -378,6 +377,7 @@ func (s *Server) openServices(ctx context.Context) error {
 	s.tasks = task.NewEngine(task.Options{
 		DB: s.main, Jobs: s.jobs, Events: s.events, Entities: s.entities, Revisions: s.revisions, Keys: s.keys, Now: s.now, Log: s.log,
 	})
+	s.holds = task.NewHolds(s.main, s.revisions, s.now, s.log)
 	for _, b := range s.blueprints {
 		s.events.Declare(b.Events...)
 	}
@@ -499,7 +499,7 @@ func (s *Server) buildMux() error {
 func (s *Server) openProviders(ctx context.Context) error {
 	var opened []task.Provider
 	for _, p := range s.config.Providers {
-		o := task.Provider{Name: p.Name, Type: p.Type, Origin: "config", Annotations: s.annotations(p.Type)}
+		o := task.Provider{Name: p.Name, Type: p.Type, Origin: "config", Annotations: s.annotations(p.Type), Settings: p.Settings}
 		o.Provider, o.Err = s.openProvider(ctx, p)
 		if o.Err != nil {
 			s.log.ErrorContext(ctx, "a provider does not work", "provider", p.Name, "error", o.Err)

@@ -51,8 +51,9 @@ type Engine struct {
 
 	mu         sync.Mutex
 	tasks      map[string]task
-	asked      map[int64]time.Time // when this replica last asked for a source behind an answer
-	refreshed  chan struct{}       // closed and replaced when a source was read on this replica
+	asked      map[int64]time.Time  // when this replica last asked for a source behind an answer
+	noted      map[string]time.Time // when it last wrote down that webhooks of a provider come, or are refused
+	refreshed  chan struct{}        // closed and replaced when a source was read on this replica
 	background sync.WaitGroup
 }
 
@@ -84,9 +85,12 @@ func NewEngine(o Options) *Engine {
 	}
 	e := &Engine{
 		FreshWait: 5 * time.Second, Options: o, read: o.DB,
-		tasks: map[string]task{}, asked: map[int64]time.Time{}, refreshed: make(chan struct{}),
+		tasks: map[string]task{}, asked: map[int64]time.Time{}, noted: map[string]time.Time{}, refreshed: make(chan struct{}),
 	}
 	e.providers.Store(&snapshot{byName: map[string]Provider{}})
+	if o.Events != nil {
+		o.Events.Restrict = e.restrictEvents
+	}
 	return e
 }
 
@@ -97,12 +101,13 @@ type Provider struct {
 	Origin   string             // where it is configured: "config", "data"
 	Provider *provider.Provider // nil when Err is set
 	Err      error              // why it could not be opened: its sources are shown as failed, nothing else is touched
+	Settings
 
 	// Annotations are those of its kind, for the hint on an entity that nothing serves. May be empty.
 	Annotations []provider.Annotation
 }
 
-// interval is how often the provider's sources are read.
+// interval is how far apart the provider's sources are read when they are neither busy nor quiet.
 func (o Provider) interval() time.Duration {
 	if o.Provider == nil || o.Provider.Interval <= 0 {
 		return provider.DefaultInterval
@@ -114,8 +119,9 @@ func (o Provider) ref() slipway.ProviderRef { return slipway.ProviderRef{Name: o
 
 // snapshot is the providers of one moment. It is never changed, only replaced.
 type snapshot struct {
-	names  []string // in order
-	byName map[string]Provider
+	names      []string // in order
+	byName     map[string]Provider
+	restricted bool // some source shows its items only to those who may see it at the vendor
 }
 
 // SetProviders replaces the providers, all at once, and has entities bound to them anew: by one unique job per task, whichever replica asks. Sources of providers that
@@ -126,13 +132,23 @@ func (e *Engine) SetProviders(ctx context.Context, list []Provider) error {
 		if _, twice := s.byName[o.Name]; twice || o.Name == "" {
 			return slipway.Errorf(slipway.Conflict, "two providers are called %q; give each a name of its own", o.Name)
 		}
-		if o.Provider == nil && o.Err == nil {
+		switch {
+		case o.Provider == nil && o.Err == nil:
 			o.Err = errors.New("it was not opened")
+		case o.Provider != nil && o.Visibility == VisibleAtSource && o.Provider.Access == nil:
+			o.Err, o.Provider = errNoAccess, nil // rather than shown to all
 		}
 		s.byName[o.Name] = o
 		s.names = append(s.names, o.Name)
 	}
 	slices.Sort(s.names)
+	if err := e.DB.Write(ctx, func(tx *store.Tx) error { return e.restrict(ctx, tx, s) }); err != nil {
+		return err
+	}
+	var err error
+	if s.restricted, err = e.anyRestricted(ctx, s); err != nil {
+		return err
+	}
 	e.providers.Store(s)
 	return e.DB.Write(ctx, func(tx *store.Tx) error {
 		for _, t := range e.registered() {
@@ -225,7 +241,9 @@ func (e *Engine) Deliver(ctx context.Context, providerName string, h http.Header
 	if err != nil {
 		return 0, err
 	}
-	if err := o.Provider.Webhook.Verify(h, body); err != nil {
+	err = o.Provider.Webhook.Verify(h, body)
+	e.noteHook(ctx, providerName, err)
+	if err != nil {
 		return 0, err
 	}
 	deliveries, err := o.Provider.Webhook.Parse(h, body)
@@ -282,11 +300,11 @@ func (e *Engine) receiver(providerName string) (Provider, error) {
 	return o, nil
 }
 
-// ask has a source read soon, behind an answer: at most once an interval on this replica, and not before a source that fails is due.
-func (e *Engine) ask(ctx context.Context, taskName string, source int64, interval time.Duration) {
+// ask has a source read soon, behind an answer, because somebody looks at it: at most once in a time on this replica, and not before a source that fails is due.
+func (e *Engine) ask(ctx context.Context, taskName string, source int64, every time.Duration) {
 	now := e.Now()
 	e.mu.Lock()
-	if last, ok := e.asked[source]; ok && now.Sub(last) < interval {
+	if last, ok := e.asked[source]; ok && now.Sub(last) < every {
 		e.mu.Unlock()
 		return
 	}
@@ -301,8 +319,8 @@ func (e *Engine) ask(ctx context.Context, taskName string, source int64, interva
 		defer cancel()
 		err := e.DB.Write(ctx, func(tx *store.Tx) error {
 			// The time of the next reading is moved here, so that nobody else asks too.
-			n, err := tx.Exec(ctx, `UPDATE task_source SET next_refresh = $1 WHERE id = $2 AND next_refresh <= $3`,
-				store.At(now.Add(interval)), source, store.At(now))
+			n, err := tx.Exec(ctx, `UPDATE task_source SET next_refresh = $1 WHERE id = $2 AND (next_refresh <= $3 OR failures = 0 AND as_of <= $4)`,
+				store.At(now.Add(every)), source, store.At(now), store.At(now.Add(-every)))
 			if err != nil || n == 0 {
 				return err
 			}

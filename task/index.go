@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -125,7 +126,7 @@ func (x *Index[T]) deliver(ctx context.Context, o Provider, deliveries []provide
 	}
 	for project := range again {
 		err := x.engine.DB.Write(ctx, func(tx *store.Tx) error {
-			s, err := x.lockSource(ctx, tx, o.Name, project)
+			s, err := x.stirSource(ctx, tx, o, project)
 			if err != nil || s.id == 0 {
 				return err
 			}
@@ -149,7 +150,7 @@ func (x *Index[T]) Observe(ctx context.Context, tx *store.Tx, providerName, proj
 }
 
 func (x *Index[T]) observe(ctx context.Context, tx *store.Tx, o Provider, project string, items []T) (int, error) {
-	s, err := x.lockSource(ctx, tx, o.Name, project)
+	s, err := x.stirSource(ctx, tx, o, project)
 	if err != nil || s.id == 0 {
 		return 0, err
 	}
@@ -164,10 +165,22 @@ type lockedSource struct {
 
 // lockSource finds a source, and by an update keeps other writers of its items waiting on PostgreSQL, so that what is compared is what is
 // replaced. The id is 0 when there is no such source or no entity is bound to it.
-func (x *Index[T]) lockSource(ctx context.Context, tx *store.Tx, providerName, project string) (s lockedSource, err error) {
-	err = store.Err(tx.QueryRowContext(ctx, `UPDATE task_source SET writes = writes + 1 WHERE task = $1 AND provider = $2 AND project = $3
+func (x *Index[T]) lockSource(ctx context.Context, tx *store.Tx, o Provider, project string) (lockedSource, error) {
+	return x.lock(ctx, tx, o, project, 0, math.MaxInt64)
+}
+
+// stirSource is lockSource where something happens of which others told. It is looked at within the interval, should the next webhook be lost; a source that
+// fails waits as long as it must.
+func (x *Index[T]) stirSource(ctx context.Context, tx *store.Tx, o Provider, project string) (lockedSource, error) {
+	now := x.engine.Now()
+	return x.lock(ctx, tx, o, project, now.UnixMicro(), now.Add(o.interval()).UnixMicro())
+}
+
+func (x *Index[T]) lock(ctx context.Context, tx *store.Tx, o Provider, project string, changed, next int64) (s lockedSource, err error) {
+	err = store.Err(tx.QueryRowContext(ctx, `UPDATE task_source SET writes = writes + 1, changed = CASE WHEN changed < $4 THEN $4 ELSE changed END,
+		next_refresh = CASE WHEN failures = 0 AND next_refresh > $5 THEN $5 ELSE next_refresh END WHERE task = $1 AND provider = $2 AND project = $3
 		AND EXISTS (SELECT 1 FROM task_binding b WHERE b.source_id = task_source.id) RETURNING id, as_of IS NOT NULL`,
-		x.task.Name, providerName, project).Scan(&s.id, &s.known))
+		x.task.Name, o.Name, project, changed, next).Scan(&s.id, &s.known))
 	if slipway.CodeOf(err) == slipway.NotFound {
 		err = nil
 	}
@@ -620,7 +633,7 @@ func (x *Index[T]) tell(ctx context.Context, tx *store.Tx, source int64, items [
 			if e.Type == "" {
 				break // it does not depend on who is told
 			}
-			e.Source, e.Subject, e.Time, e.EntityID = "/slipway/"+x.task.Name, en.ref, x.engine.Now(), en.id
+			e.Source, e.Subject, e.Time, e.EntityID, e.Origin = "/slipway/"+x.task.Name, en.ref, x.engine.Now(), en.id, source
 			events = append(events, e)
 		}
 	}

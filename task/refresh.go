@@ -35,15 +35,13 @@ func (a dueArgs) Kind() string { return a.kind }
 const (
 	dueEvery        = 10 * time.Second
 	refreshTimeout  = 2 * time.Minute
-	pageLimit       = 100                 // items asked for at once
-	maxPages        = 10                  // pages in one run
-	fillItems       = 1000                // items of history that a source is filled with at most
-	fillAge         = 90 * 24 * time.Hour // and how old they may be
-	maxUnfinished   = 20                  // unfinished items beyond the list that are asked for one by one
-	refreshParallel = 8                   // sources read at once by one replica
-	parallelDetails = 4                   // items of one source that are asked for at once
-	callTimeout     = 30 * time.Second    // of one request to the vendor
-	maxBackOff      = 10 * time.Minute    // between looks at a source that fails
+	pageLimit       = 100              // items asked for at once
+	maxPages        = 10               // pages in one run
+	maxUnfinished   = 20               // unfinished items beyond the list that are asked for one by one
+	refreshParallel = 8                // sources read at once by one replica
+	parallelDetails = 4                // items of one source that are asked for at once
+	callTimeout     = 30 * time.Second // of one request to the vendor
+	maxBackOff      = 10 * time.Minute // between looks at a source that fails
 )
 
 // refreshDue claims sources whose time has come and inserts their jobs, in small transactions. Sources of providers that are not at work stay as they are.
@@ -122,8 +120,10 @@ type look struct {
 	validator string
 	fill      sql.NullString // the vendor's cursor where history is still to be read
 	fillLeft  int64
+	changed   int64           // when something was last new, in µs
 	open      map[string]bool // unfinished items that have not been seen yet
 	pages     int
+	news      int  // items that were new or changed
 	held      bool // the vendor was not asked, because of how it has answered others
 }
 
@@ -132,8 +132,8 @@ func (x *Index[T]) refresh(ctx context.Context, a refreshArgs) error {
 	defer x.engine.tellRefreshed()
 	l := look{start: x.engine.Now(), open: map[string]bool{}}
 	var providerName, kind string
-	err := store.Err(x.engine.DB.QueryRowContext(ctx, `SELECT id, provider, type, project, as_of IS NOT NULL, validator, fill_cursor, fill_left FROM task_source WHERE id = $1`, a.Source).
-		Scan(&l.id, &providerName, &kind, &l.project, &l.known, &l.validator, &l.fill, &l.fillLeft))
+	err := store.Err(x.engine.DB.QueryRowContext(ctx, `SELECT id, provider, type, project, as_of IS NOT NULL, validator, fill_cursor, fill_left, changed FROM task_source WHERE id = $1`, a.Source).
+		Scan(&l.id, &providerName, &kind, &l.project, &l.known, &l.validator, &l.fill, &l.fillLeft, &l.changed))
 	if err != nil {
 		return err
 	}
@@ -162,6 +162,9 @@ func (x *Index[T]) look(ctx context.Context, l *look) error {
 	}
 	if err := x.askFor(ctx, l); err != nil {
 		return err
+	}
+	if l.news > 0 && l.known {
+		l.changed = x.engine.Now().UnixMicro()
 	}
 	return x.readHistory(ctx, l)
 }
@@ -216,7 +219,8 @@ func (x *Index[T]) readNewest(ctx context.Context, l *look) error {
 		o = provider.ListOptions{Limit: pageLimit, Cursor: page.Next}
 		if l.pages >= maxPages || !l.known && seen > 0 {
 			// A new source shows its first page at once; all that is older is history.
-			l.fill, l.fillLeft = sql.NullString{String: page.Next, Valid: true}, fillItems-seen
+			items, _ := l.opened.History.bounds()
+			l.fill, l.fillLeft = sql.NullString{String: page.Next, Valid: true}, items-seen
 			return nil
 		}
 	}
@@ -225,6 +229,7 @@ func (x *Index[T]) readNewest(ctx context.Context, l *look) error {
 // readHistory goes on where the reading of older items stopped.
 func (x *Index[T]) readHistory(ctx context.Context, l *look) error {
 	list := x.task.List(l.opened.Provider)
+	_, age := l.opened.History.bounds()
 	for l.fill.Valid && l.pages < maxPages {
 		if l.fillLeft <= 0 {
 			l.fill = sql.NullString{}
@@ -245,7 +250,7 @@ func (x *Index[T]) readHistory(ctx context.Context, l *look) error {
 		}
 		l.fillLeft -= int64(max(len(page.Items), 1))
 		next := sql.NullString{String: page.Next, Valid: page.Next != "" && page.Next != l.fill.String}
-		if n := len(page.Items); n > 0 && x.task.Row(&page.Items[n-1]).Created.Before(l.start.Add(-fillAge)) {
+		if n := len(page.Items); n > 0 && x.task.Row(&page.Items[n-1]).Created.Before(l.start.Add(-age)) {
 			next = sql.NullString{}
 		}
 		l.fill = next
@@ -296,7 +301,7 @@ func (x *Index[T]) forget(ctx context.Context, l *look, id string) error {
 		return nil
 	}
 	return x.engine.DB.Write(ctx, func(tx *store.Tx) error {
-		s, err := x.lockSource(ctx, tx, l.opened.Name, l.project)
+		s, err := x.lockSource(ctx, tx, l.opened, l.project)
 		if err != nil || s.id == 0 {
 			return err
 		}
@@ -370,14 +375,16 @@ func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T]) (m
 			return met, err
 		}
 		for part := range slices.Chunk(news, size) {
+			n := 0
 			err := x.engine.DB.Write(ctx, func(tx *store.Tx) error {
-				s, err := x.lockSource(ctx, tx, l.opened.Name, l.project)
+				s, err := x.lockSource(ctx, tx, l.opened, l.project)
 				if err != nil || s.id == 0 {
 					return err // unbound while it was read
 				}
-				_, err = x.write(ctx, tx, s, l.opened, part, l.known)
+				n, err = x.write(ctx, tx, s, l.opened, part, l.known)
 				return err
 			})
+			l.news += n
 			if err != nil {
 				return met, err
 			}
@@ -436,15 +443,21 @@ func (x *Index[T]) perTransaction(ctx context.Context, l *look) (int, error) {
 func (x *Index[T]) note(ctx context.Context, l *look, cause error) error {
 	now := x.engine.Now()
 	interval := l.opened.interval()
+	busy, err := x.busy(ctx, l.id, now)
+	if err != nil {
+		return err
+	}
 	return x.engine.DB.Write(ctx, func(tx *store.Tx) error {
 		if cause == nil {
-			next := now.Add(jitter(interval))
+			every := l.opened.every(busy, now.Sub(time.UnixMicro(l.changed)), now)
+			next := now.Add(jitter(every))
 			if l.fill.Valid {
 				next = now // more history waits
 			}
-			_, err := tx.Exec(ctx, `UPDATE task_source SET as_of = $2, validator = $3, fill_cursor = $4, fill_left = $5, next_refresh = $6,
+			_, err := tx.Exec(ctx, `UPDATE task_source SET as_of = $2, validator = $3, fill_cursor = $4, fill_left = $5, next_refresh = $6, every = $7,
+				changed = CASE WHEN changed < $8 THEN $8 ELSE changed END,
 				failures = 0, error = '', looks = looks + 1 WHERE id = $1`,
-				l.id, store.At(l.start), l.validator, l.fill, l.fillLeft, store.At(next))
+				l.id, store.At(l.start), l.validator, l.fill, l.fillLeft, store.At(next), every.Microseconds(), l.changed)
 			return err
 		}
 		var failures int64
@@ -453,14 +466,58 @@ func (x *Index[T]) note(ctx context.Context, l *look, cause error) error {
 		}
 		failures++
 		wait := min(interval<<min(failures, 10), max(maxBackOff, interval))
+		wait = jitter(wait)
 		if e, ok := errors.AsType[*slipway.Error](cause); ok && e.RetryAfter > 0 && !l.held {
-			wait = max(e.RetryAfter, min(wait, interval))
+			wait = max(e.RetryAfter+rand.N(e.RetryAfter/10+1), min(wait, interval)) // never before, and not all at once
 		}
 		x.engine.Log.WarnContext(ctx, "a source was not read", "task", x.task.Name, "provider", l.opened.Name, "project", l.project, "failures", failures, "error", cause)
 		_, err := tx.Exec(ctx, `UPDATE task_source SET failures = $2, error = $3, next_refresh = $4, looks = looks + 1 WHERE id = $1`,
-			l.id, failures, sentence(cause), store.At(now.Add(jitter(wait))))
+			l.id, failures, sentence(cause), store.At(now.Add(wait)))
 		return err
 	})
+}
+
+// How often a source is read follows from what happens in it: four times as often as its provider's interval says while something runs in it or somebody looks at it,
+// and up to four times as seldom once nothing has been new for a while, or when the vendor's limit is nearly used up.
+const (
+	paceFactor = 4
+	leastPace  = 10 * time.Second
+	quietShare = 10             // a source that was quiet for an hour is read every sixth minute, within the bounds
+	busyFor    = 24 * time.Hour // what runs longer waits for somebody, and is looked at as all else
+	scarce     = 5              // the fifth of a limit that is left for people
+)
+
+func (o Provider) often() time.Duration {
+	interval := o.interval()
+	return min(interval, max(interval/paceFactor, leastPace))
+}
+
+func (o Provider) every(busy bool, quiet time.Duration, now time.Time) time.Duration {
+	interval := o.interval()
+	switch {
+	case o.nearLimit(now):
+		return paceFactor * interval
+	case busy:
+		return o.often()
+	}
+	return min(max(quiet/quietShare, interval), paceFactor*interval)
+}
+
+// nearLimit says whether the vendor takes little more from the provider before its limit is reset.
+func (o Provider) nearLimit(now time.Time) bool {
+	if o.Provider == nil || o.Provider.Limits == nil {
+		return false
+	}
+	return slices.ContainsFunc(o.Provider.Limits(), func(l provider.Limit) bool {
+		return l.Total > 0 && l.Remaining < l.Total/scarce && l.Reset.After(now)
+	})
+}
+
+// busy says whether something runs in a source.
+func (x *Index[T]) busy(ctx context.Context, source int64, now time.Time) (busy bool, err error) {
+	err = x.engine.DB.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM `+x.table+x.by("unfinished")+` WHERE source_id = $1 AND NOT finished AND created > $2)`,
+		source, store.At(now.Add(-busyFor))).Scan(&busy)
+	return busy, store.Err(err)
 }
 
 // jitter keeps many sources from being read at the same moment.

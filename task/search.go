@@ -67,7 +67,8 @@ func (x *Index[T]) Search(ctx context.Context, caller *slipway.Caller, ref slipw
 	if err != nil {
 		return Page{}, err
 	}
-	object, sources, err := x.sourcesOf(ctx, caller, ref, p)
+	v := x.engine.viewer(ctx, caller)
+	object, sources, err := x.sourcesOf(ctx, v, ref, p)
 	if err != nil {
 		return Page{}, err
 	}
@@ -76,14 +77,11 @@ func (x *Index[T]) Search(ctx context.Context, caller *slipway.Caller, ref slipw
 			return Page{}, err
 		}
 	}
-	if q.Fresh {
-		if waited, err := x.freshen(ctx, sources); err != nil {
-			return Page{}, err
-		} else if waited {
-			if _, sources, err = x.sourcesOf(ctx, caller, ref, p); err != nil {
-				return Page{}, err
-			}
-		}
+	if sources, err = x.prepare(ctx, v, q, sources, func() (_ []*source, err error) {
+		_, sources, err = x.sourcesOf(ctx, v, ref, p)
+		return sources, err
+	}); err != nil {
+		return Page{}, err
 	}
 	page, err := x.items(ctx, p, sources)
 	if err != nil {
@@ -97,6 +95,27 @@ func (x *Index[T]) Search(ctx context.Context, caller *slipway.Caller, ref slipw
 	return page, nil
 }
 
+// prepare has sources ready to be shown: what the viewer may see of them is asked, and with Fresh they are read. Where that changed something, they are taken again.
+func (x *Index[T]) prepare(ctx context.Context, v *viewer, q Query, sources []*source, again func() ([]*source, error)) ([]*source, error) {
+	learned, err := v.admit(ctx, sources)
+	if err != nil {
+		return nil, err
+	}
+	if learned {
+		if sources, err = again(); err != nil {
+			return nil, err
+		}
+	}
+	if !q.Fresh {
+		return sources, nil
+	}
+	waited, err := x.freshen(ctx, sources)
+	if err != nil || !waited {
+		return sources, err
+	}
+	return again()
+}
+
 // source is a source as a search needs it.
 type source struct {
 	id       int64
@@ -108,6 +127,8 @@ type source struct {
 	message  string
 	looks    int64
 	detached bool
+	every    int64            // µs between its readings, as they are planned now; 0: it was not read yet
+	access   int              // of who asks
 	ref      string           // of the entity that its items are shown under
 	terms    map[string][]any // by field that is filtered: the terms that fit, as arguments
 }
@@ -238,7 +259,7 @@ func anys[S ~[]E, E any](list S) []any {
 	return out
 }
 
-const sourceColumns = "s.id, s.provider, s.type, s.project, s.as_of, s.failures, s.error, s.looks, " // and whether it is detached
+const sourceColumns = "s.id, s.provider, s.type, s.project, s.as_of, s.failures, s.error, s.looks, s.every, " // and the viewer's access, and whether it is detached
 
 // termColumns gives, for each field that is filtered, the terms of source s that fit, as text "1,2,3": resolved beside the sources, so that
 // the next query can go straight to its stretch of an index.
@@ -276,7 +297,8 @@ func (x *Index[T]) terms(q *query, p *plan, name, source, providerName string) {
 
 // sourceRow is where a row of a query over sources is read into; what a LEFT JOIN leaves out is NULL.
 type sourceRow struct {
-	id, failures, looks              sql.NullInt64
+	id, failures, looks, every       sql.NullInt64
+	access                           sql.NullInt64
 	provider, kind, project, message sql.NullString
 	asOf                             store.Time
 	detached                         sql.NullBool
@@ -285,7 +307,7 @@ type sourceRow struct {
 
 func (r *sourceRow) dest(fields int) []any {
 	r.terms = make([]sql.NullString, fields)
-	dest := []any{&r.id, &r.provider, &r.kind, &r.project, &r.asOf, &r.failures, &r.message, &r.looks, &r.detached}
+	dest := []any{&r.id, &r.provider, &r.kind, &r.project, &r.asOf, &r.failures, &r.message, &r.looks, &r.every, &r.access, &r.detached}
 	for i := range r.terms {
 		dest = append(dest, &r.terms[i])
 	}
@@ -295,7 +317,7 @@ func (r *sourceRow) dest(fields int) []any {
 func (r *sourceRow) source(p *plan, ref string) (*source, error) {
 	s := &source{
 		id: r.id.Int64, provider: r.provider.String, kind: r.kind.String, project: r.project.String, asOf: r.asOf,
-		failures: r.failures.Int64, message: r.message.String, looks: r.looks.Int64, detached: r.detached.Bool, ref: ref, terms: map[string][]any{},
+		failures: r.failures.Int64, message: r.message.String, looks: r.looks.Int64, every: r.every.Int64, access: int(r.access.Int64), detached: r.detached.Bool, ref: ref, terms: map[string][]any{},
 	}
 	for i, name := range p.filtered {
 		if r.terms[i].String == "" {
@@ -313,13 +335,13 @@ func (r *sourceRow) source(p *plan, ref string) (*source, error) {
 }
 
 // sourcesOf reads an entity that the caller may read and its sources, in one query.
-func (x *Index[T]) sourcesOf(ctx context.Context, caller *slipway.Caller, ref slipway.EntityRef, p *plan) (o Object, list []*source, err error) {
+func (x *Index[T]) sourcesOf(ctx context.Context, v *viewer, ref slipway.EntityRef, p *plan) (o Object, list []*source, err error) {
 	var q query
-	q.WriteString(`SELECT e.id, e.ref, COALESCE(e.owner, ''), ` + sourceColumns + `b.detached`)
+	q.WriteString(`SELECT e.id, e.ref, COALESCE(e.owner, ''), ` + sourceColumns + v.column(&q) + `, b.detached`)
 	x.termColumns(&q, p)
 	fmt.Fprintf(&q, ` FROM entity e LEFT JOIN task_binding b ON b.entity_id = e.id LEFT JOIN task_source s ON s.id = b.source_id AND s.task = %s
 		WHERE e.ref = %s AND `, q.arg(x.task.Name), q.arg(ref.String()))
-	readable, args := entity.Readable(caller, "e", len(q.args)+1)
+	readable, args := entity.Readable(v.caller, "e", len(q.args)+1)
 	q.WriteString(readable + ` ORDER BY s.provider, s.project`)
 	rows, err := x.engine.read.QueryContext(ctx, q.String(), append(q.args, args...)...)
 	if err != nil {
@@ -358,21 +380,22 @@ func (x *Index[T]) SearchAll(ctx context.Context, caller *slipway.Caller, scope 
 	if err != nil {
 		return Page{}, err
 	}
-	sources, wide, err := x.sourcesIn(ctx, caller, scope, p)
+	v := x.engine.viewer(ctx, caller)
+	sources, wide, err := x.sourcesIn(ctx, v, scope, p)
 	if err != nil {
 		return Page{}, err
 	}
 	if wide {
-		return x.itemsByTime(ctx, caller, scope, p)
-	}
-	if q.Fresh {
-		if waited, err := x.freshen(ctx, sources); err != nil {
+		if err := x.engine.Admit(ctx, caller); err != nil {
 			return Page{}, err
-		} else if waited {
-			if sources, _, err = x.sourcesIn(ctx, caller, scope, p); err != nil {
-				return Page{}, err
-			}
 		}
+		return x.itemsByTime(ctx, v, scope, p)
+	}
+	if sources, err = x.prepare(ctx, v, q, sources, func() (_ []*source, err error) {
+		sources, _, err = x.sourcesIn(ctx, v, scope, p)
+		return sources, err
+	}); err != nil {
+		return Page{}, err
 	}
 	page, err := x.items(ctx, p, sources)
 	if err == nil {
@@ -405,10 +428,10 @@ func (x *Index[T]) within(q *query, caller *slipway.Caller, scope Scope) string 
 }
 
 // sourcesIn reads the sources of the entities that fit, in one query. wide: they are too many for that.
-func (x *Index[T]) sourcesIn(ctx context.Context, caller *slipway.Caller, scope Scope, p *plan) (list []*source, wide bool, err error) {
+func (x *Index[T]) sourcesIn(ctx context.Context, v *viewer, scope Scope, p *plan) (list []*source, wide bool, err error) {
 	var q query
 	fmt.Fprintf(&q, `WITH m AS MATERIALIZED (SELECT e.id, e.ref FROM entity e WHERE %s LIMIT %d)
-		SELECT n.n, m.ref, %sb.detached`, x.within(&q, caller, scope), maxScoped+1, sourceColumns)
+		SELECT n.n, m.ref, %s%s, b.detached`, x.within(&q, v.caller, scope), maxScoped+1, sourceColumns, v.column(&q))
 	x.termColumns(&q, p)
 	fmt.Fprintf(&q, ` FROM (SELECT COUNT(*) AS n FROM m) AS n LEFT JOIN m ON n.n <= %d LEFT JOIN task_binding b ON b.entity_id = m.id
 		LEFT JOIN task_source s ON s.id = b.source_id AND s.task = %s ORDER BY s.id, m.ref`, maxScoped, q.arg(x.task.Name))
@@ -435,10 +458,13 @@ func (x *Index[T]) sourcesIn(ctx context.Context, caller *slipway.Caller, scope 
 }
 
 // itemsByTime reads the page by going back in time over all sources, in one query: one stretch, or one for each status.
-func (x *Index[T]) itemsByTime(ctx context.Context, caller *slipway.Caller, scope Scope, p *plan) (Page, error) {
+func (x *Index[T]) itemsByTime(ctx context.Context, v *viewer, scope Scope, p *plan) (Page, error) {
 	var q query
-	bound := `FROM task_binding b JOIN entity e ON e.id = b.entity_id WHERE b.source_id = i.source_id AND ` + x.within(&q, caller, scope)
+	bound := `FROM task_binding b JOIN entity e ON e.id = b.entity_id WHERE b.source_id = i.source_id AND ` + x.within(&q, v.caller, scope)
 	a := arm{check: []string{"EXISTS (SELECT 1 " + bound + ")"}, index: "created", column: "(SELECT MIN(e.ref) " + bound + ")"}
+	if !v.all() {
+		a.check = append(a.check, v.condition(&q, "i.source_id"))
+	}
 	for _, name := range p.filtered {
 		a.check = append(a.check, x.termCheck(&q, p, name))
 	}
@@ -453,7 +479,7 @@ func (x *Index[T]) itemsByTime(ctx context.Context, caller *slipway.Caller, scop
 	}
 	page := Page{Items: make([][]byte, 0, p.Limit), PageInfo: slipway.PageInfo{Limit: p.Limit, PageNumber: p.PageNumber}}
 	x.compose(&q, p, arms)
-	rows, err := x.engine.read.QueryContext(ctx, `SELECT u.cut, u.source_id, u.created, u.id, u.ref, u.doc, `+sourceColumns+`
+	rows, err := x.engine.read.QueryContext(ctx, `SELECT u.cut, u.source_id, u.created, u.id, u.ref, u.doc, `+sourceColumns+`1,
 		NOT EXISTS (SELECT 1 FROM task_binding b WHERE b.source_id = s.id AND NOT b.detached) FROM (`+q.String()+`) AS u
 		LEFT JOIN task_source s ON s.id = u.source_id ORDER BY `+listOrder(p), q.args...)
 	if err != nil {
@@ -530,6 +556,8 @@ func (x *Index[T]) states(ctx context.Context, sources []*source) []slipway.Sour
 		v := slipway.Source{Provider: s.provider, Type: s.kind, Project: s.project, State: slipway.SourceFresh, AsOf: s.asOf.Ptr()}
 		o, ok := x.engine.opened(s.provider)
 		switch age := x.engine.Now().Sub(s.asOf.Time); {
+		case s.access != accessYes:
+			v.State, v.AsOf, v.Error = slipway.SourceHidden, nil, hiddenText(s.provider, s.access)
 		case !ok || o.Err == nil && !x.serves(o.Provider):
 			v.State, v.Error = slipway.SourceDetached, "the provider was removed; these are its last known items"
 		case s.detached || s.kind != o.Type:
@@ -539,11 +567,14 @@ func (x *Index[T]) states(ctx context.Context, sources []*source) []slipway.Sour
 		default:
 			if s.failures > 0 {
 				v.State, v.Error = slipway.SourceFailed, s.message
-			} else if s.asOf.IsZero() || age > 2*o.interval() {
+			} else if s.asOf.IsZero() || age > 2*max(o.interval(), time.Duration(s.every)*time.Microsecond) {
 				v.State = slipway.SourceStale
 			}
-			if v.State != slipway.SourceFresh {
+			switch {
+			case v.State != slipway.SourceFresh:
 				x.engine.ask(ctx, x.task.Name, s.id, o.interval())
+			case len(sources) <= maxLooked && age > o.often():
+				x.engine.ask(ctx, x.task.Name, s.id, o.often())
 			}
 		}
 		list = append(list, v)
@@ -557,7 +588,7 @@ func (x *Index[T]) freshen(ctx context.Context, sources []*source) (bool, error)
 	waiting := map[int64]int64{} // source → looks that must have happened
 	err := x.engine.DB.Write(ctx, func(tx *store.Tx) error {
 		for _, s := range sources {
-			if o, ok := x.engine.opened(s.provider); !ok || o.Provider == nil || s.detached || len(waiting) == maxFresh {
+			if o, ok := x.engine.opened(s.provider); !ok || o.Provider == nil || s.detached || s.access != accessYes || len(waiting) == maxFresh {
 				continue
 			}
 			inserted, err := x.engine.insertRefresh(ctx, tx, x.task.Name, s.id, 1)
@@ -597,6 +628,9 @@ func (x *Index[T]) freshen(ctx context.Context, sources []*source) (bool, error)
 		}
 	}
 }
+
+// maxLooked is how many sources an answer may have whose being looked at has them read more often.
+const maxLooked = 20
 
 // maxFresh is how many sources one search has read at once; the others are shown as they are.
 const maxFresh = 50
@@ -644,6 +678,9 @@ func (x *Index[T]) items(ctx context.Context, p *plan, sources []*source) (Page,
 	refs := map[int64]string{}
 	var arms []arm
 	for _, s := range sources {
+		if s.access != accessYes {
+			continue
+		}
 		refs[s.id] = s.ref
 		arms = append(arms, x.armsOf(&q, p, s)...)
 	}
@@ -653,7 +690,7 @@ func (x *Index[T]) items(ctx context.Context, p *plan, sources []*source) (Page,
 	}
 	if len(arms) > maxArms {
 		q = query{}
-		arms = []arm{x.armOver(&q, p, sources)}
+		arms = []arm{x.armOver(&q, p, slices.DeleteFunc(slices.Clone(sources), func(s *source) bool { return s.access != accessYes }))}
 	}
 	x.compose(&q, p, arms)
 	rows, err := x.engine.read.QueryContext(ctx, q.String(), q.args...)

@@ -199,7 +199,7 @@ func TestRightsAreInTheSQL(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p, err := w.runs.itemsByTime(t.Context(), x.who, tidied(x.scope), plan); err != nil || fmt.Sprint(ids(p)) != x.want {
+			if p, err := w.runs.itemsByTime(t.Context(), w.viewer(t.Context(), x.who), tidied(x.scope), plan); err != nil || fmt.Sprint(ids(p)) != x.want {
 				t.Errorf("by time, %s in %+v: got %v, %v; want %s", x.who.Subject, x.scope, ids(p), err, x.want)
 			}
 		}
@@ -318,7 +318,7 @@ func TestALongCheckedStretchIsCutAndContinued(t *testing.T) {
 				if err != nil {
 					return Page{}, err
 				}
-				return w.runs.itemsByTime(t.Context(), system, Scope{}, p)
+				return w.runs.itemsByTime(t.Context(), w.viewer(t.Context(), system), Scope{}, p)
 			},
 		} {
 			for _, ascending := range []bool{false, true} {
@@ -405,7 +405,7 @@ func TestNoSearchScansATable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.runs.itemsByTime(t.Context(), system, Scope{}, p); err != nil {
+		if _, err := w.runs.itemsByTime(t.Context(), w.viewer(t.Context(), system), Scope{}, p); err != nil {
 			t.Error(err)
 		}
 	}

@@ -116,8 +116,13 @@ func (s *service) cancel(ctx context.Context, it item) (*slipway.Build, error) {
 func (s *service) start(ctx context.Context, o task.Object, places []task.Place, in startBody, by *slipway.Caller) (task.Place, *slipway.Build, error) {
 	var able []task.Place
 	var unable []string
+	var refused error
 	for _, p := range places {
 		if in.Provider != "" && p.Provider.Name != in.Provider || in.Project != "" && p.Project != in.Project {
+			continue
+		}
+		if p.Access != nil {
+			refused = p.Access
 			continue
 		}
 		if b, err := begins(p); err == nil && b.Start != nil {
@@ -127,6 +132,8 @@ func (s *service) start(ctx context.Context, o task.Object, places []task.Place,
 		}
 	}
 	switch {
+	case len(able) == 0 && len(unable) == 0 && refused != nil:
+		return task.Place{}, nil, refused
 	case len(able) == 0 && len(unable) > 0:
 		return task.Place{}, nil, slipway.Errorf(slipway.Unsupported, "no provider of %s can start builds: %s cannot", o.Ref, strings.Join(slices.Compact(unable), ", "))
 	case len(able) == 0 && (in.Provider != "" || in.Project != ""):

@@ -65,7 +65,10 @@ func (s *service) jobKind(k resource.Kind) resource.Kind {
 }
 
 func (s *service) listJobs(ctx context.Context, id, after string, limit int) ([]resource.Fixed, error) {
-	found, err := selectJobs(ctx, s.engine.DB, auth.Narrowed(ctx), id, after, limit)
+	if err := s.engine.Admit(ctx, auth.Narrowed(ctx)); err != nil {
+		return nil, err
+	}
+	found, err := s.selectJobs(ctx, s.engine.DB, auth.Narrowed(ctx), id, after, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +93,10 @@ func (s *service) runKind(k resource.Kind) resource.Kind {
 			if err != nil {
 				return nil, err
 			}
-			found, err := selectRuns(ctx, s.engine.DB, auth.Narrowed(ctx), q.Parent, after, q.Limit)
+			if err := s.engine.Admit(ctx, auth.Narrowed(ctx)); err != nil {
+				return nil, err
+			}
+			found, err := s.selectRuns(ctx, s.engine.DB, auth.Narrowed(ctx), q.Parent, after, q.Limit)
 			if err != nil {
 				return nil, err
 			}

@@ -75,8 +75,14 @@ func (f Filters) query() (task.Query, error) {
 	}, nil
 }
 
+// Shown documents what the server reads of every request, before any operation, and puts into its context.
+type Shown struct {
+	Shown string `header:"Slipway-Provider-Token" doc:"Tokens of the caller's own at providers with visibility source, which show their builds only to those who may see them there: <provider>=<token>, several with commas between" example:"github=ghp_…"`
+}
+
 // OfEntity names an entity in the path.
 type OfEntity struct {
+	Shown
 	EntityRef string `path:"entityRef" maxLength:"200" doc:"[kind:][namespace/]name; kind is component and namespace is default when left out; case does not matter" example:"component:default/web"`
 }
 
@@ -116,6 +122,7 @@ func (s *service) search(ctx context.Context, in *struct {
 
 func (s *service) searchAll(ctx context.Context, in *struct {
 	Filters
+	Shown
 	Owner  []string `query:"owner,explode" maxItems:"20" doc:"Owner of the entity; repeat for any of several. The kind is group when left out" example:"[\"group:default/team-a\"]"`
 	System []string `query:"system,explode" maxItems:"20" doc:"System of the entity; repeat for any of several"`
 	Entity []string `query:"entity,explode" maxItems:"100" doc:"The entity; repeat for any of several"`

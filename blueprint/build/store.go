@@ -11,19 +11,20 @@ import (
 	"github.com/slipway-platform/slipway/store"
 )
 
-// visible is the condition that a source s serves an entity whose builds the caller may see.
-func visible(caller *slipway.Caller, args []any) (string, []any) {
+// visible is the condition that a source s serves an entity whose builds the caller may see, and that they may see it.
+func (s *service) visible(ctx context.Context, caller *slipway.Caller, args []any) (string, []any) {
 	condition := `EXISTS (SELECT 1 FROM task_binding b JOIN entity e ON e.id = b.entity_id WHERE b.source_id = s.id`
 	for _, permission := range []string{entity.ReadPermission, readPermission} {
 		holding, more := entity.Holding(caller, permission, "e", len(args)+1)
 		condition, args = condition+" AND "+holding, append(args, more...)
 	}
-	return condition + ")", args
+	sees, more := s.engine.Sees(ctx, caller, "s.id", len(args)+1)
+	return condition + ") AND " + sees, append(args, more...)
 }
 
 // selectJobs reads jobs in the order of ids: that one, or those after one.
-func selectJobs(ctx context.Context, q store.Querier, caller *slipway.Caller, id, after string, limit int) (list []jobDocument, err error) {
-	may, args := visible(caller, []any{id, after, limit})
+func (s *service) selectJobs(ctx context.Context, q store.Querier, caller *slipway.Caller, id, after string, limit int) (list []jobDocument, err error) {
+	may, args := s.visible(ctx, caller, []any{id, after, limit})
 	rows, err := q.QueryContext(ctx, `SELECT s.provider, s.type, s.project, s.as_of FROM task_source s
 		WHERE s.task = 'build' AND ($1 = '' OR s.provider || ':' || s.project = $1) AND s.provider || ':' || s.project > $2 AND `+may+`
 		ORDER BY s.provider || ':' || s.project LIMIT $3`, args...)
@@ -43,8 +44,8 @@ func selectJobs(ctx context.Context, q store.Querier, caller *slipway.Caller, id
 }
 
 // selectRuns reads the runs of a job, by its name or id, newest first, after a place in that order.
-func selectRuns(ctx context.Context, q store.Querier, caller *slipway.Caller, job string, after runKey, limit int) (list []foundRun, err error) {
-	may, args := visible(caller, []any{job, after.created, after.source, after.id, limit})
+func (s *service) selectRuns(ctx context.Context, q store.Querier, caller *slipway.Caller, job string, after runKey, limit int) (list []foundRun, err error) {
+	may, args := s.visible(ctx, caller, []any{job, after.created, after.source, after.id, limit})
 	rows, err := q.QueryContext(ctx, `SELECT s.project, i.created, i.source_id, i.id, i.doc FROM task_source s JOIN build_item i ON i.source_id = s.id
 		WHERE s.task = 'build' AND (s.project = $1 OR s.provider || ':' || s.project = $1) AND `+may+`
 		AND (i.created < $2 OR (i.created = $2 AND (i.source_id < $3 OR (i.source_id = $3 AND i.id < $4))))

@@ -12,6 +12,7 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/resource"
+	"github.com/slipway-platform/slipway/task"
 )
 
 // credentialBase is what all credentials have.
@@ -82,7 +83,11 @@ var credentials = resource.Kind{
 type providerBase struct {
 	Description string `json:"description,omitempty" doc:"What it is for"`
 	Credential  string `json:"credential,omitempty" doc:"Id of the credential that is shown to the vendor"`
+	task.Settings
 }
+
+// ours are the fields of a provider that its vendor is not told.
+var ours = []string{"description", "credential", "visibility", "history"}
 
 var providers = resource.Kind{
 	Name: "providers", Text: "Vendors that Slipway talks to. One that is created works at once; those of the configuration file are listed with origin config.",
@@ -128,12 +133,12 @@ func (s *service) providerKind(k resource.Kind) resource.Kind {
 
 // saveProvider puts the vendor's own settings apart from ours, as they are handed to it. Documents are flat, and so was what was stored at first.
 func saveProvider(fields map[string]json.RawMessage) (map[string]json.RawMessage, error) {
-	settings, err := json.Marshal(without(fields, "description", "credential"))
+	settings, err := json.Marshal(without(fields, ours...))
 	if err != nil {
 		return nil, err
 	}
 	stored := map[string]json.RawMessage{"settings": settings}
-	for _, key := range []string{"description", "credential"} {
+	for _, key := range ours {
 		if value, ok := fields[key]; ok {
 			stored[key] = value
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -56,11 +57,12 @@ func (s *service) reloadProviders(ctx context.Context) error {
 				o.Provider.Annotations = k.Annotations
 			}
 		}
-		raw, err := s.settings(ctx, d)
+		raw, base, err := s.settings(ctx, d)
+		o.Settings = base.Settings
 		if err != nil && slipway.CodeOf(err) == slipway.Unavailable {
 			return err
 		}
-		o.sum = sha256.Sum256([]byte(d.Type + "\n" + string(raw)))
+		o.sum = sha256.Sum256([]byte(fmt.Sprintf("%s\n%+v\n%s", d.Type, base.Settings, raw)))
 		if before, ok := s.opened[d.ID]; ok && err == nil && before.sum == o.sum {
 			now[d.ID] = before
 			continue
@@ -97,35 +99,35 @@ func (s *service) reloadProviders(ctx context.Context) error {
 	return nil
 }
 
-// settings is what a vendor gets: its own fields, and the credential in place of its name.
-func (s *service) settings(ctx context.Context, d resource.Revealed) (json.RawMessage, error) {
+// settings is what a provider gets: what we keep of it, and what its vendor gets: its own fields, and the credential in place of its name.
+func (s *service) settings(ctx context.Context, d resource.Revealed) (raw json.RawMessage, base providerBase, err error) {
 	if d.Err != nil {
-		return nil, d.Err
+		return nil, base, d.Err
 	}
 	s.Redact.Add(d.Secrets...)
 	var fields map[string]json.RawMessage
-	var base providerBase
 	if err := cmp.Or(json.Unmarshal(d.JSON, &fields), json.Unmarshal(d.JSON, &base)); err != nil {
-		return nil, err
+		return nil, base, err
 	}
-	fields = without(fields, "id", "type", "typeVersion", "labels", "description", "credential")
+	fields = without(without(fields, ours...), "id", "type", "typeVersion", "labels")
 	if base.Credential != "" {
 		c, err := s.documents.Reveal(ctx, "credentials", base.Credential)
 		if err != nil {
-			return nil, err
+			return nil, base, err
 		}
 		s.Redact.Add(c.Secrets...)
 		var credential map[string]json.RawMessage
 		if err := json.Unmarshal(c.JSON, &credential); err != nil {
-			return nil, err
+			return nil, base, err
 		}
 		inline, err := json.Marshal(without(credential, "id", "labels", "typeVersion", "scope", "description"))
 		if err != nil {
-			return nil, err
+			return nil, base, err
 		}
 		fields["credential"] = inline
 	}
-	return json.Marshal(fields) // in the order of keys
+	raw, err = json.Marshal(fields) // in the order of keys
+	return raw, base, err
 }
 
 func closeProvider(o opened) error {

@@ -11,13 +11,16 @@ import (
 	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/secret"
+	"github.com/slipway-platform/slipway/task"
 )
 
 type service struct {
 	auth   *auth.Service
 	jobs   *job.Queue
 	events *event.Bus
+	tasks  *task.Engine
 	keys   *secret.Keyring
+	url    func() string // of the server, from outside
 }
 
 // body is an answer with nothing but a body.

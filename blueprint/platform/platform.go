@@ -35,12 +35,13 @@ const (
 
 // Blueprint is the platform's services.
 var Blueprint = blueprint.Blueprint{
-	Name: "platform", Version: "0.1.0", Summary: "Callers and tokens, jobs, schedules, events.", Stability: blueprint.Experimental,
+	Name: "platform", Version: "0.1.0", Summary: "Callers and tokens, providers, jobs, schedules, events.", Stability: blueprint.Experimental,
 	Mounts: []blueprint.Mount{
 		{Prefix: "/api/auth", Dialect: blueprint.API}, {Prefix: "/api/tokens", Dialect: blueprint.API}, {Prefix: "/api/jobs", Dialect: blueprint.API},
 		{Prefix: "/api/schedules", Dialect: blueprint.API}, {Prefix: "/api/events", Dialect: blueprint.API},
+		{Prefix: "/api/providers", Dialect: blueprint.API},
 	},
-	Permissions: []auth.Permission{
+	Permissions: append(providerPermissions, []auth.Permission{
 		{Name: selfRead, Text: "See who you are, which permissions exist, and the events that you may read", Everyone: true},
 		{Name: tokenRead, Text: "See all tokens, without their secrets"},
 		{Name: tokenCreate, Text: "Make tokens, which hold at most what you hold"},
@@ -54,8 +55,8 @@ var Blueprint = blueprint.Blueprint{
 		{Name: scheduleRun, Text: "Run schedules at once"},
 		{Name: schedulePause, Text: "Pause and resume schedules"},
 		{Name: event.ReadPermission, Text: "Read all events; without it, those of entities that one may read, where one may also read what they tell of"},
-	},
-	Operations: []blueprint.Operation{
+	}...),
+	Operations: append(providerOperations, []blueprint.Operation{
 		blueprint.Handle((*service).me, blueprint.Operation{
 			ID: "platform.me", Method: "GET", Path: "/api/auth/me", Tag: "callers", Permission: selfRead,
 			Summary: "Who am I", Description: "Tells who the server takes the caller for, what it owns and what it may do.",
@@ -155,11 +156,11 @@ var Blueprint = blueprint.Blueprint{
 				Data: []byte(`{"subject":{"id":"ci:0198c2f0","type":"pipelineRun"},"customData":{"id":"ci:0198c2f0","entityRef":"component:default/web","status":"failed"}}`),
 			}}, PageInfo: slipway.PageInfo{Limit: 20}},
 		}),
-	},
-	Commands: []func(*blueprint.Client) *cobra.Command{jobCommands, scheduleCommands, eventCommands},
+	}...),
+	Commands: []func(*blueprint.Client) *cobra.Command{jobCommands, scheduleCommands, eventCommands, providerCommands},
 	Pages:    []blueprint.Page{{Slug: "callers", Title: "Callers, tokens and limits", Text: readme}},
 	Open: func(_ context.Context, h *blueprint.Host) (any, error) {
-		return &service{auth: h.Auth, jobs: h.Jobs, events: h.Events, keys: h.Keys}, nil
+		return &service{auth: h.Auth, jobs: h.Jobs, events: h.Events, tasks: h.Tasks, keys: h.Keys, url: h.URL}, nil
 	},
 }
 
