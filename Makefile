@@ -27,7 +27,7 @@ e2e: build ## the quick start with the built binary: a real build that succeeds,
 compat: ## every method of Backstage's own catalog client, against servers on both engines; needs Node 20 and npm
 	@sh compat/run.sh
 
-bench: ## the numbers of docs/performance.md; takes long and 10 GB, see BENCH_BUILDS in bench/
+bench: ## the numbers of docs/performance.md; takes an hour and 20 GB, see BENCH_BUILDS in bench/
 	$(GO) test ./bench -tags bench -count 1 -v -timeout 6h
 
 microbench: ## the benchmarks of the packages

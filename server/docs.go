@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"compress/gzip"
 	_ "embed"
 	"encoding/json"
 	"html/template"
@@ -75,14 +76,27 @@ const referenceConfiguration = `{"withDefaultFonts":false,"telemetry":false,"hid
 func (s *Server) pages() {
 	description := func(contentType string, make func() ([]byte, error)) http.HandlerFunc {
 		body, err := make() // nothing in it changes while the server runs
+		var zipped bytes.Buffer
+		z := gzip.NewWriter(&zipped)
+		_, _ = z.Write(body) // memory takes it
+		_ = z.Close()
+		tag := `W/"` + strconv.FormatUint(xxhash.Sum64(body), 36) + `"`
 		return func(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				s.fail(w, r, err)
 				return
 			}
-			w.Header().Set("Content-Type", contentType)
-			w.Header().Set("Access-Control-Allow-Origin", "*")
-			_, _ = w.Write(body)
+			h := w.Header()
+			h.Set("Content-Type", contentType)
+			h.Set("Access-Control-Allow-Origin", "*")
+			h.Set("ETag", tag)
+			h.Set("Vary", "Accept-Encoding")
+			content := body
+			if acceptsGzip(r.Header.Get("Accept-Encoding")) {
+				h.Set("Content-Encoding", "gzip")
+				content = zipped.Bytes()
+			}
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
 		}
 	}
 	s.mux.HandleFunc("GET /openapi.json", description("application/json", s.OpenAPI))

@@ -308,6 +308,12 @@ func TestReadsHaveETagsAndAreCompressed(t *testing.T) {
 	if z.Header.Get("Content-Encoding") != "gzip" || z.Header.Get("ETag") == "" {
 		t.Errorf("headers: %v", z.Header)
 	}
+	for _, accept := range []string{"gzip", "identity"} { // as long as it is, and however it is sent
+		s.Get("/openapi.json", "Accept-Encoding", accept, "If-None-Match", z.Header.Get("ETag")).Is(304)
+		if head := s.Do("HEAD", "/openapi.json", nil, "Accept-Encoding", accept).Is(200).Header; head.Get("ETag") != z.Header.Get("ETag") {
+			t.Errorf("without its body the description has the ETag %q, else %q", head.Get("ETag"), z.Header.Get("ETag"))
+		}
+	}
 	if s.Get("/openapi.json", "Accept-Encoding", "identity").Is(200).Header.Get("Content-Encoding") != "" {
 		t.Error("compressed though not asked for")
 	}
