@@ -31,6 +31,7 @@ var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <title>{{.Title}} · Slipway</title>
 <style>
 :root { color-scheme: light dark; --line: #8884; --link: #0a66c2; }
@@ -59,6 +60,7 @@ var referenceTemplate = template.Must(template.New("reference").Parse(`<!doctype
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <title>API reference · Slipway</title>
 </head>
 <body>
