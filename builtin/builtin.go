@@ -10,6 +10,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint/local"
 	"github.com/slipway-platform/slipway/blueprint/platform"
 	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/provider/azure"
 	"github.com/slipway-platform/slipway/provider/circleci"
 	"github.com/slipway-platform/slipway/provider/gitea"
 	"github.com/slipway-platform/slipway/provider/github"
@@ -35,6 +36,7 @@ func Blueprints() []blueprint.Blueprint {
 // their blueprint.
 func Providers() []provider.Kind {
 	return []provider.Kind{
+		azure.Kind,
 		circleci.Kind,
 		gitea.Kind,
 		github.Kind,

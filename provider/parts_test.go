@@ -69,6 +69,20 @@ func TestCredentialTellsItsFaults(t *testing.T) {
 	}
 }
 
+func TestRefsThatGitWouldNotTake(t *testing.T) {
+	t.Parallel()
+	for _, good := range []string{"main", "feature/a-b_c.d", "refs/pull/17/merge", "v1.2.0", "größer", "a@b", "pull/17"} {
+		if err := provider.CheckRef(good); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	for _, bad := range []string{"", "-x", "--upload-pack=touch", "/a", "a/", "a..b", "a b", "a\nb", "a\x00", "a~1", "a^", "a:b", "a?", "a*", "a[", `a\b`, "a\x7f"} {
+		if err := provider.CheckRef(bad); !errors.Is(err, slipway.Invalid) {
+			t.Errorf("%q: got %v, want invalid", bad, err)
+		}
+	}
+}
+
 func TestTimesThatNeverWere(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

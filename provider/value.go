@@ -110,6 +110,15 @@ func Inputs(given any) (map[string]string, error) {
 	return inputs, nil
 }
 
+// CheckRef refuses, as Invalid, what git takes for no name of a branch or tag, and what a program could take for an option.
+func CheckRef(ref string) error {
+	odd := func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`~^:?*[\`, r) }
+	if ref == "" || strings.HasPrefix(ref, "-") || strings.HasPrefix(ref, "/") || strings.HasSuffix(ref, "/") || strings.Contains(ref, "..") || strings.ContainsFunc(ref, odd) {
+		return slipway.Errorf(slipway.Invalid, "ref %q is no name of a branch or tag", clip(ref))
+	}
+	return nil
+}
+
 // Payload gives the JSON of a webhook whose body may also be a form with a member called payload.
 func Payload(h http.Header, body []byte) ([]byte, error) {
 	if !strings.HasPrefix(h.Get("Content-Type"), "application/x-www-form-urlencoded") {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -38,30 +37,55 @@ func (c *client) logs(ctx context.Context, project, id string, follow bool) (io.
 	if err != nil {
 		return nil, err
 	}
-	return provider.Pipe(ctx, func(ctx context.Context, out io.Writer) error {
-		if w.ID == "" {
-			return writeErrors(out, p)
-		}
-		t := transcript{c: c, project: project, out: out, jobs: map[string]int{}}
-		for {
+	if w.ID == "" {
+		return provider.Pipe(ctx, func(_ context.Context, out io.Writer) error { return writeErrors(out, p) }), nil
+	}
+	jobs := map[string]*reading{}
+	return provider.Parts{
+		Look: func(ctx context.Context) (parts []provider.Part, ended bool, err error) {
 			// The workflow is looked at before its jobs, so that nothing that ended in between is missed.
 			now, _, err := c.find(ctx, project, id)
 			if err != nil {
-				return err
+				return nil, false, err
 			}
-			ended := statuses[now.Status].Finished() || !now.StoppedAt.IsZero() && statuses[now.Status] == ""
-			jobs, err := c.jobs(ctx, id)
-			if err != nil {
-				return err
+			all, err := c.jobs(ctx, id)
+			for _, j := range all {
+				parts = append(parts, provider.Part{ID: j.ID, Title: j.Name, Begun: true, Ended: !j.StoppedAt.IsZero()})
+				if jobs[j.ID] == nil {
+					jobs[j.ID] = &reading{number: j.Number}
+				}
 			}
-			if err := t.write(ctx, jobs, follow && !ended); err != nil || !follow || ended {
-				return err
+			return parts, statuses[now.Status].Finished() || !now.StoppedAt.IsZero() && statuses[now.Status] == "", err
+		},
+		Copy: func(ctx context.Context, out io.Writer, part provider.Part, read int64) (int64, error) {
+			written := &count{Writer: out}
+			err := c.copyJob(ctx, written, project, jobs[part.ID])
+			if errors.Is(err, slipway.NotFound) && read == 0 {
+				_, err = fmt.Fprintln(written, "(CircleCI does not keep this log any more)")
+			} else if errors.Is(err, slipway.NotFound) {
+				err = nil // it was said
 			}
-			if err := provider.Wait(ctx, c.logPace); err != nil {
-				return err
-			}
-		}
-	}), nil
+			return written.bytes, err
+		},
+		Pace: c.logPace,
+	}.Open(ctx, follow), nil
+}
+
+// reading is how far the log of a job was read.
+type reading struct {
+	number  int64
+	actions int
+}
+
+type count struct {
+	io.Writer
+	bytes int64
+}
+
+func (c *count) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	c.bytes += int64(n)
+	return n, err
 }
 
 // writeErrors is the log of a pipeline that has no workflow.
@@ -102,78 +126,37 @@ func (c *client) jobs(ctx context.Context, workflow string) ([]job, error) {
 	return all, nil
 }
 
-// transcript remembers what of a workflow's logs was written.
-type transcript struct {
-	c       *client
-	project string
-	out     io.Writer
-	jobs    map[string]int // actions that were written, by job
-	done    map[string]bool
-	headed  string // the job whose name was written last
-}
-
-// write writes what is new. wait: more is to come, so that a job that still runs keeps those after it waiting.
-func (t *transcript) write(ctx context.Context, jobs []job, wait bool) error {
-	for _, j := range jobs {
-		if t.done[j.ID] {
-			continue
-		}
-		if len(jobs) > 1 && t.headed != j.ID {
-			t.headed = j.ID
-			if _, err := fmt.Fprintf(t.out, "==> %s <==\n", j.Name); err != nil {
-				return err
-			}
-		}
-		if err := t.writeJob(ctx, j); err != nil {
-			return err
-		}
-		if j.StoppedAt.IsZero() && wait {
-			return nil
-		}
-		if t.done == nil {
-			t.done = map[string]bool{}
-		}
-		t.done[j.ID] = true
-	}
-	return nil
-}
-
-// writeJob writes the actions of a job that ended since the last look, up to the first that has not.
-func (t *transcript) writeJob(ctx context.Context, j job) error {
-	slug, _ := canonical(t.project)
+// copyJob copies what the actions of a job said that ended since the last look, up to the first that has not.
+func (c *client) copyJob(ctx context.Context, out io.Writer, project string, r *reading) error {
+	slug, _ := canonical(project)
 	var found struct {
 		Steps []struct {
 			Actions []action `json:"actions"`
 		} `json:"steps"`
 	}
-	where := fmt.Sprintf("%s/project/%s/%d", v1, (&url.URL{Path: slug}).EscapedPath(), j.Number)
-	_, err := t.c.api.JSON(ctx, provider.Request{Path: where}, &found)
-	if errors.Is(err, slipway.NotFound) {
-		_, err = fmt.Fprintln(t.out, "(CircleCI does not keep this log any more)")
-		return err
-	}
+	_, err := c.api.JSON(ctx, provider.Request{Path: fmt.Sprintf("%s/project/%s/%d", v1, slug, r.number)}, &found) // here its slashes are none to escape
 	if err != nil {
-		return fmt.Errorf("steps of job %d of %s: %w", j.Number, t.project, err)
+		return fmt.Errorf("steps of job %d of %s: %w", r.number, project, err)
 	}
 	var actions []action
 	for _, s := range found.Steps {
 		actions = append(actions, s.Actions...)
 	}
-	for _, a := range actions[min(t.jobs[j.ID], len(actions)):] {
+	for _, a := range actions[min(r.actions, len(actions)):] {
 		if a.Status == "running" {
 			return nil
 		}
-		t.jobs[j.ID]++
+		r.actions++
 		if a.Output == "" {
 			continue
 		}
 		if a.Name != "" {
-			if _, err := fmt.Fprintf(t.out, "--> %s\n", a.Name); err != nil {
+			if _, err := fmt.Fprintf(out, "--> %s\n", a.Name); err != nil {
 				return err
 			}
 		}
-		if err := t.c.copyOutput(ctx, t.out, a.Output); err != nil {
-			return fmt.Errorf("log of job %d of %s: %w", j.Number, t.project, err)
+		if err := c.copyOutput(ctx, out, a.Output); err != nil {
+			return fmt.Errorf("log of job %d of %s: %w", r.number, project, err)
 		}
 	}
 	return nil

@@ -664,23 +664,17 @@ var commitID = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
 // source is the branch or tag that a ref means, as CircleCI wants it; nil for "".
 func source(ref string) (map[string]string, error) {
-	tag, isTag := strings.CutPrefix(ref, "refs/tags/")
-	branch := strings.TrimPrefix(ref, "refs/heads/")
-	name := branch
-	if isTag {
-		name = tag
-	}
 	switch {
 	case ref == "":
 		return nil, nil
 	case commitID.MatchString(ref):
 		return nil, slipway.Errorf(slipway.Invalid, "CircleCI builds branches and tags, not commits; set ref to a branch, or to refs/tags/NAME")
-	case strings.HasPrefix(name, "-"), strings.ContainsAny(name, " ~^:?*[\\\x7f"), strings.ContainsFunc(name, func(r rune) bool { return r < ' ' }), strings.Contains(name, ".."), name == "":
-		return nil, slipway.Errorf(slipway.Invalid, "ref %q is no name of a branch or tag", ref)
-	case isTag:
-		return map[string]string{"tag": tag}, nil
 	}
-	return map[string]string{"branch": branch}, nil
+	kind, name := "branch", strings.TrimPrefix(ref, "refs/heads/")
+	if tag, ok := strings.CutPrefix(ref, "refs/tags/"); ok {
+		kind, name = "tag", tag
+	}
+	return map[string]string{kind: name}, provider.CheckRef(name)
 }
 
 // start begins a pipeline. The extra `parameters`, or `inputs`, holds its parameters. Where code comes through an app of its host, or pipeline names one of the project's

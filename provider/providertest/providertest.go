@@ -492,7 +492,7 @@ func testWebhook(t *testing.T, h Harness) {
 	for _, d := range deliveries {
 		told = told || d.Project == h.Project
 		if d.Build != nil {
-			if err := wellFormed(*d.Build); err != nil || d.Build.ID != id || d.Project != h.Project {
+			if err := wellFormed(*d.Build); err != nil || d.Build.ID != id { // it may belong to other projects too
 				t.Errorf("delivered build %q of %q: %v", d.Build.ID, d.Project, err)
 			}
 		}
