@@ -294,6 +294,21 @@ func WithWarnings(ctx context.Context) (context.Context, *[]string) {
 
 type warningsKey struct{}
 
+// Private says that this answer holds a secret: it is neither cached nor kept for replay. For operations of which only some answers hold one; see
+// Operation.Secret for the others.
+func Private(ctx context.Context) {
+	if f, ok := ctx.Value(privateKey{}).(func()); ok {
+		f()
+	}
+}
+
+// WithPrivate returns a context in which Private calls f. The server does it once per request.
+func WithPrivate(ctx context.Context, f func()) context.Context {
+	return context.WithValue(ctx, privateKey{}, f)
+}
+
+type privateKey struct{}
+
 // RequestID is the id of the request that the context belongs to, as in the server's log; "" outside of one.
 func RequestID(ctx context.Context) string {
 	id, _ := ctx.Value(requestKey{}).(string)

@@ -59,24 +59,33 @@ const (
 // Result is what came of one change: the document after it, or, for a deleted one, before.
 type Result struct {
 	Document
-	Action Action
-	Before json.RawMessage // nil when there was none
+	Action   Action
+	Before   json.RawMessage // nil when there was none
+	Told     string          // a secret that was made with it, is told this once, and is kept nowhere; "": none
+	Warnings []string        // what its writer should know
 }
 
 const (
-	maxChanges = 50_000 // documents that one call may bring
-	atOnce     = 100    // documents that are staged and put in place by the same transaction
+	maxChanges   = 50_000 // documents that one call may bring
+	maxElsewhere = 100    // those of them that are kept elsewhere
+	atOnce       = 100    // documents that are staged, or put in place, by the same transaction
 )
 
-var errRaced = errors.New("a document was changed meanwhile")
+var (
+	errRaced = errors.New("a document was changed meanwhile")
+	errMoved = errors.New("something was changed meanwhile")
+)
 
-// Apply makes all changes or none: they are read and checked against what is stored, staged in chunks, and put in place by one transaction, which finds
+// Apply makes all changes or none: they are read and checked against what is stored, staged in chunks, and become valid by one short transaction, which finds
 // out whether anything was changed meanwhile; then they are checked anew. All faults of all documents are reported together, with JSON pointers. A document
 // that would not change is left alone. The caller is the context's.
 //
 // Errors: Invalid with details, Forbidden, NotFound, Conflict (it exists, it is in use, it is set elsewhere), Precondition.
 func (s *Store) Apply(ctx context.Context, changes []Change, o Options) ([]Result, error) {
 	for range 5 {
+		if err := s.settle(ctx); err != nil {
+			return nil, err
+		}
 		p, err := s.plan(ctx, changes, o)
 		if err != nil {
 			return nil, err
@@ -86,17 +95,33 @@ func (s *Store) Apply(ctx context.Context, changes []Change, o Options) ([]Resul
 		}
 		if err = s.commit(ctx, p, o); err == nil {
 			for i := range p.results {
-				if r := &p.results[i]; r.Action == Created || r.Action == Updated {
+				r := &p.results[i]
+				if told, elsewhere := p.told[r.Ref()]; elsewhere {
+					r.Told = told
+					if d, err := s.Get(ctx, r.Kind, r.ID); err == nil && r.Action != Deleted { // else as it was written
+						r.Document = d
+					}
+				} else if r.Action == Created || r.Action == Updated {
 					r.Version = p.version(r.Version)
 				}
 			}
 			return p.results, nil
 		}
-		if !errors.Is(err, errRaced) {
+		if !errors.Is(err, errRaced) && !errors.Is(err, errMoved) {
 			return nil, err
 		}
 	}
 	return nil, slipway.Errorf(slipway.Conflict, "others keep changing these documents; try again").After(time.Second)
+}
+
+// Answer is the document for whoever made the change: as readers see it, and with the secret that is told this once.
+func (r Result) Answer() json.RawMessage {
+	o, err := parse(r.JSON)
+	if r.Told == "" || err != nil {
+		return r.JSON
+	}
+	o.text("secret", r.Told)
+	return o.bytes()
 }
 
 // plan is what a call will do.
@@ -104,6 +129,7 @@ type plan struct {
 	results []Result
 	staged  []staged
 	uses    map[Ref][]Ref
+	told    map[Ref]string // of what is kept elsewhere
 	now     store.Time
 }
 
@@ -113,11 +139,20 @@ func (p *plan) version(before int64) int64 { return max(before+1, p.now.UnixMicr
 
 type staged struct {
 	kind, id string
-	base     int64
+	base     int64 // version that was read; 0: none; -1: kept elsewhere
 	gone     bool
 	w        *written
 	sealed   string
 	before   json.RawMessage
+	source   *Source // of what is kept elsewhere
+}
+
+func (st *staged) change() SourceChange {
+	c := SourceChange{ID: st.id, Before: st.before}
+	if !st.gone {
+		c.Type, c.After = st.w.t.Symbol, st.w.whole
+	}
+	return c
 }
 
 // target is a change with what is known of its document.
@@ -132,7 +167,7 @@ func (s *Store) plan(ctx context.Context, changes []Change, o Options) (*plan, e
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{uses: map[Ref][]Ref{}, now: store.At(s.now())}
+	p := &plan{uses: map[Ref][]Ref{}, told: map[Ref]string{}, now: store.At(s.now())}
 	var faults []slipway.Detail
 	for _, t := range targets {
 		details, err := s.planOne(ctx, p, t, o.DryRun)
@@ -209,9 +244,18 @@ func (s *Store) targets(ctx context.Context, changes []Change, o Options) ([]tar
 	if err != nil {
 		return nil, err
 	}
+	elsewhere := 0
 	for i := range targets {
 		t := &targets[i]
 		t.old = stored[Ref{Kind: t.k.Name, ID: t.ID}]
+		if t.k.Source != nil && t.k.Source.Write != nil {
+			if elsewhere++; elsewhere > maxElsewhere {
+				return nil, slipway.Errorf(slipway.TooLarge, "at most %d documents of %s at once", maxElsewhere, t.k.Name)
+			}
+			if t.old, err = t.k.elsewhere(ctx, t.ID); err != nil {
+				return nil, err
+			}
+		}
 		if err := t.allowed(ctx); err != nil {
 			return nil, err
 		}
@@ -226,6 +270,30 @@ func (s *Store) targets(ctx context.Context, changes []Change, o Options) ([]tar
 	return targets, unfit(faults)
 }
 
+// elsewhere reads a document that is kept elsewhere as if it were a row; nil when there is none.
+func (k *Kind) elsewhere(ctx context.Context, id string) (*row, error) {
+	f, err := k.Source.Get(ctx, id)
+	if slipway.CodeOf(err) == slipway.NotFound {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	r := &row{kind: k.Name, id: id, typ: f.Type, doc: f.Document, labels: []byte("{}")}
+	if t, ok := k.symbol(f.Type); ok {
+		r.typeVersion = t.Version
+	}
+	return r, nil
+}
+
+// writtenPart is the part of a document kept elsewhere that can be written, as it would be shown after a write.
+func (k *Kind) writtenPart(r *row) []byte {
+	w, faults := k.read(r.doc, r.id, nil, nil, nil)
+	if len(faults) > 0 {
+		return r.doc
+	}
+	return w.shown
+}
+
 // allowed says whether the caller may make the change, and whether the document is there as it must be.
 func (t *target) allowed(ctx context.Context) error {
 	ref := t.k.Name + "/" + clip(t.ID)
@@ -236,7 +304,7 @@ func (t *target) allowed(ctx context.Context) error {
 	case t.Verb == Create || t.Verb == Put && t.old == nil:
 		permission = t.k.Permissions.Create
 	}
-	if permission == "" || t.k.Source != nil {
+	if permission == "" || t.k.Source != nil && t.k.Source.Write == nil {
 		return slipway.Errorf(slipway.MethodNotAllowed, "%s cannot be changed through documents", t.k.Name)
 	}
 	if err := auth.Require(ctx, permission, auth.Object{}); err != nil {
@@ -262,7 +330,7 @@ func tagged(header string, old *row) bool {
 		return false
 	}
 	for part := range strings.SplitSeq(header, ",") {
-		if part = strings.TrimSpace(part); part == "*" || strings.TrimPrefix(part, "W/") == Tag(old.version) {
+		if part = strings.TrimSpace(part); part == "*" || strings.TrimPrefix(part, "W/") == old.document(old.doc).Tag() {
 			return true
 		}
 	}
@@ -330,7 +398,9 @@ func (s *Store) planOne(ctx context.Context, p *plan, t target, dryRun bool) ([]
 	var secrets map[string]string
 	ref := Ref{Kind: t.k.Name, ID: t.ID}
 	if t.old != nil {
-		base = t.old.version
+		if base = t.old.version; t.k.Source != nil {
+			base = -1
+		}
 		shown, err := t.k.show(t.old)
 		switch {
 		case err == nil:
@@ -350,8 +420,8 @@ func (s *Store) planOne(ctx context.Context, p *plan, t target, dryRun bool) ([]
 		}
 	}
 	if t.Verb == Delete {
-		p.results = append(p.results, Result{t.old.document(before), Deleted, before})
-		p.staged = append(p.staged, staged{kind: t.k.Name, id: t.ID, base: base, gone: true, before: before})
+		p.results = append(p.results, Result{Document: t.old.document(before), Action: Deleted, Before: before})
+		p.staged = append(p.staged, staged{kind: t.k.Name, id: t.ID, base: base, gone: true, before: before, source: t.k.Source})
 		return nil, nil
 	}
 	raw, cleared := t.Document, [][]string(nil)
@@ -376,12 +446,16 @@ func (s *Store) planOne(ctx context.Context, p *plan, t target, dryRun bool) ([]
 			p.uses[ref] = append(p.uses[ref], used)
 		}
 	}
-	r := Result{Document{Kind: t.k.Name, ID: t.ID, Type: w.t.Symbol, JSON: w.shown, Version: base}, Updated, before}
+	r := Result{Document: Document{Kind: t.k.Name, ID: t.ID, Type: w.t.Symbol, JSON: w.shown, Version: max(base, 0)}, Action: Updated, Before: before, Warnings: w.warnings}
+	same := before
+	if t.k.Source != nil && t.old != nil {
+		same = t.k.writtenPart(t.old)
+	}
 	switch {
 	case t.old == nil:
 		r.Action = Created
-	case bytes.Equal(before, w.shown) && maps.Equal(secrets, w.secrets) && t.old.typeVersion == w.t.Version:
-		r.Action = Unchanged
+	case bytes.Equal(same, w.shown) && maps.Equal(secrets, w.secrets) && t.old.typeVersion == w.t.Version:
+		r.Action, r.JSON = Unchanged, before
 		p.results = append(p.results, r)
 		return nil, nil
 	}
@@ -392,8 +466,11 @@ func (s *Store) planOne(ctx context.Context, p *plan, t target, dryRun bool) ([]
 			}
 		}
 	}
-	st := staged{kind: t.k.Name, id: t.ID, base: base, w: w, before: before}
-	if !dryRun {
+	st := staged{kind: t.k.Name, id: t.ID, base: base, w: w, before: before, source: t.k.Source}
+	if t.k.Source != nil {
+		st.base = -1
+	}
+	if !dryRun && t.k.Source == nil {
 		var err error
 		if st.sealed, _, err = s.seal(t.k.Name, t.ID, w.secrets); err != nil {
 			return nil, err
@@ -481,30 +558,143 @@ func (s *Store) checkUses(ctx context.Context, p *plan, targets []target) (fault
 	return faults, nil
 }
 
-// commit stages what was planned and puts it in place.
+// commit makes what was planned valid. What fits into one short transaction is written by one. More is staged in chunks and becomes valid by one row, in a
+// transaction that is as short for ten thousand documents as for two hundred; after that it is moved to where it belongs, in chunks again, while readers see it
+// already (the view resource_now). Whoever dies on the way leaves either nothing or all of it: what is valid is moved by whoever comes next.
 func (s *Store) commit(ctx context.Context, p *plan, o Options) error {
 	batch := rand.Text()
 	if len(p.staged) <= atOnce {
 		return s.db.Write(ctx, func(tx *store.Tx) error {
-			if err := stage(ctx, tx, batch, p.staged, p.now); err != nil {
+			if err := stage(ctx, tx, batch, p.staged, p); err != nil {
 				return err
 			}
-			return s.swap(ctx, tx, batch, p, o)
+			if err := s.begin(ctx, tx, batch, p, o); err != nil {
+				return err
+			}
+			if err := fits(ctx, tx, batch); err != nil {
+				return err
+			}
+			_, err := move(ctx, tx, batch, atOnce)
+			return err
 		})
 	}
-	for part := range slices.Chunk(p.staged, chunk) {
-		if err := s.db.Write(ctx, func(tx *store.Tx) error { return stage(ctx, tx, batch, part, p.now) }); err != nil {
+	for part := range slices.Chunk(p.staged, atOnce) {
+		if err := s.db.Write(ctx, func(tx *store.Tx) error { return stage(ctx, tx, batch, part, p) }); err != nil {
 			return err
 		}
 	}
-	err := s.db.Write(ctx, func(tx *store.Tx) error { return s.swap(ctx, tx, batch, p, o) })
-	if err != nil { // what stays staged after a crash is Prune's
-		_ = s.db.Write(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-			_, err := tx.Exec(ctx, `DELETE FROM resource_stage WHERE batch = $1`, batch)
+	if err := s.swap(ctx, batch, p, o); err != nil { // what stays staged after a crash is Prune's
+		_ = s.db.Write(context.WithoutCancel(ctx), func(tx *store.Tx) error { return drop(ctx, tx, batch) })
+		return err
+	}
+	// It is valid, whatever happens now; whoever comes next moves what this leaves.
+	_ = s.settle(context.WithoutCancel(ctx))
+	return nil
+}
+
+// swap makes a staged batch valid. Whether it fits what is stored takes long to find out for a large one, so that this is done before the transaction, which
+// then only has to see that nothing was changed since. When others change something all the time, it is done inside after all.
+func (s *Store) swap(ctx context.Context, batch string, p *plan, o Options) error {
+	for left := 5; ; left-- {
+		var seen int64
+		if left > 0 {
+			var err error
+			if seen, err = s.revision(ctx, s.db); err != nil {
+				return err
+			}
+			if err := s.settle(ctx); err != nil {
+				return err
+			}
+			if err := fits(ctx, s.db, batch); err != nil {
+				return err
+			}
+		}
+		err := s.db.Write(ctx, func(tx *store.Tx) error {
+			if err := s.begin(ctx, tx, batch, p, o); err != nil {
+				return err
+			}
+			if left == 0 {
+				return fits(ctx, tx, batch)
+			}
+			now, err := s.revision(ctx, tx)
+			if err == nil && now != seen+1 {
+				err = errMoved
+			}
 			return err
 		})
+		if !errors.Is(err, errMoved) {
+			return err
+		}
 	}
-	return err
+}
+
+// revision is the number of changes so far.
+func (s *Store) revision(ctx context.Context, q store.Querier) (n int64, err error) {
+	err = q.QueryRowContext(ctx, `SELECT n FROM revision WHERE name = $1`, allRevision).Scan(&n)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return n, store.Err(err)
+}
+
+// begin takes the lock behind which changes follow one another, tells all replicas of the change, makes the changes of what is kept elsewhere, and notes
+// whose change it is. Another batch that is still being moved comes first.
+func (s *Store) begin(ctx context.Context, tx *store.Tx, batch string, p *plan, o Options) error {
+	if err := s.rev.Bump(ctx, tx, allRevision); err != nil {
+		return err
+	}
+	var others int
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM resource_batch`).Scan(&others); err != nil {
+		return store.Err(err)
+	}
+	if others > 0 {
+		return errMoved
+	}
+	caller := auth.CallerFrom(ctx)
+	if _, err := tx.Exec(ctx, `INSERT INTO resource_batch (batch, at, subject, token_id, request_id) VALUES ($1, $2, $3, $4, $5)`,
+		batch, p.now, caller.Subject, caller.TokenID, o.RequestID); err != nil {
+		return err
+	}
+	kinds := map[string]bool{}
+	for i := range p.staged {
+		st := &p.staged[i]
+		kinds[st.kind] = true
+		if st.source != nil {
+			told, err := st.source.Write(ctx, tx, st.change())
+			if err != nil {
+				return err
+			}
+			p.told[Ref{Kind: st.kind, ID: st.id}] = told
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		if err := s.rev.Bump(ctx, tx, Revision(kind)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle moves what became valid and has not been moved yet, if there is anything.
+func (s *Store) settle(ctx context.Context) error {
+	for {
+		var batch string
+		err := s.db.QueryRowContext(ctx, `SELECT batch FROM resource_batch LIMIT 1`).Scan(&batch)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		} else if err != nil {
+			return store.Err(err)
+		}
+		for left := true; left; {
+			err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
+				left, err = move(ctx, tx, batch, atOnce)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // numbers writes "$2, $3, $4" for (2, 3).
@@ -535,8 +725,8 @@ func insert(ctx context.Context, tx *store.Tx, into string, rows [][]any) error 
 	return nil
 }
 
-func stage(ctx context.Context, tx *store.Tx, batch string, part []staged, now store.Time) error {
-	var rows [][]any
+func stage(ctx context.Context, tx *store.Tx, batch string, part []staged, p *plan) error {
+	var rows, uses [][]any
 	for _, st := range part {
 		w := st.w
 		if w == nil {
@@ -547,85 +737,88 @@ func stage(ctx context.Context, tx *store.Tx, batch string, part []staged, now s
 			labels = string(encode(w.labels))
 		}
 		rows = append(rows, []any{
-			batch, st.kind, st.id, st.base, st.gone, w.t.Symbol, w.t.Version, string(w.stored), labels, st.sealed, keyOf(st.sealed), string(st.before), string(w.shown), now,
+			batch, st.kind, st.id, st.base, st.gone, w.t.Symbol, w.t.Version, string(w.stored), labels, st.sealed, keyOf(st.sealed), string(st.before), string(w.shown), p.now,
+			p.version(st.base),
 		})
-	}
-	return insert(ctx, tx, `INSERT INTO resource_stage
-		(batch, kind, id, base, gone, type, type_version, doc, labels, sealed, key_id, shown_before, shown, staged_at)`, rows)
-}
-
-// swap puts a staged batch in place. Its first statement takes the lock behind which changes follow one another.
-func (s *Store) swap(ctx context.Context, tx *store.Tx, batch string, p *plan, o Options) error {
-	if err := s.rev.Bump(ctx, tx, allRevision); err != nil {
-		return err
-	}
-	var raced int
-	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM resource_stage AS s LEFT JOIN resource AS r ON r.kind = s.kind AND r.id = s.id
-		WHERE s.batch = $1 AND COALESCE(r.version, 0) <> s.base`, batch).Scan(&raced); err != nil {
-		return store.Err(err)
-	}
-	if raced > 0 {
-		return errRaced
-	}
-	caller := auth.CallerFrom(ctx)
-	if _, err := tx.Exec(ctx, `INSERT INTO resource_audit (at, subject, token_id, request_id, action, kind, object, shown_before, shown)
-		SELECT CAST($2 AS BIGINT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT),
-			CASE WHEN gone THEN 'delete' WHEN base = 0 THEN 'create' ELSE 'update' END, kind, id, shown_before, shown
-		FROM resource_stage WHERE batch = $1 ORDER BY kind, id`, batch, p.now, caller.Subject, caller.TokenID, o.RequestID); err != nil {
-		return err
-	}
-	if _, err := tx.Exec(ctx, `DELETE FROM resource_use WHERE (kind, id) IN (SELECT kind, id FROM resource_stage WHERE batch = $1)`, batch); err != nil {
-		return err
-	}
-	if _, err := tx.Exec(ctx, `DELETE FROM resource WHERE (kind, id) IN (SELECT kind, id FROM resource_stage WHERE batch = $1 AND gone)`, batch); err != nil {
-		return err
-	}
-	if _, err := tx.Exec(ctx, `INSERT INTO resource (kind, id, type, type_version, doc, labels, sealed, key_id, version, updated_at)
-		SELECT kind, id, type, type_version, doc, labels, sealed, key_id,
-			CASE WHEN base >= CAST($2 AS BIGINT) THEN base + 1 ELSE CAST($2 AS BIGINT) END, CAST($2 AS BIGINT)
-		FROM resource_stage WHERE batch = $1 AND NOT gone
-		ON CONFLICT (kind, id) DO UPDATE SET type = excluded.type, type_version = excluded.type_version, doc = excluded.doc, labels = excluded.labels,
-			sealed = excluded.sealed, key_id = excluded.key_id, version = excluded.version, updated_at = excluded.updated_at`, batch, p.now); err != nil {
-		return err
-	}
-	if err := insertUses(ctx, tx, p); err != nil {
-		return err
-	}
-	kinds := map[string]bool{}
-	for _, st := range p.staged {
-		kinds[st.kind] = true
-	}
-	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
-		if err := s.rev.Bump(ctx, tx, Revision(kind)); err != nil {
-			return err
-		}
-	}
-	_, err := tx.Exec(ctx, `DELETE FROM resource_stage WHERE batch = $1`, batch)
-	return err
-}
-
-// insertUses writes which document names which, and finds a document that was deleted since it was looked for.
-func insertUses(ctx context.Context, tx *store.Tx, p *plan) error {
-	var rows [][]any
-	for _, st := range p.staged {
 		seen := map[Ref]bool{}
 		for _, r := range p.uses[Ref{Kind: st.kind, ID: st.id}] {
 			if bare := (Ref{Kind: r.Kind, ID: r.ID}); !seen[bare] {
 				seen[bare] = true
-				rows = append(rows, []any{st.kind, st.id, r.Kind, r.ID})
+				uses = append(uses, []any{batch, st.kind, st.id, r.Kind, r.ID})
 			}
 		}
 	}
-	if err := insert(ctx, tx, `INSERT INTO resource_use (kind, id, used_kind, used_id)`, rows); err != nil {
+	if err := insert(ctx, tx, `INSERT INTO resource_stage
+		(batch, kind, id, base, gone, type, type_version, doc, labels, sealed, key_id, shown_before, shown, staged_at, version)`, rows); err != nil {
 		return err
 	}
-	var dangling int
-	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM resource_use AS u LEFT JOIN resource AS r ON r.kind = u.used_kind AND r.id = u.used_id
-		WHERE r.id IS NULL`).Scan(&dangling)
-	if err == nil && dangling > 0 {
+	return insert(ctx, tx, `INSERT INTO resource_stage_use (batch, kind, id, used_kind, used_id)`, uses)
+}
+
+// fits finds out whether a staged batch still goes with what is stored: nothing of it was changed meanwhile, what it names will be there, and what it takes away is
+// named by nobody who stays. What is kept elsewhere (base is negative) looks after itself.
+func fits(ctx context.Context, q store.Querier, batch string) error {
+	var faults int
+	err := q.QueryRowContext(ctx, `SELECT
+		(SELECT count(*) FROM resource_stage AS s LEFT JOIN resource AS r ON r.kind = s.kind AND r.id = s.id
+			WHERE s.batch = $1 AND s.base >= 0 AND COALESCE(r.version, 0) <> s.base)
+		+ (SELECT count(*) FROM resource_stage_use AS u
+			LEFT JOIN resource AS r ON r.kind = u.used_kind AND r.id = u.used_id
+			LEFT JOIN resource_stage AS s ON s.batch = u.batch AND s.kind = u.used_kind AND s.id = u.used_id
+			WHERE u.batch = $1 AND COALESCE(s.gone, r.id IS NULL))
+		+ (SELECT count(*) FROM resource_stage AS s JOIN resource_use AS u ON u.used_kind = s.kind AND u.used_id = s.id
+			LEFT JOIN resource_stage AS t ON t.batch = s.batch AND t.kind = u.kind AND t.id = u.id
+			WHERE s.batch = $1 AND s.gone AND t.id IS NULL)`, batch).Scan(&faults)
+	if err == nil && faults > 0 {
 		return errRaced
 	}
 	return store.Err(err)
+}
+
+// move puts up to a number of documents of a valid batch where they belong, and records their changes. It says whether there may be more. The batch's row is
+// the lock of those who do it at the same time.
+func move(ctx context.Context, tx *store.Tx, batch string, n int) (left bool, err error) {
+	if locked, err := tx.Exec(ctx, `UPDATE resource_batch SET batch = batch WHERE batch = $1`, batch); err != nil || locked == 0 {
+		return false, err // another one was faster
+	}
+	const part = `(SELECT kind, id FROM resource_stage WHERE batch = $1 ORDER BY kind, id LIMIT $2)`
+	moved := int64(0)
+	for _, step := range []string{
+		`INSERT INTO resource_audit (at, subject, token_id, request_id, action, kind, object, shown_before, shown)
+			SELECT b.at, b.subject, b.token_id, b.request_id, CASE WHEN s.gone THEN 'delete' WHEN s.shown_before = '' THEN 'create' ELSE 'update' END,
+				s.kind, s.id, s.shown_before, s.shown
+			FROM resource_batch AS b JOIN resource_stage AS s ON s.batch = b.batch WHERE b.batch = $1 AND (s.kind, s.id) IN ` + part + ` ORDER BY s.kind, s.id`,
+		`DELETE FROM resource_use WHERE (kind, id) IN ` + part,
+		`DELETE FROM resource WHERE (kind, id) IN (SELECT kind, id FROM resource_stage WHERE batch = $1 AND gone AND (kind, id) IN ` + part + `)`,
+		`INSERT INTO resource (kind, id, type, type_version, doc, labels, sealed, key_id, version, updated_at)
+			SELECT kind, id, type, type_version, doc, labels, sealed, key_id, version, staged_at
+			FROM resource_stage WHERE batch = $1 AND NOT gone AND base >= 0 AND (kind, id) IN ` + part + `
+			ON CONFLICT (kind, id) DO UPDATE SET type = excluded.type, type_version = excluded.type_version, doc = excluded.doc, labels = excluded.labels,
+				sealed = excluded.sealed, key_id = excluded.key_id, version = excluded.version, updated_at = excluded.updated_at`,
+		`INSERT INTO resource_use (kind, id, used_kind, used_id)
+			SELECT kind, id, used_kind, used_id FROM resource_stage_use WHERE batch = $1 AND (kind, id) IN ` + part,
+		`DELETE FROM resource_stage_use WHERE batch = $1 AND (kind, id) IN ` + part,
+		`DELETE FROM resource_stage WHERE batch = $1 AND (kind, id) IN ` + part,
+	} {
+		if moved, err = tx.Exec(ctx, step, batch, n); err != nil {
+			return false, err
+		}
+	}
+	if moved == int64(n) {
+		return true, nil
+	}
+	_, err = tx.Exec(ctx, `DELETE FROM resource_batch WHERE batch = $1`, batch)
+	return false, err
+}
+
+// drop forgets a batch that did not become valid.
+func drop(ctx context.Context, tx *store.Tx, batch string) error {
+	for _, table := range []string{"resource_stage_use", "resource_stage"} {
+		if _, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE batch = $1`, batch); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // use is a document that is named by another.

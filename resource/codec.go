@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/slipway-platform/slipway"
@@ -174,6 +175,8 @@ type written struct {
 	stored  []byte            // the column doc
 	secrets map[string]string // by joined path; only those that are set
 	whole   []byte            // with secrets, for those that use it
+
+	warnings []string
 }
 
 // read makes a document ready. old is what is stored, nil for nothing; explicit holds the secret paths that a patch set to null.
@@ -211,11 +214,23 @@ func (k *Kind) read(raw json.RawMessage, id string, old *row, oldSecrets map[str
 		fault("/type", "is %q and cannot change; delete the document and make another", old.typ)
 		return nil, faults
 	}
+	if given := tree.values["typeVersion"]; w.t.Version > 1 && string(given) != strconv.Itoa(w.t.Version) {
+		w.warnings = append(w.warnings, fmt.Sprintf("it is of an earlier typeVersion, which is still taken; the present one is %d", w.t.Version))
+	}
+	if w.t.Deprecated != "" {
+		w.warnings = append(w.warnings, fmt.Sprintf("the type %s is deprecated; %s", w.t.Symbol, w.t.Deprecated))
+	}
 	if !k.upgrade(w.t, tree, fault) {
 		return nil, faults
 	}
 	base, own := keysOf(k.Base), keysOf(w.t.Fields)
-	own = slices.DeleteFunc(own, func(key string) bool { return slices.Contains(base, key) })
+	for _, key := range w.t.readOnly { // what was read may be sent back as it is
+		tree.delete(key)
+	}
+	if k.Source != nil && len(w.labels) > 0 {
+		fault("/labels", "are not kept for %s", k.Name)
+	}
+	own = slices.DeleteFunc(own, func(key string) bool { return slices.Contains(base, key) || slices.Contains(w.t.readOnly, key) })
 	for _, key := range slices.Clone(tree.keys) {
 		if !slices.Contains(general, key) && !slices.Contains(base, key) && !slices.Contains(own, key) {
 			fault("/"+pointerKey(key), "there is no such field; %s has %s", symbolText(k, w.t), strings.Join(slices.Concat(base, own), ", "))
@@ -281,6 +296,9 @@ func (k *Kind) read(raw json.RawMessage, id string, old *row, oldSecrets map[str
 	}
 	hide(shared, func(at string) json.RawMessage { return quote(w.secrets[at]) })
 	w.whole = k.document(w.id, w.t, w.labels, shared)
+	if k.Warn != nil {
+		w.warnings = append(w.warnings, k.Warn(w.whole)...)
+	}
 	return w, nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/secret"
+	"github.com/slipway-platform/slipway/store"
 )
 
 // Kind declares a kind of documents.
@@ -34,19 +35,33 @@ type Kind struct {
 	Uses func(document json.RawMessage) []Ref
 	// Check judges a document that fits its schema against the rest of the world. It may be nil.
 	Check func(ctx context.Context, document json.RawMessage) []slipway.Detail
+	// Warn gives sentences about a document that is taken and may still not be what its writer wants. They are shown beside the answer, and must hold no
+	// secret. It may be nil.
+	Warn func(document json.RawMessage) []string
 	// Fixed lists documents of this kind that are set elsewhere (in the configuration file): they are read like others and cannot be written. Whole
 	// documents, in the order of ids, without secrets. May be nil.
 	Fixed func() []Fixed
-	// Source reads documents that are kept elsewhere and not written through documents. nil: they are kept here.
+	// Source has the documents that are kept elsewhere. nil: they are kept here.
 	Source *Source
+	// Local says that the documents mean something only where they were made, so that an export of everything leaves them out.
+	Local bool
 }
 
-// Source reads documents of a kind that other tables hold. It limits what it gives to what the caller in the context may read.
+// Source has documents of a kind that other tables hold. It limits what it gives to what the caller in the context may read. Such documents have no labels.
 type Source struct {
 	// List gives up to a number of documents after a sort key, in an order of its own.
 	List func(ctx context.Context, q SourceQuery) ([]Fixed, error)
 	// Get gives one; NotFound when there is none.
 	Get func(ctx context.Context, id string) (Fixed, error)
+	// Write makes a change in the transaction that puts all changes of a call in place; nil: they are only read. It finds out itself whether the thing is still as
+	// the change says, and asks for rights beyond those of the kind. It gives a secret that is told this once and kept nowhere, or "".
+	Write func(ctx context.Context, tx *store.Tx, c SourceChange) (told string, err error)
+}
+
+// SourceChange is a change of a document that is kept elsewhere: it is made (Before is nil), changed, or taken away (After is nil).
+type SourceChange struct {
+	ID, Type      string
+	Before, After json.RawMessage // After without the fields that are only read
 }
 
 // Permissions name what a caller must hold, by verb. An empty one means that nobody may do it through documents.
@@ -62,7 +77,7 @@ type Permissions struct {
 type Type struct {
 	Symbol  string // "sshPrivateKey"; never the name of a Go type, a path or a package
 	Text    string
-	Fields  any // zero value of a struct: json names the keys, doc explains, default and required as for provider.Decode, secret:"true" hides; it may have Check() []slipway.Detail
+	Fields  any // zero value of a struct: json names the keys, doc explains, default and required as for provider.Decode, secret:"true" hides, readOnly:"true" shows only; it may have Check() []slipway.Detail
 	Version int // of the document; 0 is 1. From 2 on, documents carry it as "typeVersion"
 	// Upgrade takes a document from version i+1 to i+2. There are Version-1 of them.
 	Upgrade []func(document map[string]any)
@@ -70,7 +85,11 @@ type Type struct {
 	// "<redacted>". Both nil: stored as it is.
 	Save, Load func(fields map[string]json.RawMessage) (map[string]json.RawMessage, error)
 
-	secrets [][]string // paths of the secret fields
+	// Deprecated says what to use in place of the type; "" for one that is not deprecated. Whoever writes such a document is told.
+	Deprecated string
+
+	secrets  [][]string // paths of the secret fields
+	readOnly []string   // keys that are shown, and of no effect on a write
 }
 
 // SourceQuery says what to read of a Source.
@@ -136,6 +155,9 @@ func (k Kind) Faults() (faults []error) {
 				fault("type %q: the key %q belongs to every document", t.Symbol, key)
 			}
 		}
+		if k.Source == nil && len(readOnlyKeys(t.Fields)) > 0 {
+			fault("type %q: only what is kept elsewhere has fields that are only read", t.Symbol)
+		}
 		if (t.Save == nil) != (t.Load == nil) || len(t.Upgrade) != max(t.Version, 1)-1 {
 			fault("type %q: Save and Load go together, and a version needs an upgrade from each before it", t.Symbol)
 		}
@@ -164,7 +186,7 @@ func Join(kinds ...Kind) ([]Kind, error) {
 		faults = append(faults, out[i].Faults()...)
 		for j := range out[i].Types {
 			t := &out[i].Types[j]
-			t.Version = max(t.Version, 1)
+			t.Version, t.readOnly = max(t.Version, 1), readOnlyKeys(t.Fields)
 			for _, path := range secretPaths(t.Fields) {
 				if !slices.Contains(keysOf(out[i].Base), path[0]) {
 					t.secrets = append(t.secrets, path)
@@ -174,6 +196,18 @@ func Join(kinds ...Kind) ([]Kind, error) {
 	}
 	slices.SortFunc(out, func(a, b Kind) int { return strings.Compare(a.Name, b.Name) })
 	return out, errors.Join(faults...)
+}
+
+// ReadOnly lists the fields that are shown, and of no effect on a write.
+func (k Kind) ReadOnly() (keys []string) {
+	for _, t := range k.Types {
+		for _, key := range readOnlyKeys(t.Fields) {
+			if !slices.Contains(keys, key) {
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys
 }
 
 // symbol finds a type by its symbol: in this kind, and by nothing but equality.
@@ -238,6 +272,18 @@ func keysOf(v any) (keys []string) {
 	}
 	for _, f := range fieldsOf(reflect.TypeOf(v)) {
 		keys = append(keys, f.key)
+	}
+	return keys
+}
+
+func readOnlyKeys(v any) (keys []string) {
+	if v == nil {
+		return nil
+	}
+	for _, f := range fieldsOf(reflect.TypeOf(v)) {
+		if f.Tag.Get("readOnly") == "true" {
+			keys = append(keys, f.key)
+		}
 	}
 	return keys
 }

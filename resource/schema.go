@@ -90,6 +90,9 @@ func schemaOfStruct(t reflect.Type) map[string]any {
 		if isSecret(f.StructField) {
 			s["writeOnly"], s["type"] = true, []string{"string", "null"}
 		}
+		if f.Tag.Get("readOnly") == "true" {
+			s["readOnly"] = true
+		}
 		if text := f.Tag.Get("default"); text != "" {
 			var value any = text
 			if json.Unmarshal([]byte(text), &value) != nil {

@@ -8,6 +8,7 @@ import (
 	"embed"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -51,6 +52,9 @@ func Open(ctx context.Context, db *store.DB, rev *store.Revisions, keys *secret.
 		return nil, err
 	}
 	s := &Store{db: db, rev: rev, keys: keys, now: now, kinds: joined}
+	if err := s.settle(ctx); err != nil {
+		return nil, err
+	}
 	return s, s.checkKeys(ctx)
 }
 
@@ -110,7 +114,7 @@ func scanRow(scan func(...any) error) (*row, error) {
 }
 
 func queryRows(ctx context.Context, q store.Querier, where string, args ...any) (all []*row, err error) {
-	rows, err := q.QueryContext(ctx, `SELECT `+rowColumns+` FROM resource WHERE `+where, args...)
+	rows, err := q.QueryContext(ctx, `SELECT `+rowColumns+` FROM resource_now WHERE `+where, args...)
 	if err != nil {
 		return nil, store.Err(err)
 	}
@@ -125,7 +129,7 @@ func queryRows(ctx context.Context, q store.Querier, where string, args ...any) 
 type Document struct {
 	Kind, ID, Type string
 	JSON           json.RawMessage
-	Version        int64 // grows with every change; 0 for one that is kept elsewhere
+	Version        int64 // grows with every change; 0 for one that is kept elsewhere, whose tag is made of what it says
 
 	key string // where it stands in the list
 }
@@ -138,6 +142,15 @@ func (f Fixed) document(kind string) Document {
 // Ref names the document.
 func (d Document) Ref() Ref { return Ref{Kind: d.Kind, ID: d.ID} }
 
+// Tag is the ETag of the document.
+func (d Document) Tag() string {
+	if d.Version == 0 {
+		sum := sha256.Sum256(d.JSON)
+		return strconv.Quote(base64.RawURLEncoding.EncodeToString(sum[:9]))
+	}
+	return strconv.Quote(strconv.FormatInt(d.Version, 36))
+}
+
 // Get reads a document. Errors: Forbidden, NotFound.
 func (s *Store) Get(ctx context.Context, kind, id string) (Document, error) {
 	k, err := s.readable(ctx, kind)
@@ -148,7 +161,11 @@ func (s *Store) Get(ctx context.Context, kind, id string) (Document, error) {
 		f, err := k.Source.Get(ctx, id)
 		return f.document(kind), err
 	}
-	r, err := scanRow(s.db.QueryRowContext(ctx, `SELECT `+rowColumns+` FROM resource WHERE kind = $1 AND id = $2`, kind, id).Scan)
+	// Almost always nothing is being moved, and the row in its place is what is valid.
+	r, err := scanRow(s.db.QueryRowContext(ctx, `SELECT `+rowColumns+` FROM resource WHERE kind = $1 AND id = $2 AND NOT EXISTS (SELECT 1 FROM resource_batch)`, kind, id).Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		r, err = scanRow(s.db.QueryRowContext(ctx, `SELECT `+rowColumns+` FROM resource_now WHERE kind = $1 AND id = $2`, kind, id).Scan)
+	}
 	if err = store.Err(err); err != nil {
 		if f, ok := k.fixed(id); ok {
 			return f.document(kind), nil
@@ -476,14 +493,6 @@ func (s *Store) readCursor(q Query) (string, error) {
 	return c.After, nil
 }
 
-// Tag is the ETag of a version; "" for what is kept elsewhere.
-func Tag(version int64) string {
-	if version == 0 {
-		return ""
-	}
-	return strconv.Quote(strconv.FormatInt(version, 36))
-}
-
 // Record is one recorded change.
 type Record struct {
 	ID        int64           `json:"id" doc:"Number of the record; later ones have higher numbers"`
@@ -500,6 +509,9 @@ type Record struct {
 
 // History lists recorded changes, newest first, those before a record's number (0: from the newest), of one kind and object or of all ("").
 func (s *Store) History(ctx context.Context, kind, object string, before int64, limit int) ([]Record, error) {
+	if err := s.settle(ctx); err != nil { // a batch is recorded as it is moved
+		return nil, err
+	}
 	rows, err := s.db.QueryContext(ctx, `SELECT id, at, subject, token_id, request_id, action, kind, object, shown_before, shown FROM resource_audit
 		WHERE ($1 = '' OR kind = $1) AND ($2 = '' OR object = $2) AND ($3 = 0 OR id < $3) ORDER BY id DESC LIMIT $4`, kind, object, before, limit)
 	if err != nil {
@@ -527,11 +539,16 @@ func (s *Store) History(ctx context.Context, kind, object string, before int64, 
 
 // Prune deletes records of changes older than a time, and what calls that died left staged, in small transactions.
 func (s *Store) Prune(ctx context.Context, before time.Time) error {
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
 	for _, d := range []struct {
 		query string
 		below time.Time
 	}{
 		{`DELETE FROM resource_audit WHERE id IN (SELECT id FROM resource_audit WHERE at < $1 ORDER BY at LIMIT 500)`, before},
+		{`DELETE FROM resource_stage_use WHERE (batch, kind, id, used_kind, used_id) IN (SELECT u.batch, u.kind, u.id, u.used_kind, u.used_id
+			FROM resource_stage AS s JOIN resource_stage_use AS u ON u.batch = s.batch AND u.kind = s.kind AND u.id = s.id WHERE s.staged_at < $1 LIMIT 500)`, s.now().Add(-time.Hour)},
 		{`DELETE FROM resource_stage WHERE (batch, kind, id) IN (SELECT batch, kind, id FROM resource_stage WHERE staged_at < $1 LIMIT 500)`, s.now().Add(-time.Hour)},
 	} {
 		for {
@@ -554,6 +571,9 @@ func (s *Store) Prune(ctx context.Context, before time.Time) error {
 // Rekey seals anew, with the newest key, what older keys sealed: up to limit documents, each in the place where it is, while reads and writes go on. It gives
 // how many it did; 0 means that none is left. Killed half-way it goes on where it was.
 func (s *Store) Rekey(ctx context.Context, limit int) (int, error) {
+	if err := s.settle(ctx); err != nil {
+		return 0, err
+	}
 	newest := s.keys.KeyIDs()[0]
 	rows, err := queryRows(ctx, s.db, `key_id <> '' AND key_id <> $1 ORDER BY key_id, kind, id LIMIT $2`, newest, limit)
 	if err != nil || len(rows) == 0 {

@@ -592,6 +592,7 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 		if rw, ok := w.(*response); ok {
 			rw.ctx = ctx
 			rw.private = op.Secret
+			ctx = blueprint.WithPrivate(ctx, func() { rw.private = true })
 		}
 		hc = huma.WithContext(hc, ctx)
 		if keys := r.Header.Values("Idempotency-Key"); len(keys) > 0 && op.Idempotent && r.URL.Query().Get("dryRun") != "true" {

@@ -100,7 +100,7 @@ func (s *Server) once(hc huma.Context, op blueprint.Operation, caller *slipway.C
 	defer func() {
 		noted, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		if err := s.noteOnce(noted, id, op, w.(*response), use); err != nil {
+		if err := s.noteOnce(noted, id, w.(*response), use); err != nil {
 			s.log.WarnContext(ctx, "the answer to an idempotent call was not noted", "error", err, "requestId", exchangeOf(ctx).id)
 		}
 	}()
@@ -121,7 +121,7 @@ func (u onceUse) add(ctx context.Context, tx *store.Tx, bytes, most int64) (bool
 }
 
 // noteOnce keeps the answer of a call that succeeded, or frees the key.
-func (s *Server) noteOnce(ctx context.Context, id string, op blueprint.Operation, rw *response, use onceUse) error {
+func (s *Server) noteOnce(ctx context.Context, id string, rw *response, use onceUse) error {
 	return s.main.Write(ctx, func(tx *store.Tx) error {
 		if rw.status/100 != 2 {
 			if _, err := use.add(ctx, tx, -onceRowBytes, onceMostBytes); err != nil {
@@ -131,7 +131,7 @@ func (s *Server) noteOnce(ctx context.Context, id string, op blueprint.Operation
 			return err
 		}
 		answer, kept := "", false
-		if !op.Secret && !rw.passing && rw.body.Len() <= maxOnce {
+		if !rw.private && !rw.passing && rw.body.Len() <= maxOnce {
 			var err error
 			if kept, err = use.add(ctx, tx, int64(rw.body.Len()), onceAnswers); err != nil {
 				return err

@@ -40,7 +40,7 @@ func BenchmarkGet(b *testing.B) {
 			}
 			h := w.Header()
 			h.Set("Content-Type", "application/json")
-			h.Set("ETag", resource.Tag(version))
+			h.Set("ETag", resource.Document{Version: version}.Tag())
 			_, _ = io.WriteString(w, `{"version":1,"data":`+doc+`}`)
 		})
 		for name, h := range map[string]http.Handler{"bare": bare, "slipway": s.Server} {

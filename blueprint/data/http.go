@@ -124,13 +124,15 @@ type kindInfo struct {
 	Kind        string               `json:"kind" doc:"Kind, as in paths"`
 	Text        string               `json:"text" doc:"What its documents are"`
 	Types       []typeInfo           `json:"types" doc:"Types of documents"`
+	ReadOnly    []string             `json:"readOnly,omitempty" doc:"Fields that are shown, and of no effect on a write"`
+	Local       bool                 `json:"local,omitempty" doc:"The documents mean something only here, and an export of everything leaves them out"`
 	Permissions resource.Permissions `json:"permissions" doc:"What it takes, by verb; a verb without one is not offered"`
 }
 
 func (s *service) kinds(context.Context, *struct{}) (*body[[]kindInfo], error) {
 	out := &body[[]kindInfo]{[]kindInfo{}}
 	for _, k := range s.documents.Kinds() {
-		info := kindInfo{k.Name, k.Text, []typeInfo{}, k.Permissions}
+		info := kindInfo{Kind: k.Name, Text: k.Text, Types: []typeInfo{}, ReadOnly: k.ReadOnly(), Local: k.Local, Permissions: k.Permissions}
 		for _, t := range k.Types {
 			info.Types = append(info.Types, typeInfo{t.Symbol, t.Text, t.Version})
 		}
@@ -189,7 +191,7 @@ func (s *service) get(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return &one{Status: http.StatusOK, ETag: resource.Tag(d.Version), Body: shown(d.JSON)}, nil
+	return &one{Status: http.StatusOK, ETag: d.Tag(), Body: shown(d.JSON)}, nil
 }
 
 // write is the input of what changes one document.
@@ -236,12 +238,23 @@ func (s *service) apply(ctx context.Context, kind, id string, raw []byte, verb r
 }
 
 // answer shows what came of a change.
-func answer(r resource.Result, dryRun bool) *one {
-	out := &one{Status: http.StatusOK, ETag: resource.Tag(r.Version), Body: shown(r.JSON)}
+func answer(ctx context.Context, r resource.Result, dryRun bool) *one {
+	out := &one{Status: http.StatusOK, ETag: r.Tag(), Body: shown(r.Answer())}
+	tell(ctx, r)
 	if r.Action == resource.Created && !dryRun {
 		out.Status, out.Location = http.StatusCreated, "/data/"+r.Kind+"/"+r.ID
 	}
 	return out
+}
+
+// tell passes the warnings on, and keeps an answer with a secret from being stored.
+func tell(ctx context.Context, r resource.Result) {
+	for _, text := range r.Warnings {
+		blueprint.Warn(ctx, r.Ref().String()+": "+text)
+	}
+	if r.Told != "" {
+		blueprint.Private(ctx)
+	}
 }
 
 func (s *service) create(ctx context.Context, in *write) (*one, error) {
@@ -249,7 +262,7 @@ func (s *service) create(ctx context.Context, in *write) (*one, error) {
 	if err != nil {
 		return nil, err
 	}
-	return answer(r, in.DryRun), nil
+	return answer(ctx, r, in.DryRun), nil
 }
 
 func (s *service) put(ctx context.Context, in *writeAt) (*one, error) {
@@ -257,7 +270,7 @@ func (s *service) put(ctx context.Context, in *writeAt) (*one, error) {
 	if err != nil {
 		return nil, err
 	}
-	return answer(r, in.DryRun), nil
+	return answer(ctx, r, in.DryRun), nil
 }
 
 func (s *service) patch(ctx context.Context, in *writeAt) (*one, error) {
@@ -265,7 +278,7 @@ func (s *service) patch(ctx context.Context, in *writeAt) (*one, error) {
 	if err != nil {
 		return nil, err
 	}
-	return answer(r, in.DryRun), nil
+	return answer(ctx, r, in.DryRun), nil
 }
 
 func (s *service) remove(ctx context.Context, in *struct {
@@ -294,6 +307,7 @@ type appliedOne struct {
 	Action resource.Action `json:"action" enum:"created,updated,unchanged,deleted" doc:"What came of it"`
 	Before json.RawMessage `json:"before,omitempty" doc:"With dryRun: the document as it is"`
 	After  json.RawMessage `json:"after,omitempty" doc:"With dryRun: the document as it would be"`
+	Secret string          `json:"secret,omitempty" doc:"A secret that was made with it and is told only this once, such as that of a token"`
 }
 
 func (s *service) applyMany(ctx context.Context, in *struct {
@@ -321,7 +335,8 @@ func (s *service) applyMany(ctx context.Context, in *struct {
 		case resource.Deleted:
 			out.Deleted++
 		}
-		d := appliedOne{Kind: r.Kind, ID: r.ID, Action: r.Action}
+		d := appliedOne{Kind: r.Kind, ID: r.ID, Action: r.Action, Secret: r.Told}
+		tell(ctx, r)
 		if in.DryRun && r.Action != resource.Unchanged {
 			d.Before = r.Before
 			if r.Action != resource.Deleted {
