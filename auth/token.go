@@ -75,24 +75,47 @@ func (r row) grants() []slipway.Grant {
 //
 // Errors: Invalid with details; Forbidden names what the issuer lacks; Conflict when a live token has the name.
 func (s *Service) CreateToken(ctx context.Context, issuer *slipway.Caller, in NewToken) (Token, string, error) {
-	now := store.At(s.now()).Time
-	t, grants, err := s.check(in, now)
-	if err != nil {
+	if _, _, err := s.check(in, store.At(s.now()).Time); err != nil {
 		return Token{}, "", err
 	}
-	if err := s.mayIssue(ctx, issuer, t, grants); err != nil {
-		return Token{}, "", err
-	}
-	secret, id := newSecret()
-	t.ID, t.CreatedAt, t.CreatedBy = id, now, issuer.Subject
-	err = s.db.Write(ctx, func(tx *store.Tx) error { return s.insert(ctx, tx, t, secret, issuer) })
-	if slipway.CodeOf(err) == slipway.Conflict {
-		err = slipway.Errorf(slipway.Conflict, "there is a token named %q; take another name, or revoke that one first", t.Name).WithCause(err)
-	}
+	var t Token
+	var secret string
+	err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
+		t, secret, err = s.CreateTokenIn(ctx, tx, issuer, in)
+		return err
+	})
 	if err != nil {
 		return Token{}, "", err
 	}
 	return t, secret, nil
+}
+
+// CreateTokenIn is CreateToken in a transaction that does more. After an error the transaction must be rolled back.
+func (s *Service) CreateTokenIn(ctx context.Context, tx *store.Tx, issuer *slipway.Caller, in NewToken) (Token, string, error) {
+	now := store.At(s.now()).Time
+	t, grants, err := s.check(in, now)
+	if err == nil {
+		err = s.mayIssue(ctx, tx, issuer, t, grants)
+	}
+	if err != nil {
+		return Token{}, "", err
+	}
+	secret, id := newSecret()
+	t.ID, t.CreatedAt, t.CreatedBy = id, now, issuer.Subject
+	err = s.insert(ctx, tx, t, secret, issuer)
+	if slipway.CodeOf(err) == slipway.Conflict {
+		err = slipway.Errorf(slipway.Conflict, "there is a token named %q; take another name, or revoke that one first", t.Name).WithCause(err)
+	}
+	return t, secret, err
+}
+
+// CheckToken says what would keep a token from being made, as CreateToken would, and how the token would read.
+func (s *Service) CheckToken(ctx context.Context, issuer *slipway.Caller, in NewToken) (Token, error) {
+	t, grants, err := s.check(in, store.At(s.now()).Time)
+	if err != nil {
+		return t, err
+	}
+	return t, s.mayIssue(ctx, s.db, issuer, t, grants)
 }
 
 // check reads what is asked for; all faults come back together.
@@ -156,7 +179,7 @@ func (s *Service) check(in NewToken, now time.Time) (Token, []slipway.Grant, err
 }
 
 // mayIssue says whether the issuer may make this token.
-func (s *Service) mayIssue(ctx context.Context, issuer *slipway.Caller, t Token, grants []slipway.Grant) error {
+func (s *Service) mayIssue(ctx context.Context, q store.Querier, issuer *slipway.Caller, t Token, grants []slipway.Grant) error {
 	switch issuer.Kind {
 	case slipway.CallerSystem:
 		return nil
@@ -164,7 +187,7 @@ func (s *Service) mayIssue(ctx context.Context, issuer *slipway.Caller, t Token,
 		return missing(issuer, "to make tokens", "")
 	}
 	if issuer.TokenID != "" {
-		above, err := chain(ctx, s.db, issuer.TokenID)
+		above, err := chain(ctx, q, issuer.TokenID)
 		if err != nil {
 			return err
 		}
@@ -249,20 +272,23 @@ func (s *Service) EnsureAdmin(ctx context.Context) (secret string, created bool,
 // RevokeToken ends a token, and with it all that it issued. It stays listed until retention. Revoking it again does nothing; NotFound when
 // there is none with the id.
 func (s *Service) RevokeToken(ctx context.Context, caller *slipway.Caller, id string) error {
-	return s.db.Write(ctx, func(tx *store.Tx) error {
-		n, err := tx.Exec(ctx, `UPDATE auth_token SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL`, store.At(s.now()), id)
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			_, err := getToken(ctx, tx, id)
-			return err
-		}
-		if err := s.rev.Bump(ctx, tx, revision); err != nil {
-			return err
-		}
-		return s.Audit(ctx, tx, caller, "token.revoke", id)
-	})
+	return s.db.Write(ctx, func(tx *store.Tx) error { return s.RevokeTokenIn(ctx, tx, caller, id) })
+}
+
+// RevokeTokenIn is RevokeToken in a transaction that does more.
+func (s *Service) RevokeTokenIn(ctx context.Context, tx *store.Tx, caller *slipway.Caller, id string) error {
+	n, err := tx.Exec(ctx, `UPDATE auth_token SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL`, store.At(s.now()), id)
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		_, err := getToken(ctx, tx, id)
+		return err
+	}
+	if err := s.rev.Bump(ctx, tx, revision); err != nil {
+		return err
+	}
+	return s.Audit(ctx, tx, caller, "token.revoke", id)
 }
 
 // GetToken gives a token by id, also one that is over. NotFound when there is none.
@@ -310,6 +336,19 @@ func (s *Service) ListTokens(ctx context.Context, q TokenQuery) ([]Token, error)
 		tokens[i] = r.Token
 	}
 	return tokens, nil
+}
+
+// LiveTokens lists tokens that are neither revoked nor expired by name, those behind a name, or only that of a name ("": all). A name has one at most.
+func (s *Service) LiveTokens(ctx context.Context, q store.Querier, name, after string, atMost int) ([]Token, error) {
+	rows, err := q.QueryContext(ctx, `SELECT `+tokenColumns+` FROM auth_token AS t
+		WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1) AND ($2 = '' OR name = $2) AND name > $3 ORDER BY name LIMIT $4`,
+		store.At(s.now()), name, after, atMost)
+	all, err := scan(rows, err)
+	var tokens []Token
+	for _, r := range all {
+		tokens = append(tokens, r.Token)
+	}
+	return tokens, err
 }
 
 const tokenColumns = `t.id, t.name, t.hash, t.user_ref, t.permissions, t.rate_limit, t.issuer, t.issuer_token, t.created_at, t.expires_at, t.last_used_at, t.revoked_at`

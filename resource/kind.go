@@ -331,7 +331,7 @@ func decode(tree *object, zero any, keys []string) (*object, []slipway.Detail) {
 		for _, d := range e.Details {
 			first, _, _ := strings.Cut(strings.NewReplacer("[", ".").Replace(d.Field), ".")
 			if slices.Contains(keys, first) || d.Field == "" {
-				faults = append(faults, slipway.Detail{Field: pointer(d.Field), Code: d.Code, Message: d.Message})
+				faults = append(faults, slipway.Detail{Field: Pointer(d.Field), Code: d.Code, Message: d.Message})
 			}
 		}
 	}

@@ -197,8 +197,8 @@ func depth(raw []byte) int {
 
 var redacted = quote(secret.Redacted)
 
-// pointer writes a path as provider.Decode gives it ("a.b[0]") as a JSON pointer ("/a/b/0").
-func pointer(path string) string {
+// Pointer writes a path as provider.Decode gives it ("a.b[0]") as a JSON pointer ("/a/b/0").
+func Pointer(path string) string {
 	if path == "" {
 		return ""
 	}

@@ -1,5 +1,5 @@
 // Package data is the blueprint of the Data API: what people may configure, as documents, over HTTP, on the command line and in files. The rules of documents
-// are package resource's; here are the paths, the kinds that belong to no other part (credentials, providers, grants, tokens), and the providers that documents
+// are package resource's; here are the paths, the kinds that belong to no other part (credentials, providers, grants), and the providers that documents
 // describe, which work at once on every replica.
 package data
 
@@ -58,13 +58,11 @@ var Blueprint = blueprint.Blueprint{
 		{Name: use, Text: "Reach the Data API and see which kinds there are; each kind asks for permissions of its own", Everyone: true},
 		{Name: readAudit, Text: "Read who changed which document"},
 		{Name: rekeyAll, Text: "Have all secrets sealed with a new key"},
-		{Name: tokens.Permissions.Read, Text: "Read tokens as documents"},
 	}, declaredCredential...), declaredProvider...), declaredGrant...),
 	Kinds: []blueprint.ResourceKind{
 		{Kind: credentials},
 		blueprint.Resource(providers, (*service).providerKind),
 		blueprint.Resource(grants, (*service).grantKind),
-		blueprint.Resource(tokens, (*service).tokenKind),
 	},
 	Operations: operations,
 	Jobs: []blueprint.Job{

@@ -18,6 +18,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
 	"github.com/slipway-platform/slipway/blueprint/data"
+	"github.com/slipway-platform/slipway/blueprint/platform"
 	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/provider/fake"
 	"github.com/slipway-platform/slipway/server"
@@ -68,7 +69,7 @@ func (v *vendor) credential(name string) string {
 
 func options() (blueprinttest.Options, *vendor) {
 	v := &vendor{opened: map[string]string{}}
-	return blueprinttest.Options{Blueprints: []blueprint.Blueprint{data.Blueprint}, Kinds: []provider.Kind{fake.Kind, v.kind()}}, v
+	return blueprinttest.Options{Blueprints: []blueprint.Blueprint{data.Blueprint, platform.Blueprint}, Kinds: []provider.Kind{fake.Kind, v.kind()}}, v
 }
 
 func each(t *testing.T, test func(t *testing.T, s *blueprinttest.Server, v *vendor)) {
@@ -603,12 +604,73 @@ data: {id: ci, type: vendor, url: u, credential: tok}
 	}
 }
 
-func TestTokensAreRead(t *testing.T) {
+func TestATokenIsADocumentWhoseSecretIsToldOnce(t *testing.T) {
 	each(t, func(t *testing.T, s *blueprinttest.Server, _ *vendor) {
-		if body := string(s.Get("/data/tokens").Is(200).Body); !strings.Contains(body, `"name":"test-`) || strings.Contains(body, "slp_") {
+		if body := string(s.Get("/data/tokens").Is(200).Body); !strings.Contains(body, `"id":"test-`) || strings.Contains(body, "slp_") {
 			t.Errorf("got %s", body)
 		}
-		refused(t, s.Post("/data/tokens", `{"name":"x"}`), 405, slipway.MethodNotAllowed)
+		body := `{"id":"bot","permissions":["data.credential.read"],"expiresAt":"2100-01-01T00:00:00Z","rateLimit":"500/m"}`
+		s.Post("/data/tokens?dryRun=true", body).Is(200)
+		made := s.Post("/data/tokens", body, "Idempotency-Key", "once").Is(201)
+		d := documentOf(t, made)
+		secret, _ := d["secret"].(string)
+		if !strings.HasPrefix(secret, "slp_") || made.Header.Get("Cache-Control") != "no-store" {
+			t.Fatalf("got %s %v, want the secret, not to be stored", made.Body, made.Header)
+		}
+		refused(t, s.Post("/data/tokens", body, "Idempotency-Key", "once"), 409, slipway.Conflict)
+		bot := s.As(secret)
+		bot.Get("/data/credentials").Is(200)
+		refused(t, bot.Get("/data/providers"), 403, slipway.Forbidden)
+
+		// What was read may be sent back, and the files that made it applied again.
+		shown := documentOf(t, s.Get("/data/tokens/bot").Is(200))
+		if shown["tokenId"] == nil || shown["secret"] != nil {
+			t.Errorf("got %v, want its id and no secret", shown)
+		}
+		s.Do("PUT", "/data/tokens/bot", shown).Is(200)
+		var e struct {
+			Data struct {
+				Unchanged, Created int
+				Documents          []struct{ Secret string }
+			}
+		}
+		many := `{"version":1,"kind":"tokens","data":[` + body + `,{"id":"other","permissions":["data.credential.read"]}]}`
+		s.Post("/data", many).Is(200).Into(&e)
+		if e.Data.Unchanged != 1 || e.Data.Created != 1 || !strings.HasPrefix(e.Data.Documents[1].Secret, "slp_") {
+			t.Errorf("got %+v", e.Data)
+		}
+		refused(t, s.Do("PATCH", "/data/tokens/bot", `{"rateLimit":"600/m"}`), 409, slipway.Conflict)
+
+		// Nobody makes more than they hold, and what cannot be is told by field.
+		maker := s.With("platform.token.*", "data.credential.read")
+		if _, fields := refused(t, maker.Post("/data/tokens", `{"id":"more","permissions":["data.provider.read"]}`), 422, slipway.Invalid); !slices.Equal(fields, []string{"/permissions"}) {
+			t.Errorf("got faults at %v", fields)
+		}
+		if _, fields := refused(t, s.Post("/data/tokens", `{"id":"bad","permissions":["no.such.thing"],"expiresAt":"2001-01-01T00:00:00Z","labels":{"a":"b"}}`), 422, slipway.Invalid); !slices.Equal(fields, []string{"/labels"}) {
+			t.Errorf("got faults at %v", fields)
+		}
+		if _, fields := refused(t, s.Post("/data/tokens", `{"id":"bad","permissions":["no.such.thing"],"expiresAt":"2001-01-01T00:00:00Z"}`), 422, slipway.Invalid); !slices.Equal(fields, []string{"/permissions/0", "/expiresAt"}) {
+			t.Errorf("got faults at %v", fields)
+		}
+		refused(t, s.With("platform.token.read").Post("/data/tokens", body), 403, slipway.Forbidden)
+
+		// A fault beside it leaves no token behind.
+		s.Post("/data", `[{"kind":"tokens","id":"half","permissions":["data.credential.read"]},{"kind":"credentials","id":"x","type":"none"}]`).Is(422)
+		s.Get("/data/tokens/half").Is(404)
+
+		tag := s.Get("/data/tokens/bot").Header.Get("ETag")
+		refused(t, s.Do("DELETE", "/data/tokens/bot", nil, "If-Match", `"other"`), 412, slipway.Precondition)
+		s.Do("DELETE", "/data/tokens/bot", nil, "If-Match", tag).Is(204)
+		bot.Get("/data/credentials").Is(401)
+		s.Get("/data/tokens/bot").Is(404)
+		for _, record := range []string{string(s.Get("/data/audit?kind=tokens").Is(200).Body), s.Log.String()} {
+			if strings.Contains(record, secret) || strings.Contains(record, e.Data.Documents[1].Secret) {
+				t.Errorf("the secret is recorded in %s", record)
+			}
+		}
+		if body := string(s.Get("/data/audit?kind=tokens&id=bot").Is(200).Body); !strings.Contains(body, `"action":"delete"`) || !strings.Contains(body, `"action":"create"`) {
+			t.Errorf("got %s", body)
+		}
 	})
 }
 

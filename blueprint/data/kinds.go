@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
@@ -205,48 +204,4 @@ func (s *service) reloadGrants(ctx context.Context) error {
 	}
 	s.Auth.SetGrants(list)
 	return nil
-}
-
-// tokens are auth's, too. They are made and revoked under /api/tokens, where their secret is told once.
-var tokens = resource.Kind{
-	Name: "tokens", Text: "Slipway's tokens, to read; they are made by POST /api/tokens, which tells their secret once, and revoked there.",
-	Permissions: resource.Permissions{Read: "data.token.read"},
-	Source:      &resource.Source{},
-}
-
-const maxTokens = 10_000 // that are listed
-
-func (s *service) tokenKind(k resource.Kind) resource.Kind {
-	document := func(t auth.Token) (resource.Fixed, error) {
-		raw, err := json.Marshal(t)
-		return resource.Fixed{ID: t.ID, Document: raw}, err
-	}
-	k.Source = &resource.Source{
-		Get: func(ctx context.Context, id string) (resource.Fixed, error) {
-			t, err := s.Auth.GetToken(ctx, id)
-			if err != nil {
-				return resource.Fixed{}, err
-			}
-			return document(t)
-		},
-		List: func(ctx context.Context, q resource.SourceQuery) ([]resource.Fixed, error) {
-			all, err := s.Auth.ListTokens(ctx, auth.TokenQuery{AtMost: maxTokens}) // newest first
-			if err != nil {
-				return nil, err
-			}
-			slices.SortFunc(all, func(a, b auth.Token) int { return strings.Compare(a.ID, b.ID) })
-			var list []resource.Fixed
-			for _, t := range all {
-				if t.ID > q.After && len(list) < q.Limit {
-					d, err := document(t)
-					if err != nil {
-						return nil, err
-					}
-					list = append(list, d)
-				}
-			}
-			return list, nil
-		},
-	}
-	return k
 }

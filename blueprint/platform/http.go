@@ -11,10 +11,12 @@ import (
 	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/secret"
+	"github.com/slipway-platform/slipway/store"
 	"github.com/slipway-platform/slipway/task"
 )
 
 type service struct {
+	db     *store.DB
 	auth   *auth.Service
 	jobs   *job.Queue
 	events *event.Bus

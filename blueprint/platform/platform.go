@@ -157,10 +157,12 @@ var Blueprint = blueprint.Blueprint{
 			}}, PageInfo: slipway.PageInfo{Limit: 20}},
 		}),
 	}...),
-	Commands: []func(*blueprint.Client) *cobra.Command{jobCommands, scheduleCommands, eventCommands, providerCommands},
-	Pages:    []blueprint.Page{{Slug: "callers", Title: "Callers, tokens and limits", Text: readme}},
+	Kinds:     []blueprint.ResourceKind{blueprint.Resource(tokens, (*service).tokenKind)},
+	Databases: []blueprint.Database{{Name: "main"}},
+	Commands:  []func(*blueprint.Client) *cobra.Command{jobCommands, scheduleCommands, eventCommands, providerCommands},
+	Pages:     []blueprint.Page{{Slug: "callers", Title: "Callers, tokens and limits", Text: readme}},
 	Open: func(_ context.Context, h *blueprint.Host) (any, error) {
-		return &service{auth: h.Auth, jobs: h.Jobs, events: h.Events, tasks: h.Tasks, keys: h.Keys, url: h.URL}, nil
+		return &service{db: h.DB("main"), auth: h.Auth, jobs: h.Jobs, events: h.Events, tasks: h.Tasks, keys: h.Keys, url: h.URL}, nil
 	},
 }
 
