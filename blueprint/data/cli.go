@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/resource"
 	"github.com/slipway-platform/slipway/secret"
@@ -48,6 +49,7 @@ type enveloped[T any] struct {
 	PageInfo struct {
 		NextCursor string `json:"nextCursor"`
 	} `json:"pageInfo"`
+	Warnings []string `json:"warnings"`
 }
 
 // do asks the API, and gives the answer with its bytes.
@@ -55,7 +57,11 @@ func do[T any](c cli, cmd *cobra.Command, method, path string, body any) (e enve
 	if err := c.Do(cmd.Context(), method, path, body, &raw); err != nil {
 		return e, nil, err
 	}
-	return e, raw, json.Unmarshal(raw, &e)
+	err = json.Unmarshal(raw, &e)
+	for _, text := range e.Warnings {
+		cmd.PrintErrln("warning: " + text)
+	}
+	return e, raw, err
 }
 
 func (c cli) kinds() *cobra.Command {
@@ -81,25 +87,39 @@ func (c cli) kinds() *cobra.Command {
 }
 
 func (c cli) list() *cobra.Command {
-	var filters []string
+	var filters, fields []string
 	var cursor string
 	var limit int
 	cmd := &cobra.Command{
-		Use: "list KIND", Short: "List documents of a kind", Long: "List documents of a kind, in the order of their ids. --filter key=value may be repeated.",
-		Example: "  slipway data list credentials\n  slipway data list credentials --filter type=secretText -o json", Args: cobra.ExactArgs(1),
+		Use: "list KIND", Short: "List documents of a kind", Long: `List documents of a kind, in the order of their ids. --filter key=value may be repeated, and all must hold; keys are fields, also labels.team. --fields
+shows these in place of the description.`,
+		Example: "  slipway data list credentials\n  slipway data list credentials --filter labels.team=web --fields scope,username -o json", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := url.Values{"limit": {strconv.Itoa(limit)}, "filter": filters}
 			if cursor != "" {
 				q.Set("cursor", cursor)
 			}
-			e, raw, err := do[[]map[string]any](c, cmd, http.MethodGet, "/data/"+url.PathEscape(args[0])+"?"+q.Encode(), nil)
+			if len(fields) > 0 {
+				q.Set("fields", strings.Join(fields, ","))
+			}
+			e, raw, err := do[[]map[string]json.RawMessage](c, cmd, http.MethodGet, "/data/"+url.PathEscape(args[0])+"?"+q.Encode(), nil)
 			if err != nil {
 				return err
 			}
-			t := blueprint.Table{Header: []string{"ID", "TYPE", "DESCRIPTION"}}
+			columns := []string{"id", "type", "description"}
+			if len(fields) > 0 {
+				columns = append(columns[:2], fields...)
+			}
+			t := blueprint.Table{}
+			for _, key := range columns {
+				t.Header = append(t.Header, strings.ToUpper(key))
+			}
 			for _, d := range e.Data {
-				text := func(key string) string { s, _ := d[key].(string); return s }
-				t.Rows = append(t.Rows, []string{text("id"), text("type"), text("description")})
+				var row []string
+				for _, key := range columns {
+					row = append(row, plain(d[key]))
+				}
+				t.Rows = append(t.Rows, row)
 			}
 			if e.PageInfo.NextCursor != "" {
 				t.Footer = "There are more: --cursor " + e.PageInfo.NextCursor
@@ -108,6 +128,7 @@ func (c cli) list() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringArrayVar(&filters, "filter", nil, "only documents with this field: key=value")
+	cmd.Flags().StringSliceVar(&fields, "fields", nil, "only these fields, beside id and type: a,b")
 	cmd.Flags().StringVar(&cursor, "cursor", "", "read on, as the list before said")
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many at most")
 	return cmd
@@ -174,7 +195,10 @@ func (c cli) apply() *cobra.Command {
 ${file:/path} are replaced here, where the command runs. --dry-run shows what would change. --prune key=value also deletes documents that carry this label and
 are in none of the files.`,
 		Example: "  slipway data apply -f config/\n  slipway data apply -f - --dry-run <credentials.yaml\n  slipway data apply -f config/ --prune team=web", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.send(cmd, files, dryRun, prune) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := c.send(cmd, files, dryRun, prune)
+			return err
+		},
 	}
 	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "file or folder with documents, or - for the standard input; may be repeated")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would change")
@@ -185,23 +209,36 @@ are in none of the files.`,
 
 func (c cli) diff() *cobra.Command {
 	var files []string
+	var prune string
+	var exit bool
 	cmd := &cobra.Command{
-		Use: "diff -f FILE", Short: "Show how what is stored differs from files", Long: "Show what applying the files would change. Nothing is changed.",
-		Example: "  slipway data diff -f config/", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.send(cmd, files, true, "") },
+		Use: "diff -f FILE", Short: "Show how what is stored differs from files",
+		Long: `Show what applying the files would change, field by field. Nothing is changed. Of a secret it is told that it differs, not how. --prune key=value also shows
+documents that carry this label and are in none of the files. With --exit-code the exit status is 1 when something differs, for a check that runs every hour.`,
+		Example: "  slipway data diff -f config/\n  slipway data diff -f config/ --prune team=web --exit-code", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			changes, err := c.send(cmd, files, true, prune)
+			if err == nil && exit && changes > 0 {
+				err = slipway.Errorf(slipway.Conflict, "%d documents differ", changes)
+			}
+			return err
+		},
 	}
 	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "file or folder with documents, or - for the standard input; may be repeated")
+	cmd.Flags().StringVar(&prune, "prune", "", "show also documents with this label that are not in the files: key=value")
+	cmd.Flags().BoolVar(&exit, "exit-code", false, "exit with 1 when something differs")
 	_ = cmd.MarkFlagRequired("file") // the flag was added above
 	return cmd
 }
 
-func (c cli) send(cmd *cobra.Command, files []string, dryRun bool, prune string) error {
+// send applies files, and says how many documents that changes.
+func (c cli) send(cmd *cobra.Command, files []string, dryRun bool, prune string) (changes int, err error) {
 	all, err := readFiles(files, cmd.InOrStdin(), os.LookupEnv)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if len(all) == 0 {
-		return fmt.Errorf("there are no documents in %s; files end in .yaml, .yml, .json or .ndjson", strings.Join(files, ", "))
+		return 0, fmt.Errorf("there are no documents in %s; files end in .yaml, .yml, .json or .ndjson", strings.Join(files, ", "))
 	}
 	q := url.Values{}
 	if dryRun {
@@ -212,47 +249,58 @@ func (c cli) send(cmd *cobra.Command, files []string, dryRun bool, prune string)
 	}
 	e, raw, err := do[applied](c, cmd, http.MethodPost, "/data?"+q.Encode(), json.RawMessage(envelopes(all)))
 	if err != nil {
-		return located(err, all)
+		return 0, located(err, all)
 	}
 	t := blueprint.Table{Footer: fmt.Sprintf("%d created, %d updated, %d unchanged, %d deleted.", e.Data.Created, e.Data.Updated, e.Data.Unchanged, e.Data.Deleted)}
 	if dryRun {
 		t.Footer = fmt.Sprintf("Nothing was changed; it would be: %d created, %d updated, %d unchanged, %d deleted.", e.Data.Created, e.Data.Updated, e.Data.Unchanged, e.Data.Deleted)
 	}
 	for _, d := range e.Data.Documents {
-		if d.Action != resource.Unchanged {
-			t.Rows = append(t.Rows, append([]string{string(d.Action), d.Kind + "/" + d.ID}, difference(d)))
+		if d.Action == resource.Unchanged {
+			continue
 		}
+		changes++
+		lines := difference(d)
+		if d.Secret != "" {
+			lines = append(lines, "its secret, which is not shown again: "+d.Secret)
+		}
+		row := []string{string(d.Action), d.Kind + "/" + d.ID, ""}
+		for i, line := range lines {
+			if row[2] = line; i < len(lines)-1 {
+				t.Rows = append(t.Rows, row)
+				row = []string{"", "", ""}
+			}
+		}
+		t.Rows = append(t.Rows, row)
 	}
-	return c.Print(cmd, raw, t)
+	return changes, c.Print(cmd, raw, t)
 }
 
-// difference says in which fields a document would change.
-func difference(d appliedOne) string {
-	if d.Action != resource.Updated || d.Before == nil {
-		return ""
-	}
+// difference says in which fields a document would change, a line each: + comes, - goes, ~ is replaced. There are none without a dry run.
+func difference(d appliedOne) (lines []string) {
 	var before, after map[string]json.RawMessage
-	if json.Unmarshal(d.Before, &before) != nil || json.Unmarshal(d.After, &after) != nil {
-		return ""
+	if d.After == nil || json.Unmarshal(d.After, &after) != nil || d.Before != nil && json.Unmarshal(d.Before, &before) != nil {
+		return nil
 	}
-	var lines []string
-	for key, value := range after {
-		if was, ok := before[key]; !ok {
-			lines = append(lines, "+ "+key+": "+plain(value))
-		} else if string(was) != string(value) {
-			lines = append(lines, "~ "+key+": "+plain(was)+" → "+plain(value))
+	for _, field := range rows(after) {
+		was, ok := before[field[0]]
+		switch {
+		case field[0] == "id":
+		case !ok:
+			lines = append(lines, "+ "+field[0]+": "+field[1])
+		case plain(was) != field[1]:
+			lines = append(lines, "~ "+field[0]+": "+plain(was)+" → "+field[1])
 		}
 	}
-	for key, was := range before {
-		if _, ok := after[key]; !ok {
-			lines = append(lines, "- "+key+": "+plain(was))
+	for _, field := range rows(before) {
+		if _, ok := after[field[0]]; !ok {
+			lines = append(lines, "- "+field[0]+": "+field[1])
 		}
 	}
-	if len(lines) == 0 {
-		return "~ a secret"
+	if len(lines) == 0 && d.Action == resource.Updated {
+		lines = []string{"~ a secret"}
 	}
-	slices.SortFunc(lines, func(a, b string) int { return strings.Compare(a[2:], b[2:]) })
-	return strings.Join(lines, ", ")
+	return lines
 }
 
 func (c cli) delete() *cobra.Command {
@@ -281,7 +329,7 @@ func (c cli) export() *cobra.Command {
 		Use: "export [KIND...]", Short: "Print all documents, as apply takes them",
 		Long: `Print all documents, or those of some kinds, one envelope a kind, as apply takes them. Secrets are <redacted>, which keeps what is stored when it is applied
 to the same server. For another server, --env writes ${env:KIND_ID_FIELD} in their place, and apply takes them from the environment. What the configuration
-file sets, and what is not written through documents, is left out.`,
+file sets, and what is not written through documents, is left out; so are tokens, unless they are asked for: applied elsewhere, other tokens come of them.`,
 		Example: "  slipway data export >backup.json\n  slipway data export --env >move.json\n  slipway data export credentials", Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kinds, _, err := do[[]kindInfo](c, cmd, http.MethodGet, "/data", nil)
@@ -295,7 +343,7 @@ file sets, and what is not written through documents, is left out.`,
 			}
 			all := []envelope{}
 			for _, k := range kinds.Data {
-				if len(args) > 0 && !slices.Contains(args, k.Kind) || k.Permissions.Create == "" {
+				if len(args) > 0 && !slices.Contains(args, k.Kind) || len(args) == 0 && k.Local || k.Permissions.Create == "" {
 					continue
 				}
 				out := envelope{resource.Version, k.Kind, []any{}}
@@ -315,7 +363,7 @@ file sets, and what is not written through documents, is left out.`,
 						if json.Unmarshal(d, &set) != nil || set.Origin != "" {
 							continue
 						}
-						filed, err := fileForm(k.Kind, d, fromEnv)
+						filed, err := fileForm(k, d, fromEnv)
 						if err != nil {
 							return err
 						}
@@ -342,14 +390,18 @@ file sets, and what is not written through documents, is left out.`,
 var noVariable = regexp.MustCompile(`[^A-Z0-9]+`)
 
 // fileForm is a document as a file has it, where "${" begins something to be replaced. With fromEnv, the name of a variable stands in place of each secret.
-func fileForm(kind string, raw json.RawMessage, fromEnv bool) (any, error) {
+func fileForm(kind kindInfo, raw json.RawMessage, fromEnv bool) (any, error) {
 	var d any
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber()
 	if err := decoder.Decode(&d); err != nil {
 		return nil, err
 	}
-	id, _ := d.(map[string]any)["id"].(string)
+	fields, _ := d.(map[string]any)
+	id, _ := fields["id"].(string)
+	for _, key := range kind.ReadOnly {
+		delete(fields, key)
+	}
 	var walk func(v any, name string) any
 	walk = func(v any, name string) any {
 		switch v := v.(type) {
@@ -369,7 +421,7 @@ func fileForm(kind string, raw json.RawMessage, fromEnv bool) (any, error) {
 		}
 		return v
 	}
-	return walk(d, kind+"_"+id), nil
+	return walk(d, kind.Kind+"_"+id), nil
 }
 
 func (c cli) schema() *cobra.Command {
