@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
@@ -223,6 +224,9 @@ func (s *Store) targets(ctx context.Context, changes []Change, o Options) ([]tar
 			if c.ID == "" {
 				c.ID = strings.ToLower(rand.Text()[:16])
 			}
+		}
+		if c.Verb == Delete && (!utf8.ValidString(c.ID) || strings.ContainsRune(c.ID, 0)) {
+			return nil, slipway.Errorf(slipway.NotFound, "there is no %s of that id: none could have it", k.Name)
 		}
 		if c.Verb != Delete && !idPattern.MatchString(c.ID) {
 			fault("/id", "%q is no id: letters, digits, dash, underscore and dot, at most 63, beginning with a letter or digit", clip(c.ID))

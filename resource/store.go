@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
@@ -154,6 +155,9 @@ func (d Document) Tag() string {
 // Get reads a document. Errors: Forbidden, NotFound.
 func (s *Store) Get(ctx context.Context, kind, id string) (Document, error) {
 	k, err := s.readable(ctx, kind)
+	if err == nil && (!utf8.ValidString(id) || strings.ContainsRune(id, 0)) { // PostgreSQL would refuse to look for it
+		err = slipway.Errorf(slipway.NotFound, "there is no %s of that id: none could have it", kind)
+	}
 	if err != nil {
 		return Document{}, err
 	}

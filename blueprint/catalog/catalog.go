@@ -318,6 +318,7 @@ var Blueprint = blueprint.Blueprint{
 		{Name: deleteLocation, Text: "Remove a location with the entities that it brings"},
 		{Name: trustLocation, Text: "Register locations that may define users and groups, and so who holds a group's rights"},
 	},
+	Kinds:     []blueprint.ResourceKind{blueprint.Resource(locationDocuments, (*service).locationKind)},
 	Databases: []blueprint.Database{{Name: "main", Migrations: must(fs.Sub(migrationFiles, "migrations")), Tables: []string{"catalog_location", "catalog_file"}}},
 	Events:    event.EntityTypes,
 	Jobs: []blueprint.Job{

@@ -217,13 +217,15 @@ func (s *service) removeLocation(ctx context.Context, args removeLocation) error
 
 // remove marks a location as going and stores the job that does the rest.
 func (s *service) remove(ctx context.Context, id string) error {
-	return s.db.Write(ctx, func(tx *store.Tx) error {
-		if err := markRemoving(ctx, tx, id); err != nil {
-			return err
-		}
-		_, _, err := s.Jobs.Insert(ctx, tx, removeLocation{id}, job.Insert{Unique: id})
+	return s.db.Write(ctx, func(tx *store.Tx) error { return s.removeIn(ctx, tx, id) })
+}
+
+func (s *service) removeIn(ctx context.Context, tx *store.Tx, id string) error {
+	if err := markRemoving(ctx, tx, id); err != nil {
 		return err
-	})
+	}
+	_, _, err := s.Jobs.Insert(ctx, tx, removeLocation{id}, job.Insert{Unique: id})
+	return err
 }
 
 // keepConfigured makes the locations of the configuration be registered, and those that it no longer has be gone.

@@ -28,14 +28,13 @@ type tokenFields struct {
 	TokenID     string     `json:"tokenId,omitempty" readOnly:"true" doc:"The part of the token that may be shown"`
 	CreatedAt   *time.Time `json:"createdAt,omitempty" readOnly:"true" doc:"When it was made"`
 	CreatedBy   string     `json:"createdBy,omitempty" readOnly:"true" doc:"Who made it"`
-	LastUsedAt  *time.Time `json:"lastUsedAt,omitempty" readOnly:"true" doc:"When it was last used, to the minute"`
 }
 
 func tokenDocument(t auth.Token) (resource.Fixed, error) {
 	raw, err := json.Marshal(struct {
 		ID string `json:"id"`
 		tokenFields
-	}{t.Name, tokenFields{t.User, t.Permissions, t.ExpiresAt, t.RateLimit, t.ID, &t.CreatedAt, t.CreatedBy, t.LastUsedAt}})
+	}{t.Name, tokenFields{t.User, t.Permissions, t.ExpiresAt, t.RateLimit, t.ID, &t.CreatedAt, t.CreatedBy}})
 	return resource.Fixed{ID: t.Name, Document: raw}, err
 }
 
