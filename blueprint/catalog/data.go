@@ -92,12 +92,13 @@ func (s *service) locationKind(k resource.Kind) resource.Kind {
 
 // writeLocation registers a location, gives it another target, or removes it, in the transaction that makes all changes of a call.
 func (s *service) writeLocation(ctx context.Context, tx *store.Tx, c resource.SourceChange) (string, error) {
+	var was row
 	if c.Before != nil {
-		l, err := getLocation(ctx, tx, c.ID)
-		if err != nil {
+		var err error
+		if was, err = getLocation(ctx, tx, c.ID); err != nil {
 			return "", err
 		}
-		if l.Origin == fromConfig {
+		if was.Origin == fromConfig {
 			return "", slipway.Errorf(slipway.Conflict, "the location %s stands in the configuration, under catalog.locations; change it there and restart", c.ID)
 		}
 	}
@@ -109,16 +110,16 @@ func (s *service) writeLocation(ctx context.Context, tx *store.Tx, c resource.So
 		return "", err
 	}
 	if c.Before != nil {
-		err = setPlace(ctx, tx, c.ID, p, trusted(ctx))
+		err = s.move(ctx, tx, was, p)
 	} else {
 		l := s.newRow(p, fromAPI)
 		l.ID, l.Trusted = c.ID, trusted(ctx)
-		err = insertLocation(ctx, tx, l)
+		if err = s.enter(ctx, tx, l); err == nil {
+			err = s.haveRead(ctx, tx, c.ID)
+		}
 	}
 	if slipway.CodeOf(err) == slipway.Conflict {
-		return "", slipway.Errorf(slipway.Conflict, "there is a location %s, or one with its target, already, or it is just being removed", c.ID).WithCause(err)
-	} else if err != nil {
-		return "", err
+		err = slipway.Errorf(slipway.Conflict, "there is a location %s, or one with its target, already, or it is just being removed", c.ID).WithCause(err)
 	}
-	return "", s.haveRead(ctx, tx, c.ID)
+	return "", err
 }

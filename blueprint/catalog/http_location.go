@@ -171,27 +171,26 @@ func (s *service) updateLocation(ctx context.Context, in *updateLocationInput) (
 	} else if err != nil && slipway.CodeOf(err) != slipway.NotFound {
 		return nil, err
 	}
-	err = s.db.Write(ctx, func(tx *store.Tx) error {
-		if err := setPlace(ctx, tx, l.ID, in.Body, trusted(ctx)); err != nil {
-			return err
-		}
-		if err := s.haveRead(ctx, tx, l.ID); err != nil {
-			return err
-		}
-		if in.Body == l.Place {
-			return nil
-		}
-		if _, err := s.Entities.Remove(ctx, tx, l.source(), []slipway.EntityRef{l.entity().Ref()}); err != nil {
-			return err
-		}
-		_, err := s.Entities.Put(ctx, tx, l.source(), []*slipway.Entity{in.Body.entity()})
-		return err
-	})
-	if err != nil {
+	if err = s.db.Write(ctx, func(tx *store.Tx) error { return s.move(ctx, tx, l, in.Body) }); err != nil {
 		return nil, err
 	}
 	l, err = getLocation(ctx, s.db, l.ID)
 	return &locationOutput{shown(l)}, err
+}
+
+// move gives a location another target, and has that read.
+func (s *service) move(ctx context.Context, tx *store.Tx, l row, to Place) error {
+	if err := setPlace(ctx, tx, l.ID, to, trusted(ctx)); err != nil {
+		return err
+	}
+	if err := s.haveRead(ctx, tx, l.ID); err != nil || to == l.Place {
+		return err
+	}
+	if _, err := s.Entities.Remove(ctx, tx, l.source(), []slipway.EntityRef{l.entity().Ref()}); err != nil {
+		return err
+	}
+	_, err := s.Entities.Put(ctx, tx, l.source(), []*slipway.Entity{to.entity()})
+	return err
 }
 
 type validateInput struct {
