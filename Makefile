@@ -4,10 +4,10 @@ GO       ?= go
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint bench compat microbench fuzz e2e build generate cover clean
+.PHONY: help test lint bench compat compat-jenkins microbench fuzz e2e build generate cover clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 test: ## vet, lint, and every test on both engines; what a change must pass
 	@sh tools/test.sh
@@ -28,6 +28,10 @@ compat: ## every method of Backstage's own catalog client, against servers on bo
 	@sh compat/run.sh
 
 bench: ## the numbers of docs/performance.md; takes an hour and 20 GB, see BENCH_BUILDS in bench/
+compat-jenkins: ## the Jenkins of the tests, driven by a client that others wrote for the real one; needs Node 20 and npm
+	@sh compat/jenkins/run.sh
+
+bench: ## the numbers of docs/performance.md; takes long and 10 GB, see BENCH_BUILDS in bench/
 	$(GO) test ./bench -tags bench -count 1 -v -timeout 6h
 
 microbench: ## the benchmarks of the packages

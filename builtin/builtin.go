@@ -15,6 +15,7 @@ import (
 	"github.com/slipway-platform/slipway/provider/gitea"
 	"github.com/slipway-platform/slipway/provider/github"
 	"github.com/slipway-platform/slipway/provider/gitlab"
+	"github.com/slipway-platform/slipway/provider/jenkins"
 )
 
 // Early is called first in main, and in TestMain of tests that build: it makes the process the supervisor of a local build when it was
@@ -41,5 +42,6 @@ func Providers() []provider.Kind {
 		gitea.Kind,
 		github.Kind,
 		gitlab.Kind,
+		jenkins.Kind,
 	}
 }

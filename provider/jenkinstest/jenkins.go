@@ -52,6 +52,7 @@ type Jenkins struct {
 
 	Without map[string]bool // plugins that are not there: "rebuild", "replay", "wfapi"
 	Stall   int             // how often something in the queue is looked at before it begins; negative: it never does
+	Began   func(*Run)      // is told of a build that left the queue, within Do
 
 	mu       sync.Mutex
 	top      *Item
@@ -295,6 +296,9 @@ func (j *Jenkins) advance(w *waiting) {
 	if w.looks++; w.looks > j.Stall {
 		w.run = j.begin(w.job, w)
 		w.left = j.Now()
+		if j.Began != nil {
+			j.Began(w.run)
+		}
 	}
 }
 

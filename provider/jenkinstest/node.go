@@ -163,46 +163,46 @@ func (j *Jenkins) actions(r *Run) []*node {
 	if len(r.Parameters) > 0 {
 		var values []*node
 		for _, p := range r.Parameters {
-			v := &node{"hudson.model." + p.Type, []prop{{"name", is(p.Name), plain}}}
+			v := &node{"hudson.model." + p.Type, []prop{{"name", is(p.Name), brief}}}
 			switch {
 			case p.secret():
 			case strings.HasPrefix(p.Type, "Boolean"):
-				v.props = append(v.props, prop{"value", is(p.Value == "true"), plain})
+				v.props = append(v.props, prop{"value", is(p.Value == "true"), brief})
 			default:
-				v.props = append(v.props, prop{"value", is(p.Value), plain})
+				v.props = append(v.props, prop{"value", is(p.Value), brief})
 			}
 			values = append(values, v)
 		}
-		list = append(list, &node{"hudson.model.ParametersAction", []prop{{"parameters", is(values), plain}}})
+		list = append(list, &node{"hudson.model.ParametersAction", []prop{{"parameters", is(values), brief}}})
 	}
 	var causes []*node
 	for _, c := range r.Causes {
-		n := &node{c.Class, []prop{{"shortDescription", is(c.Text), plain}}}
+		n := &node{c.Class, []prop{{"shortDescription", is(c.Text), brief}}}
 		switch {
 		case strings.HasSuffix(c.Class, "UserIdCause"):
 			var id any = c.UserID
 			if c.UserID == "" {
 				id = nil
 			}
-			n.props = append(n.props, prop{"userId", is(id), plain}, prop{"userName", is(c.UserName), plain})
+			n.props = append(n.props, prop{"userId", is(id), brief}, prop{"userName", is(c.UserName), brief})
 		case c.Upstream > 0:
-			n.props = append(n.props, prop{"upstreamBuild", is(c.Upstream), plain}, prop{"upstreamProject", is(r.Job.FullName()), plain}, prop{"upstreamUrl", is(strings.TrimPrefix(r.Job.path(), "/")), plain})
+			n.props = append(n.props, prop{"upstreamBuild", is(c.Upstream), brief}, prop{"upstreamProject", is(r.Job.FullName()), brief}, prop{"upstreamUrl", is(strings.TrimPrefix(r.Job.path(), "/")), brief})
 		}
 		causes = append(causes, n)
 	}
-	list = append(list, &node{"hudson.model.CauseAction", []prop{{"causes", is(causes), plain}}}, &node{}) // what is not for the API is {}
+	list = append(list, &node{"hudson.model.CauseAction", []prop{{"causes", is(causes), brief}}}, &node{}) // what is not for the API is {}
 	for _, c := range r.Checkouts {
 		list = append(list, &node{"hudson.plugins.git.util.BuildData", []prop{
 			{"lastBuiltRevision", is(&node{"hudson.plugins.git.Revision", []prop{
-				{"SHA1", is(c.SHA), plain}, {"branch", is([]*node{{"hudson.plugins.git.Branch", []prop{{"SHA1", is(c.SHA), plain}, {"name", is(c.Branch), plain}}}}), plain},
-			}}), plain},
-			{"remoteUrls", is([]string{c.Remote}), plain}, {"scmName", is(""), plain},
+				{"SHA1", is(c.SHA), brief}, {"branch", is([]*node{{"hudson.plugins.git.Branch", []prop{{"SHA1", is(c.SHA), brief}, {"name", is(c.Branch), brief}}}}), brief},
+			}}), brief},
+			{"remoteUrls", is([]string{c.Remote}), brief}, {"scmName", is(""), brief},
 		}}, &node{})
 	}
 	if r.State == Aborted && r.Job.Kind == Pipeline {
 		list = append(list, &node{"jenkins.model.InterruptedBuildAction", []prop{{"causes", is([]*node{
-			{"jenkins.model.CauseOfInterruption$UserInterruption", []prop{{"shortDescription", is("Aborted by somebody"), plain}}},
-		}), plain}}})
+			{"jenkins.model.CauseOfInterruption$UserInterruption", []prop{{"shortDescription", is("Aborted by somebody"), brief}}},
+		}), brief}}})
 	}
 	return append(list, &node{}, &node{"org.jenkinsci.plugins.displayurlapi.actions.RunDisplayAction", nil})
 }

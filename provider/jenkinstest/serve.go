@@ -205,7 +205,7 @@ func (q *request) serveQueue(parts []string) {
 				}
 			}
 			return list
-		}, plain}}})
+		}, inline}}})
 	case len(parts) == 4 && parts[0] == "item" && parts[2] == "api":
 		id, _ := strconv.ParseInt(parts[1], 10, 64)
 		if w := q.j.inQueue(id); w != nil && !q.j.Users[q.user].Blind {
@@ -214,22 +214,28 @@ func (q *request) serveQueue(parts []string) {
 			return
 		}
 		q.page(http.StatusNotFound, "Not Found")
+	case len(parts) == 3 && parts[0] == "item" && parts[2] == "cancelQueue":
+		q.cancel(parts[1])
 	case len(parts) == 1 && parts[0] == "cancelItem":
-		id, _ := strconv.ParseInt(q.r.FormValue("id"), 10, 64)
-		w := q.j.inQueue(id)
-		switch {
-		case q.r.Method != http.MethodPost:
-			q.page(http.StatusMethodNotAllowed, "Method Not Allowed")
-		case w == nil || !w.waits():
-			q.page(http.StatusNotFound, fmt.Sprintf("Provided id (%d) not found", id))
-		case !q.mayBuild():
-			q.page(422, fmt.Sprintf("Item for id (%d) is not cancellable", id))
-		default:
-			w.canceled, w.left = true, q.j.Now()
-			q.w.WriteHeader(http.StatusNoContent)
-		}
+		q.cancel(q.r.FormValue("id"))
 	default:
 		q.page(http.StatusNotFound, "Not Found")
+	}
+}
+
+func (q *request) cancel(number string) {
+	id, _ := strconv.ParseInt(number, 10, 64)
+	w := q.j.inQueue(id)
+	switch {
+	case q.r.Method != http.MethodPost:
+		q.page(http.StatusMethodNotAllowed, "This URL requires POST")
+	case w == nil || !w.waits():
+		q.page(http.StatusNotFound, fmt.Sprintf("Provided id (%d) not found", id))
+	case !q.mayBuild():
+		q.page(http.StatusUnprocessableEntity, fmt.Sprintf("Item for id (%d) is not cancellable", id))
+	default:
+		w.canceled, w.left = true, q.j.Now()
+		q.w.WriteHeader(http.StatusNoContent)
 	}
 }
 

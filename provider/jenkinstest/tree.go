@@ -12,7 +12,7 @@ type node struct {
 	props []prop
 }
 
-// prop is a property. Without a tree it shows at the depth that is asked for; brief ones show one level deeper, and hidden ones only when a tree names them.
+// prop is a property. Without a tree a plain one shows down to the depth that is asked for, a brief one wherever its node does, and a hidden one not at all.
 type prop struct {
 	name  string
 	value func() any
@@ -25,6 +25,7 @@ const (
 	plain propKind = iota
 	brief
 	hidden
+	inline // like plain, and what it holds counts as its own
 )
 
 func is(v any) func() any { return func() any { return v } }
@@ -164,7 +165,11 @@ func (n *node) export(t *tree, depth int) map[string]any {
 		} else if p.kind == hidden || depth < 0 && p.kind != brief {
 			continue
 		}
-		out[p.name] = export(p.value(), child, depth-1)
+		below := depth - 1
+		if p.kind == inline {
+			below = depth
+		}
+		out[p.name] = export(p.value(), child, below)
 	}
 	return out
 }
