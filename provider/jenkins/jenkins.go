@@ -329,15 +329,13 @@ func jobPath(name string) string {
 	return b.String()
 }
 
-// branchName is the name of a branch whose job has a name, and encodeBranch the other way: what would part a path in pieces is escaped.
+// branchName is the name of the branch whose job has a name: there, what would part a path in pieces is escaped.
 func branchName(job string) string {
 	if name, err := url.PathUnescape(job); err == nil {
 		return name
 	}
 	return job
 }
-
-var encodeBranch = strings.NewReplacer("#", "%23", "%", "%25", "/", "%2F", "?", "%3F", "[", "%5B", "]", "%5D", `\`, "%5C")
 
 // buildID names a build, and splitID reads the name back: that of a build of the project, or of a job in it.
 func buildID(job string, number int64) string { return fmt.Sprintf("%s#%d", job, number) }

@@ -345,7 +345,12 @@ func TestPipelineThatWaitsForSomebodyIsBlocked(t *testing.T) {
 	}
 	v.Do(func() { v.Without["wfapi"] = true })
 	before := asked()
-	if blocked() || blocked() || asked() != before+1 {
+	for range 2 {
+		if blocked() {
+			t.Error("it is blocked though Jenkins cannot tell")
+		}
+	}
+	if asked() != before+1 {
 		t.Errorf("without the plugin it was asked %d times, want once", asked()-before)
 	}
 	now = now.Add(stagesRest + time.Second)

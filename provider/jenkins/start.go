@@ -374,12 +374,13 @@ func (c *client) again(ctx context.Context, d definition, r run, ways []string, 
 				return c.launch(ctx, d, inputs)
 			}
 		}
+		code := slipway.CodeOf(err) // not that of a cause
 		switch {
 		case err == nil:
 			return c.await(ctx, d.FullName, func(ctx context.Context) (int64, error) { return c.successor(ctx, d, r.Number) })
-		case len(ways) == 1 && way != anew && errors.Is(err, slipway.NotFound):
+		case len(ways) == 1 && way != anew && code == slipway.NotFound:
 			return nil, slipway.Errorf(slipway.Unsupported, "Jenkins cannot %s build %d of %s: the plugin is not installed, or the job does not allow it", way, r.Number, d.FullName)
-		case errors.Is(err, slipway.NotFound), way == replay && errors.Is(err, slipway.Invalid):
+		case len(ways) > 1 && way != anew && (code == slipway.NotFound || way == replay && code == slipway.Invalid):
 			refused = cmp.Or(refused, err)
 		default:
 			return nil, fmt.Errorf("build %d of %s again: %w", r.Number, d.FullName, err)

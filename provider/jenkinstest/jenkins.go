@@ -52,6 +52,7 @@ type Jenkins struct {
 
 	Without map[string]bool // plugins that are not there: "rebuild", "replay", "wfapi"
 	Stall   int             // how often something in the queue is looked at before it begins; negative: it never does
+	Took    bool            // somebody takes out of the queue whatever is looked at there
 	Began   func(*Run)      // is told of a build that left the queue, within Do
 
 	mu       sync.Mutex
@@ -290,7 +291,11 @@ func (j *Jenkins) schedule(w *waiting) (at *waiting, fresh bool) {
 
 // advance lets something in the queue begin when it was looked at often enough.
 func (j *Jenkins) advance(w *waiting) {
-	if !w.waits() || j.Stall < 0 {
+	switch {
+	case w.waits() && j.Took:
+		w.canceled, w.left = true, j.Now()
+		return
+	case !w.waits() || j.Stall < 0:
 		return
 	}
 	if w.looks++; w.looks > j.Stall {
