@@ -11,6 +11,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint/platform"
 	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/provider/azure"
+	"github.com/slipway-platform/slipway/provider/buildkite"
 	"github.com/slipway-platform/slipway/provider/circleci"
 	"github.com/slipway-platform/slipway/provider/gitea"
 	"github.com/slipway-platform/slipway/provider/github"
@@ -38,6 +39,7 @@ func Blueprints() []blueprint.Blueprint {
 func Providers() []provider.Kind {
 	return []provider.Kind{
 		azure.Kind,
+		buildkite.Kind,
 		circleci.Kind,
 		gitea.Kind,
 		github.Kind,
