@@ -70,8 +70,11 @@ var (
 // Check finds what the types do not say.
 func (c *Config) Check() []slipway.Detail {
 	faults := provider.CheckURL("url", c.URL)
-	if u, err := url.Parse(c.URL); len(faults) == 0 && (err != nil || strings.Trim(u.Path, "/") == "" && !strings.HasSuffix(u.Host, ".visualstudio.com")) {
-		faults = append(faults, slipway.Detail{Field: "url", Code: slipway.Invalid, Message: "must name the organisation or collection too, such as https://dev.azure.com/NAME"})
+	if len(faults) == 0 {
+		u, err := url.Parse(c.URL)
+		if err != nil || !strings.HasSuffix(u.Host, ".visualstudio.com") && strings.Trim(u.Path, "/") == "" || u.Host == "dev.azure.com" && strings.Contains(strings.Trim(u.Path, "/"), "/") {
+			faults = append(faults, slipway.Detail{Field: "url", Code: slipway.Invalid, Message: "must end with the organisation or collection, such as https://dev.azure.com/NAME"})
+		}
 	}
 	faults = append(faults, provider.CheckURL("loginURL", c.LoginURL)...)
 	faults = append(faults, c.Credential.Faults("credential", provider.SecretText, provider.UsernamePassword)...)

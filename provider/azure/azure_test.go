@@ -144,9 +144,11 @@ func TestHookThatComesLateShowsTheBuildAsItIs(t *testing.T) {
 	if list[0].Build.Status != slipway.BuildSucceeded {
 		t.Errorf("the build is %s, want as it is now", list[0].Build.Status)
 	}
-	v.Close()
-	if _, err := v.client(t, nil, provider.Env{}).parse(nil, body); !errors.Is(err, slipway.Unavailable) {
-		t.Errorf("while Azure is down: got %v, want unavailable, so that it sends the notification again", err)
+	for _, fault := range []providertest.Fault{providertest.Say(500, ""), providertest.Refuse(401, "expired"), providertest.Refuse(403, "no")} {
+		v.Break(fault)
+		if _, err := v.client(t, nil, provider.Env{}).parse(nil, body); !errors.Is(err, slipway.Unavailable) {
+			t.Errorf("while Azure does not show it: got %v, want unavailable, so that the notification is sent again", err)
+		}
 	}
 }
 
@@ -245,6 +247,7 @@ func TestConfigTellsAllItsFaults(t *testing.T) {
 		`{}`:                               1,
 		`{"url":"https://dev.azure.com/"}`: 1, // no organisation
 		`{"url":"https://dev.azure.com/fabrikam"}`:                                                                               0,
+		`{"url":"https://dev.azure.com/fabrikam/shop"}`:                                                                          1,
 		`{"url":"https://fabrikam.visualstudio.com"}`:                                                                            0,
 		`{"url":"x","apiVersion":"new","loginURL":"y","tokn":"z"}`:                                                               4,
 		`{"url":"https://dev.azure.com/f","tenant":"a/b","credential":{"type":"secretText","secret":"x"}}`:                       2,

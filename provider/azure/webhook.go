@@ -58,6 +58,10 @@ func (c *client) parse(_ http.Header, body []byte) ([]provider.Delivery, error) 
 	if errors.Is(err, slipway.NotFound) {
 		return nil, nil // deleted meanwhile
 	}
+	if code := slipway.CodeOf(err); err != nil && code != slipway.Unavailable && code != slipway.RateLimited {
+		// It is our credential that is at fault, not the notification; Azure is to send it again.
+		err = slipway.Errorf(slipway.Unavailable, "the build of the notification cannot be read; `slipway provider check` says why").WithCause(err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -115,7 +115,7 @@ func TestWorkflowsAreMappedFaithfully(t *testing.T) {
 		if err := provider.Unmarshal(payload, &file); err != nil {
 			return nil, err
 		}
-		c, err := newClient(Config{URL: "https://circleci.com"}, provider.Env{})
+		c, err := newClient(Config{URL: "https://circleci.com"}, provider.Env{Now: func() time.Time { return time.Date(2026, 5, 4, 9, 10, 0, 0, time.UTC) }})
 		if err != nil {
 			return nil, err
 		}
@@ -387,6 +387,29 @@ func TestFaultyConfigurationIsAFailedBuildAndBegunAnew(t *testing.T) {
 	}
 	if last := v.Last(); last.Body["branch"] != "main" || last.Path != "/project/github%2Focto%2Fhello/pipeline" {
 		t.Errorf("got %s with %v, want a pipeline of the same branch", last, last.Body)
+	}
+}
+
+func TestPipelineThatHasNothingForItsBranchIsSkipped(t *testing.T) {
+	t.Parallel()
+	v := newVendor(t)
+	now := time.Date(2026, 5, 4, 9, 0, 0, 0, time.UTC)
+	id := v.add(t, slipway.Build{Status: slipway.BuildStarting, CreatedAt: now})
+	v.findLine(id).members["state"] = "created"
+	c := v.client(t, nil, provider.Env{Now: func() time.Time { return now }})
+	for _, test := range []struct {
+		after time.Duration
+		want  slipway.BuildStatus
+		asked int
+	}{{0, slipway.BuildStarting, 1}, {10 * time.Minute, slipway.BuildStarting, 2}, {20 * time.Minute, slipway.BuildSkipped, 3}, {time.Minute, slipway.BuildSkipped, 3}} {
+		now = now.Add(test.after)
+		page, err := c.list(t.Context(), hello, provider.ListOptions{})
+		if err != nil || len(page.Items) != 1 || page.Items[0].Status != test.want {
+			t.Errorf("at %v: got %+v, %v; want it %s", now, page.Items, err, test.want)
+		}
+		if got := v.Count("GET /pipeline/" + id + "/workflow"); got != test.asked {
+			t.Errorf("at %v: its workflows were asked for %d times, want %d", now, got, test.asked)
+		}
 	}
 }
 

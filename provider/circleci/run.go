@@ -99,13 +99,14 @@ var statuses = map[string]slipway.BuildStatus{
 	"canceled": slipway.BuildCanceled,
 	"not_run":  slipway.BuildSkipped,
 
-	"pending": slipway.BuildStarting, "setup-pending": slipway.BuildStarting, "setup": slipway.BuildStarting, "created": slipway.BuildStarting,
+	"pending": slipway.BuildStarting, "setup-pending": slipway.BuildStarting, "setup": slipway.BuildStarting, created: slipway.BuildStarting,
 	errored: slipway.BuildFailed,
 }
 
 const (
 	onHold  = "on_hold" // for somebody to approve it
 	errored = "errored"
+	created = "created"
 )
 
 var triggers = map[string]slipway.BuildTrigger{
@@ -158,7 +159,7 @@ func (c *client) build(w workflow, p pipeline, at place) slipway.Build {
 	return b
 }
 
-// bare is the build that a pipeline without workflows is: it waits for its configuration to be read, or that was faulty.
+// bare is the build that a pipeline without workflows is: it waits for its configuration to be read, or that was faulty, or says nothing of its branch.
 func (c *client) bare(p pipeline) slipway.Build {
 	b := slipway.Build{
 		ID: p.ID, Number: p.Number, Attempt: 1, Pipeline: slipway.Pipeline{ID: "pipeline", Name: "pipeline"},
@@ -171,6 +172,9 @@ func (c *client) bare(p pipeline) slipway.Build {
 		if len(p.Errors) > 0 {
 			b.Detail += ": " + shorten(p.Errors[0].Message)
 		}
+	}
+	if p.empty(c.now()) {
+		b.Status, b.Detail, b.FinishedAt = slipway.BuildSkipped, created+": no workflow", cmp.Or(p.UpdatedAt, p.CreatedAt).Ptr()
 	}
 	provider.Derive(&b)
 	return b
@@ -269,17 +273,28 @@ type family struct {
 }
 
 // settled says whether all that a pipeline will run by itself has run.
-func (f family) settled() bool {
-	return len(f.workflows) > 0 && !slices.ContainsFunc(f.workflows, func(w workflow) bool { return !statuses[w.Status].Finished() })
+func (f family) settled(p pipeline, now time.Time) bool {
+	if len(f.workflows) == 0 {
+		return p.State == errored || p.empty(now)
+	}
+	return !slices.ContainsFunc(f.workflows, func(w workflow) bool { return !statuses[w.Status].Finished() })
+}
+
+// emptyAfter is how long a pipeline whose configuration was read may take until its workflows show.
+const emptyAfter = 15 * time.Minute
+
+// empty says that a pipeline without workflows will have none: those of its configuration are not for its branch.
+func (p pipeline) empty(now time.Time) bool {
+	return p.State == created && now.Sub(cmp.Or(p.UpdatedAt, p.CreatedAt).Time) > emptyAfter
 }
 
 // stands says whether it may be believed that a pipeline is as it was. A workflow that somebody runs again is a new one of an old pipeline, of which a list says nothing. So
 // what ended is asked for again at times, the longer ago it was the rarer.
 func (f family) stands(p pipeline, now time.Time) bool {
-	if !f.settled() || !f.changed.Equal(p.UpdatedAt.Time) {
+	if !f.settled(p, now) || !f.changed.Equal(p.UpdatedAt.Time) {
 		return false
 	}
-	var last time.Time
+	last := cmp.Or(p.UpdatedAt, p.CreatedAt).Time
 	for _, w := range f.workflows {
 		for _, at := range []time.Time{w.CreatedAt.Time, w.StoppedAt.Time} {
 			if at.After(last) {
@@ -320,6 +335,9 @@ func (c *client) familyNow(ctx context.Context, p pipeline) (f family, err error
 			Next  string     `json:"next_page_token"`
 		}
 		_, err := c.api.JSON(ctx, provider.Request{Path: v2 + "/pipeline/" + url.PathEscape(p.ID) + "/workflow", Query: pageQuery(token)}, &found)
+		if errors.Is(err, slipway.NotFound) {
+			return f, nil // it is not known everywhere yet, or not any more
+		}
 		if err == nil && found.Items == nil {
 			err = c.api.Strange(errors.New("there are no items"))
 		}
