@@ -1,6 +1,7 @@
 package catalog_test
 
 import (
+	"crypto/sha256"
 	"database/sql"
 	"encoding/json"
 	"fmt"
@@ -41,6 +42,7 @@ type host struct {
 	*httptest.Server
 	mu       sync.Mutex
 	files    map[string]string
+	moved    map[string]string // where else something is
 	requests int
 	bodies   int           // of them, those that were sent in full
 	stalled  chan struct{} // what is slow waits for it
@@ -48,7 +50,7 @@ type host struct {
 }
 
 func newHost(t *testing.T) *host {
-	h := &host{files: map[string]string{}, stalled: make(chan struct{})}
+	h := &host{files: map[string]string{}, moved: map[string]string{}, stalled: make(chan struct{})}
 	h.answer = sync.OnceFunc(func() { close(h.stalled) })
 	h.Server = httptest.NewServer(http.HandlerFunc(h.serve))
 	t.Cleanup(func() { h.answer(); h.Close() })
@@ -66,7 +68,9 @@ func (h *host) serve(w http.ResponseWriter, r *http.Request) {
 	text, ok := h.files[r.URL.Path]
 	h.requests++
 	defer h.mu.Unlock()
-	switch tag := fmt.Sprintf(`"%x"`, text); {
+	switch tag := fmt.Sprintf(`"%x"`, sha256.Sum256([]byte(text))); {
+	case h.moved[r.URL.Path] != "":
+		http.Redirect(w, r, h.moved[r.URL.Path], http.StatusFound)
 	case !ok:
 		http.NotFound(w, r)
 	case r.Header.Get("If-None-Match") == tag:
@@ -83,6 +87,12 @@ func (h *host) put(path, text string) string {
 	defer h.mu.Unlock()
 	h.files[path] = text
 	return h.URL + path
+}
+
+func (h *host) redirect(path, to string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.moved[path] = to
 }
 
 func (h *host) counts() (requests, bodies int) {

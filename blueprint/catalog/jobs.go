@@ -278,5 +278,5 @@ func (s *service) enter(ctx context.Context, tx *store.Tx, l row) error {
 
 func (s *service) newRow(p Place, origin string) row {
 	now := s.Now()
-	return row{Place: p, ID: uuid.Must(uuid.NewV7()).String(), Origin: origin, Trusted: origin == fromConfig, Status: processing, CreatedAt: store.At(now), NextRead: store.At(now.Add(time.Minute))}
+	return row{Place: p, ID: uuid.Must(uuid.NewV7()).String(), Origin: origin, Trusted: origin == fromConfig, Status: processing, CreatedAt: store.At(now), NextRead: store.At(now.Add(10 * time.Second))} // should we die before it is read
 }

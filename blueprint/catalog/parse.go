@@ -51,6 +51,9 @@ func parse(ctx context.Context, data []byte, kinds map[string]bool, resolve reso
 	if crowded(data) {
 		return nil, nil, slipway.Errorf(slipway.Invalid, "it has more than %d values; split it", maxValues)
 	}
+	if text := bytes.TrimSpace(data); len(text) > 1 && text[0] == '<' && text[1] != '<' {
+		return nil, nil, slipway.Errorf(slipway.Invalid, "it is HTML or XML, no YAML; give the address of the file itself, which must be readable without signing in")
+	}
 	loader, err := yaml.NewLoader(ending{ctx, bytes.NewReader(data)})
 	if err != nil {
 		return nil, nil, slipway.Errorf(slipway.Invalid, "it is no YAML").WithCause(err)
@@ -66,7 +69,7 @@ func parse(ctx context.Context, data []byte, kinds map[string]bool, resolve reso
 		case ctx.Err() != nil:
 			return nil, nil, ctx.Err()
 		case errors.As(err, &broken):
-			return nil, nil, broken
+			return nil, nil, advised(broken, data)
 		case n > maxDocuments:
 			return nil, nil, slipway.Errorf(slipway.Invalid, "it has more than %d documents; split it", maxDocuments)
 		case line == 0:
@@ -92,6 +95,23 @@ func parse(ctx context.Context, data []byte, kinds map[string]bool, resolve reso
 		}
 		entities = append(entities, e)
 	}
+}
+
+// fillIn is the advice for whoever sends a template of a catalog file.
+const fillIn = "this looks like a template: fill in its placeholders first"
+
+// advised adds what most probably helps against YAML that cannot be read.
+func advised(err *slipway.Error, data []byte) *slipway.Error {
+	advice := ""
+	switch {
+	case bytes.Contains(data, []byte("{{")) || bytes.Contains(data, []byte("{%")):
+		advice = fillIn
+	case bytes.Contains(data, []byte("\n\t")):
+		advice = "indent with spaces, not with tabs"
+	default:
+		return err
+	}
+	return slipway.Errorf(err.Code, "%s; %s", err.Message, advice)
 }
 
 // crowded says that a file holds too many values, before they take memory: a node of a document costs some hundred times the bytes that it is
@@ -141,7 +161,7 @@ func compose(ctx context.Context, loader *yaml.Loader, budget *int) (v any, line
 	if err := loader.Load(&node); errors.Is(err, io.EOF) {
 		return nil, 0, io.EOF
 	} else if err != nil {
-		return nil, 0, slipway.Errorf(slipway.Invalid, "it is no valid YAML: %s", oneLine(err.Error()))
+		return nil, 0, slipway.Errorf(slipway.Invalid, "it is no valid YAML: %s", whereYAML(err.Error()))
 	}
 	root := &node
 	if root.Kind == yaml.DocumentNode {
@@ -155,6 +175,21 @@ func compose(ctx context.Context, loader *yaml.Loader, budget *int) (v any, line
 	}
 	v, err = valueOf(root, 0, budget)
 	return v, root.Line, err
+}
+
+// yamlPlace is how the library says where something is wrong.
+var yamlPlace = regexp.MustCompile(`(?s)at (?:L(\d+)\.C(\d+)[^:]*|<unknown position>): (.*)`)
+
+// whereYAML says where something is wrong in the words of the other faults.
+func whereYAML(text string) string {
+	m := yamlPlace.FindStringSubmatch(text)
+	switch {
+	case m == nil:
+		return oneLine(text)
+	case m[1] == "":
+		return oneLine(m[3])
+	}
+	return fmt.Sprintf("line %s, column %s: %s", m[1], m[2], oneLine(m[3]))
 }
 
 func oneLine(s string) string {
@@ -287,7 +322,7 @@ func valueOf(n *yaml.Node, depth int, budget *int) (any, error) {
 				key = key.Alias
 			}
 			if key.Kind != yaml.ScalarNode {
-				return nil, fmt.Errorf("line %d: a key is a text", key.Line)
+				return nil, fmt.Errorf("line %d: a key is a text; if this is a template, fill in its {{ placeholders }} first", key.Line)
 			}
 			if key.ShortTag() == "!!merge" {
 				if err := merge(m, n.Content[i+1], depth, budget); err != nil {
@@ -454,7 +489,9 @@ func (c *checker) entity(doc map[string]any) *slipway.Entity {
 		c.faultf("field 'spec' must be a map")
 	}
 	if e.Kind != "" && e.Metadata.Name != "" {
-		if err := e.Ref().Validate(); err != nil {
+		if err := e.Ref().Validate(); err != nil && strings.Contains(e.Metadata.Name+e.Metadata.Namespace, "{{") {
+			c.faultf("%s; %s", err.Message, fillIn)
+		} else if err != nil {
 			c.faultf("%s", err.Message)
 		} else if ns := e.Metadata.Namespace; ns != strings.ToLower(ns) {
 			c.faultf("field 'metadata.namespace' must be in lower case")
