@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs every fuzz target of the module for a while (30s, or the first argument), one after the other.  Making an input that
+# Runs every fuzz target of the module for a while (30s, or the first argument), one after the other. Making an input that
 # found something smaller is kept short: with large inputs it would take all of the time.
 set -eu
 cd "$(dirname "$0")/.."

@@ -75,18 +75,22 @@ most, and again from time to time. --dry-run only tells what would be read.`,
 				LocationID string           `json:"locationId"`
 				Status     string           `json:"status"`
 				Entities   []slipway.Entity `json:"entities"`
+				Faults     []string         `json:"faults"`
 			}
 			if err := json.Unmarshal(raw, &answer); err != nil {
 				return err
 			}
 			t := entityTable(answer.Entities)
+			for _, f := range answer.Faults {
+				t.Footer += "Not usable: " + f + "\n"
+			}
 			switch {
 			case dryRun:
-				t.Footer = fmt.Sprintf("Nothing was registered; %d entities would be read.", len(answer.Entities))
-			case len(answer.Entities) == 0:
-				t.Footer = fmt.Sprintf("Registered as %s; it is still being read.", answer.LocationID)
+				t.Footer += fmt.Sprintf("Nothing was registered; %s would be read.", entities(len(answer.Entities)))
+			case len(answer.Entities)+len(answer.Faults) == 0:
+				t.Footer += fmt.Sprintf("Registered as %s; it is still being read. slipway catalog status %[1]s tells how it stands.", answer.LocationID)
 			default:
-				t.Footer = fmt.Sprintf("Registered as %s with %d entities.", answer.LocationID, len(answer.Entities))
+				t.Footer += fmt.Sprintf("Registered as %s with %s.", answer.LocationID, entities(len(answer.Entities)))
 			}
 			return c.Print(cmd, raw, t)
 		},
@@ -96,22 +100,59 @@ most, and again from time to time. --dry-run only tells what would be read.`,
 	return cmd
 }
 
+// entities is a number of them in words.
+func entities(n int) string {
+	if n == 1 {
+		return "1 entity"
+	}
+	return strconv.Itoa(n) + " entities"
+}
+
 func (c cli) unregister() *cobra.Command {
 	return &cobra.Command{
-		Use:     "unregister ID",
-		Aliases: []string{"remove"},
+		Use:     "remove ID|TARGET",
+		Aliases: []string{"unregister"},
 		Short:   "Forget a registered place",
-		Long:    `Forget a registered place, by the id that "slipway catalog locations" shows, and the entities that came from it.`,
-		Example: "  slipway catalog unregister 0198c2f0-6b5e-7cc0-9d5e-0f6f3c1f7a11",
-		Args:    cobra.ExactArgs(1),
+		Long:    `Forget a registered place, by its target or by the id that "slipway catalog locations" shows, and the entities that came from it.`,
+		Example: `  slipway catalog remove https://git.example.com/shop/web/blob/main/catalog-info.yaml
+  slipway catalog remove 0198c2f0-6b5e-7cc0-9d5e-0f6f3c1f7a11`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.Do(cmd.Context(), http.MethodDelete, "/api/catalog/locations/"+url.PathEscape(args[0]), nil, nil); err != nil {
+			id, err := c.locationID(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if err := c.Do(cmd.Context(), http.MethodDelete, "/api/catalog/locations/"+url.PathEscape(id), nil, nil); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "Forgot %s.\n", args[0])
 			return nil
 		},
 	}
+}
+
+// locationID finds a location by its target; what looks like none is an id.
+func (c cli) locationID(ctx context.Context, name string) (string, error) {
+	targets := []string{name}
+	if !strings.Contains(name, "://") {
+		if !strings.ContainsAny(name, `/\.`) {
+			return name, nil
+		}
+		if path, err := filepath.Abs(name); err == nil {
+			targets = append(targets, path)
+		}
+	}
+	var page Locations
+	query := map[string]any{"query": map[string]any{"target": map[string]any{"$in": targets}}}
+	if err := c.Do(ctx, http.MethodPost, "/api/catalog/locations/by-query", query, &page); err != nil {
+		return "", err
+	}
+	for _, l := range page.Items {
+		if slices.Contains(targets, l.Target) {
+			return l.ID, nil
+		}
+	}
+	return "", slipway.Errorf(slipway.NotFound, "%s is not registered; slipway catalog locations lists what is", clip(name))
 }
 
 func (c cli) locations() *cobra.Command {
@@ -226,7 +267,7 @@ func ownerRef(s string) string {
 func entityTable(entities []slipway.Entity) blueprint.Table {
 	t := blueprint.Table{Header: []string{"Entity", "Type", "Owner", "Description"}}
 	for _, e := range entities {
-		t.Rows = append(t.Rows, []string{e.Ref().String(), e.SpecString("type"), e.Owner(), e.Metadata.Description})
+		t.Rows = append(t.Rows, []string{e.Ref().String(), e.SpecString("type"), e.Owner(), cmp.Or(e.Metadata.Description, e.Metadata.Title, e.SpecString("target"))})
 	}
 	return t
 }

@@ -20,9 +20,9 @@ import (
 
 func (c cli) status() *cobra.Command {
 	return &cobra.Command{
-		Use:   "status [ID|ENTITY]",
+		Use:   "status [ID|TARGET|ENTITY]",
 		Short: "Show what is wrong with registered places",
-		Long: `Show, file by file, what was wrong when a place was last read: by its id, or by an entity that came from it. Without either, the places that have faults
+		Long: `Show, file by file, what was wrong when a place was last read: by its id or target, or by an entity that came from it. Without either, the places that have faults
 are shown. The exit status is 1 when something is wrong.`,
 		Example: `  slipway catalog status
   slipway catalog status component:default/web`,
@@ -82,9 +82,12 @@ func (c cli) statusOf(ctx context.Context, args []string) ([]string, error) {
 		return ids, err
 	}
 	var l Location
-	err := c.Do(ctx, http.MethodGet, "/api/catalog/locations/"+url.PathEscape(args[0]), nil, &l)
-	if slipway.CodeOf(err) != slipway.NotFound {
-		return []string{args[0]}, err
+	id, err := c.locationID(ctx, args[0])
+	if err == nil {
+		err = c.Do(ctx, http.MethodGet, "/api/catalog/locations/"+url.PathEscape(id), nil, &l)
+	}
+	if slipway.CodeOf(err) != slipway.NotFound || strings.Contains(args[0], "://") {
+		return []string{id}, err
 	}
 	ref, err := slipway.ParseEntityRef(args[0], slipway.EntityRef{})
 	if err != nil {

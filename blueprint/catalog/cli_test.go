@@ -93,9 +93,30 @@ func TestFaultsAreSeenOnTheCommandLine(t *testing.T) {
 		if got := run("facets", "kind", "spec.type", "--filter", "metadata.name=other"); got != "kind | Component | 1\nspec.type | service | 1" {
 			t.Errorf("got %s", got)
 		}
+		if got := run("status", r.Target); got != "/good.yaml | ready | 1 |" {
+			t.Errorf("got %s", got)
+		}
 		run("remove", r.LocationID)
 		if there(s, "component:default/new") {
 			t.Error("it is still there")
+		}
+		// What is registered is shown with what cannot be used of it, and goes by its target.
+		half := h.put("/half.yaml", component("half")+"---\nkind: Component\n")
+		for _, args := range [][]string{{"register", half, "--dry-run"}, {"register", half}} {
+			if got := run(args...); !strings.Contains(got, "component:default/half") || !strings.Contains(got, "Not usable: document 2, line 13: missing required field 'apiVersion'") || !strings.Contains(got, "1 entity") {
+				t.Errorf("%v: got %s", args, got)
+			}
+		}
+		run("remove", half)
+		if there(s, "component:default/half") {
+			t.Error("it is still there")
+		}
+		if _, err := command(t, s, "remove", half); slipway.CodeOf(err) != slipway.NotFound {
+			t.Errorf("got %v, want not found", err)
+		}
+		// The entity that stands for a location shows where it leads.
+		if got := run("list", "--kind", "location"); !strings.Contains(got, "location:default/generated-") || !strings.Contains(got, "| url |  | /bad.yaml") {
+			t.Errorf("got %s", got)
 		}
 	})
 }

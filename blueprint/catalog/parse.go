@@ -102,7 +102,7 @@ const fillIn = "this looks like a template: fill in its placeholders first"
 
 // advised adds what most probably helps against YAML that cannot be read.
 func advised(err *slipway.Error, data []byte) *slipway.Error {
-	advice := ""
+	var advice string
 	switch {
 	case bytes.Contains(data, []byte("{{")) || bytes.Contains(data, []byte("{%")):
 		advice = fillIn
