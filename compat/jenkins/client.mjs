@@ -1,9 +1,8 @@
 // Drives a Jenkins at the address given, which package provider/jenkins starts in a test, with a client that was written for the real one. Each step says what the client must see.
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
-import path from 'node:path';
 
-const require = createRequire(path.resolve(import.meta.dirname, '../../.cache/compat-jenkins/package.json'));
+const require = createRequire(new URL('../../.cache/compat-jenkins/package.json', import.meta.url));
 const Jenkins = require('jenkins');
 
 const [host] = process.argv.slice(2);

@@ -148,19 +148,21 @@ func basic(user string, password provider.Secret, account string) provider.Autho
 // errNoCrumb is the cause of what Jenkins refuses because a crumb is missing, or is that of a session that has ended.
 var errNoCrumb = errors.New("no valid crumb was included in the request")
 
+// noCrumb finds it in the answer. Every page of Jenkins holds the word crumb.
+var noCrumb = regexp.MustCompile(`(?i)no valid crumb`)
+
 // classify reads what Jenkins says in headers: its bodies are pages for people.
 func (c *client) classify(r provider.Request, a provider.Answer) error {
 	permission := permissionName(a.Header.Get("X-Required-Permission"))
-	changes := r.Method == http.MethodPost
 	switch a.Status {
 	case http.StatusForbidden:
 		switch {
-		case changes && strings.Contains(strings.ToLower(string(a.Body)), "crumb"):
-			return slipway.Errorf(slipway.Forbidden, "Jenkins wants a crumb and did not take ours; use an API token in the place of the account's password").WithCause(errNoCrumb)
 		case c.cfg.Credential.Type == "" && r.As == nil:
 			return slipway.Errorf(slipway.Unauthenticated, "Jenkins does not show this to everybody; set `credential` for this provider")
 		case permission != "":
 			return slipway.Errorf(slipway.Forbidden, "Jenkins does not allow this to the provider's account; give it the permission %s", permission)
+		case r.Method == http.MethodPost && noCrumb.Match(a.Body):
+			return slipway.Errorf(slipway.Forbidden, "Jenkins wants a crumb and did not take ours; use an API token in the place of the account's password").WithCause(errNoCrumb)
 		}
 	case http.StatusConflict:
 		return slipway.Errorf(slipway.Conflict, "Jenkins cannot build this job now: it is disabled, or its folder is being deleted")

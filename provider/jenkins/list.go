@@ -86,6 +86,9 @@ func (c *client) list(ctx context.Context, project string, o provider.ListOption
 		}
 	}
 	i, err := c.item(ctx, project, tree(runsTree(0, limit+1), runsTree(0, firstWindow)))
+	if errors.Is(err, slipway.TooLarge) {
+		return c.folder(ctx, project, nil, place{window: firstWindow / 4}, limit)
+	}
 	if err != nil {
 		return list, err
 	}
@@ -178,7 +181,15 @@ func (c *client) folder(ctx context.Context, project string, first *item, from p
 		i := first
 		if i == nil {
 			read, err := c.item(ctx, project, tree(runsTree(0, 0), runsTree(0, from.window)))
-			if err != nil {
+			switch {
+			case errors.Is(err, slipway.TooLarge) && from.last != nil:
+				return list, nil // what is older is not to be had
+			case errors.Is(err, slipway.TooLarge) && from.window > 1:
+				from.window /= 2
+				continue
+			case errors.Is(err, slipway.TooLarge):
+				return list, slipway.Errorf(slipway.TooLarge, "%s holds too many jobs to be read at once; name repositories or jobs in it", project).WithCause(err)
+			case err != nil:
 				return list, err
 			}
 			i = &read

@@ -2,6 +2,7 @@ package jenkins
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -217,4 +218,44 @@ func TestLongFoldersAreReadInBounds(t *testing.T) {
 			t.Errorf("cursor %q: got %v, want invalid", cursor, err)
 		}
 	}
+}
+
+func TestFolderThatIsTooLargeIsReadInSmallerParts(t *testing.T) {
+	t.Parallel()
+	v := newVendor(t, jenkinstest.Freestyle)
+	for i := range 3 {
+		job := v.Jenkins.Add(jenkinstest.Freestyle, fmt.Sprintf("many/j%d", i))
+		for range 10 {
+			v.Run(job, jenkinstest.Success, time.Time{})
+		}
+	}
+	c := v.client(t, nil, provider.Env{})
+	most := "" // what Jenkins' answers must not hold, or they are too large
+	v.Break(func(w http.ResponseWriter, r *http.Request) bool {
+		if most == "" || !strings.Contains(r.FormValue("tree"), most) {
+			return false
+		}
+		return tooMuch(w)
+	})
+	most = "{0,8}"
+	page, err := c.list(t.Context(), "many", provider.ListOptions{Limit: 100})
+	if err != nil || len(page.Items) < 2 || page.Next == "" {
+		t.Fatalf("got %d builds, %v; want some, and more to come", len(page.Items), err)
+	}
+	if page, err = c.list(t.Context(), "many", provider.ListOptions{Limit: 100, Cursor: page.Next}); err != nil || len(page.Items) > 0 || page.Next != "" {
+		t.Errorf("of those that are too many: got %d builds, %v; want the end", len(page.Items), err)
+	}
+	most = "{0,"
+	if _, err := c.list(t.Context(), "many", provider.ListOptions{Limit: 100}); slipway.CodeOf(err) != slipway.TooLarge || !strings.Contains(err.Error(), "name repositories") {
+		t.Errorf("got %v, want that it is too large, and what to do", err)
+	}
+}
+
+func tooMuch(w http.ResponseWriter) bool {
+	for range 33 {
+		if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+			break
+		}
+	}
+	return true
 }

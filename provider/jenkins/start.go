@@ -325,8 +325,8 @@ func (c *client) retrigger(ctx context.Context, project, id string, extra map[st
 	if err != nil {
 		return nil, err
 	}
-	how, _ := extra["how"].(string)
-	if !slices.Contains([]string{"", replay, rebuild, anew}, how) {
+	how, ok := extra["how"].(string)
+	if !ok && extra["how"] != nil || !slices.Contains([]string{"", replay, rebuild, anew}, how) {
 		return nil, slipway.Errorf(slipway.Invalid, "how must be one of: %s, %s, %s", replay, rebuild, anew)
 	}
 	if len(inputs) > 0 && how != "" && how != anew {
@@ -370,7 +370,7 @@ func (c *client) again(ctx context.Context, d definition, r run, ways []string, 
 				err = slipway.Errorf(slipway.Conflict, "%s does not let its builds be rebuilt", d.FullName) // it says so by doing nothing
 			}
 		case anew:
-			if inputs, err = r.parameters(inputs, refused); err == nil {
+			if inputs, err = r.parameters(d, inputs, refused); err == nil {
 				return c.launch(ctx, d, inputs)
 			}
 		}
@@ -389,13 +389,13 @@ func (c *client) again(ctx context.Context, d definition, r run, ways []string, 
 	return nil, refused
 }
 
-// parameters gives a build's parameters and, in their place, those that a caller gives. What Jenkins does not show cannot be given again.
-func (r run) parameters(given map[string]string, why error) (map[string]string, error) {
-	all := map[string]string{}
+// parameters gives those of a build's parameters that its job still has and, in their place, those that a caller gives. What Jenkins does not show cannot be given again.
+func (r run) parameters(d definition, given map[string]string, why error) (map[string]string, error) {
+	all, known := map[string]string{}, d.parameters()
 	var hidden []string
 	for _, a := range r.Actions {
 		for _, p := range a.Parameters {
-			if _, ok := given[p.Name]; ok {
+			if _, ok := given[p.Name]; ok || !slices.Contains(known, p.Name) {
 				continue
 			}
 			switch v := p.Value.(type) {

@@ -196,6 +196,7 @@ func TestRetriggerTakesTheBestWayThereIs(t *testing.T) {
 		"the job as it is now":                      {kind: jenkinstest.Pipeline, extra: map[string]any{"how": "build"}, asked: "/buildWithParameters", cause: "UserIdCause"},
 		"a way that there is not":                   {kind: jenkinstest.Freestyle, extra: map[string]any{"how": "replay"}, code: slipway.Unsupported, says: "replay"},
 		"a way that nobody knows":                   {kind: jenkinstest.Freestyle, extra: map[string]any{"how": "twice"}, code: slipway.Invalid, says: "replay, rebuild, build"},
+		"a way that is no word":                     {kind: jenkinstest.Freestyle, extra: map[string]any{"how": 7}, code: slipway.Invalid},
 		"a way that keeps what is to be changed":    {kind: jenkinstest.Freestyle, extra: map[string]any{"how": "rebuild", "inputs": map[string]any{"BRANCH": "x"}}, code: slipway.Invalid},
 		"a parameter that there is not":             {kind: jenkinstest.Freestyle, extra: map[string]any{"inputs": map[string]any{"X": "x"}}, code: slipway.Invalid, says: "BRANCH"},
 		"extras that mean nothing do no harm":       {kind: jenkinstest.Pipeline, extra: map[string]any{"reason": "flaky"}, asked: "/replay/rebuild", cause: ".ReplayCause"},
@@ -247,6 +248,22 @@ func TestRetriggerTakesTheBestWayThereIs(t *testing.T) {
 	}
 }
 
+func TestParametersThatTheJobLostAreLeftOut(t *testing.T) {
+	t.Parallel()
+	v := newVendor(t, jenkinstest.Freestyle)
+	id := v.add(t, slipway.Build{Status: slipway.BuildFailed})
+	v.Do(func() {
+		v.find2(id).Parameters = []jenkinstest.Parameter{
+			{Name: "BRANCH", Type: "StringParameterValue", Value: "topic"}, {Name: "OLD", Type: "StringParameterValue", Value: "x"}, {Name: "OLDKEY", Type: "PasswordParameterValue", Value: "x"},
+		}
+		v.Without["rebuild"] = true
+	})
+	b, err := v.client(t, nil, provider.Env{}).retrigger(t.Context(), project, id, nil, slipway.Caller{})
+	if r := v.last(t, v.jobs[0]); err != nil || b == nil || value(r, "BRANCH") != "topic" || len(r.Parameters) != 1 {
+		t.Errorf("got %+v, %v with %+v; want a build with the parameter that there still is", b, err, r.Parameters)
+	}
+}
+
 func TestRetriggerNamesTheRightBuild(t *testing.T) {
 	t.Parallel()
 	v := newVendor(t, jenkinstest.Pipeline)
@@ -279,6 +296,11 @@ func TestChangesNeedPermission(t *testing.T) {
 	c := v.client(t, nil, provider.Env{})
 	_, retrigger := c.retrigger(t.Context(), project, failed, nil, slipway.Caller{})
 	_, start := c.start(t.Context(), project, provider.StartOptions{}, slipway.Caller{})
+	withPassword := v.client(t, map[string]any{"credential": map[string]any{"type": "usernamePassword", "username": "pam", "password": "pw"}}, provider.Env{})
+	v.Do(func() { v.Users["pam"] = jenkinstest.User{Password: "pw", ReadOnly: true} })
+	if err := withPassword.cancel(t.Context(), project, running); slipway.CodeOf(err) != slipway.Forbidden || !strings.Contains(err.Error(), "Job/Cancel") {
+		t.Errorf("with a crumb: got %v, want that Job/Cancel is lacking", err)
+	}
 	for what, err := range map[string]error{"Job/Build": retrigger, "permission Job/Build": start, "Job/Cancel": c.cancel(t.Context(), project, running)} {
 		if slipway.CodeOf(err) != slipway.Forbidden || !strings.Contains(err.Error(), what) {
 			t.Errorf("got %v, want that %s is lacking", err, what)

@@ -86,7 +86,7 @@ func (q *request) crumbed() bool {
 func (q *request) page(status int, text string) {
 	q.w.Header().Set("Content-Type", "text/html;charset=utf-8")
 	q.w.WriteHeader(status)
-	fmt.Fprintf(q.w, "<html><head><title>Error %d</title></head><body><h2>HTTP ERROR %d %s</h2></body></html>\n", status, status, html.EscapeString(text))
+	fmt.Fprintf(q.w, "<html><head data-crumb-header=\"Jenkins-Crumb\" data-rooturl=\"\"><title>Error %d</title></head><body><h2>HTTP ERROR %d %s</h2></body></html>\n", status, status, html.EscapeString(text))
 }
 
 // denied is what somebody gets who lacks a permission: who is nobody is led to sign in.
