@@ -146,14 +146,11 @@ func (r run) commitPage() string {
 	if r.Repository == nil {
 		return ""
 	}
-	page := strings.TrimSuffix(r.Repository.URL, ".git")
-	switch {
-	case !strings.HasPrefix(page, "https://") && !strings.HasPrefix(page, "http://"), strings.Contains(page, "@"):
+	page := provider.RepositoryAddress(r.Repository.URL)
+	if page == "" || !strings.EqualFold(r.Repository.Type, "GitHub") && !(strings.EqualFold(r.Repository.Type, "TfsGit") && strings.Contains(page, "/_git/")) {
 		return ""
-	case strings.EqualFold(r.Repository.Type, "TfsGit") && strings.Contains(page, "/_git/"), strings.EqualFold(r.Repository.Type, "GitHub"):
-		return page + "/commit/" + url.PathEscape(r.SourceVersion)
 	}
-	return ""
+	return page + "/commit/" + url.PathEscape(r.SourceVersion)
 }
 
 func (c *client) link(r run) string {

@@ -86,6 +86,7 @@ type workflow struct {
 	PipelineID  string        `json:"pipeline_id"`
 	ProjectSlug string        `json:"project_slug"`
 	StartedBy   string        `json:"started_by"` // a user's id
+	Tag         string        `json:"tag"`        // "setup" for one that makes the configuration of the others
 	CreatedAt   provider.Time `json:"created_at"`
 	StoppedAt   provider.Time `json:"stopped_at"`
 	URL         string        `json:"url"` // in webhooks only
@@ -240,8 +241,8 @@ func (p pipeline) commit() *slipway.Commit {
 	commit := slipway.Commit{
 		SHA: cmp.Or(git.SHA, t.SHA), Branch: cmp.Or(git.Branch, t.Branch, git.Tag), Message: provider.FirstLine(cmp.Or(t.Title, t.Message)), Author: t.Author,
 	}
-	if page, ok := strings.CutPrefix(t.WebURL, "https://"); ok && commit.SHA != "" {
-		commit.URL = "https://" + page + "/-/commit/" + commit.SHA // only GitLab gives its address
+	if page := provider.RepositoryAddress(t.WebURL); page != "" && commit.SHA != "" {
+		commit.URL = page + "/-/commit/" + commit.SHA // only GitLab gives its address
 	}
 	if v := p.VCS; v != nil && v.Revision != "" {
 		commit = slipway.Commit{SHA: v.Revision, Branch: cmp.Or(v.Branch, v.Tag)}
@@ -251,10 +252,10 @@ func (p pipeline) commit() *slipway.Commit {
 				commit.Author = v.Commit.Author.Name
 			}
 		}
-		if strings.HasPrefix(v.Origin, "https://") {
-			commit.URL = v.Origin + "/commit/" + v.Revision
+		if page := provider.RepositoryAddress(v.Origin); page != "" {
+			commit.URL = page + "/commit/" + v.Revision
 			if strings.EqualFold(v.Provider, "bitbucket") {
-				commit.URL = v.Origin + "/commits/" + v.Revision
+				commit.URL = page + "/commits/" + v.Revision
 			}
 		}
 	}
@@ -308,7 +309,7 @@ func (f family) stands(p pipeline, now time.Time) bool {
 func (f family) attempt(w workflow) int {
 	n := 0
 	for _, other := range f.workflows {
-		if other.Name == w.Name && !other.CreatedAt.After(w.CreatedAt.Time) {
+		if other.Name == w.Name && other.Tag == w.Tag && !other.CreatedAt.After(w.CreatedAt.Time) {
 			n++
 		}
 	}

@@ -21,7 +21,7 @@ func (c *client) verify(h http.Header, body []byte) error {
 	return slipway.Errorf(slipway.Unauthenticated, "the webhook's signature does not fit its body; set the same secret at CircleCI and as webhookSecret")
 }
 
-// parse reads what ended: a workflow, which the body holds, or a job, which says that its project is to be looked at.
+// parse reads what ended: a workflow, which the body holds, or a job. Either says too that its project is to be looked at: who ran a workflow again stands only there.
 func (c *client) parse(_ http.Header, body []byte) ([]provider.Delivery, error) {
 	var said struct {
 		ID       string    `json:"id"`
@@ -44,14 +44,16 @@ func (c *client) parse(_ http.Header, body []byte) ([]provider.Delivery, error) 
 		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body names no project")
 	}
 	c.forget(said.Pipeline.ID)
-	if said.Type == "workflow-completed" {
-		w, p := said.Workflow, said.Pipeline
-		if w == nil || w.ID == "" || w.CreatedAt.IsZero() {
-			return nil, slipway.Errorf(slipway.Invalid, "the webhook's body holds no workflow")
-		}
-		p.ProjectSlug = d.Project
-		b := c.build(*w, p, place{knew: toldByWebhook})
-		d.Build = &b
+	look := d
+	if said.Type == "job-completed" {
+		return []provider.Delivery{look}, nil
 	}
-	return []provider.Delivery{d}, nil
+	w, p := said.Workflow, said.Pipeline
+	if w == nil || w.ID == "" || w.CreatedAt.IsZero() {
+		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body holds no workflow")
+	}
+	p.ProjectSlug = d.Project
+	b := c.build(*w, p, place{knew: toldByWebhook})
+	d.Build = &b
+	return []provider.Delivery{d, look}, nil
 }
