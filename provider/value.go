@@ -83,6 +83,13 @@ func Logins(e *slipway.Entity, annotation string) []string {
 	return slices.Compact([]string{login, strings.ToLower(login)})
 }
 
+// Elsewhere says whether an entity's source lies in a repository of that path at another host: then a project of that name at host is not meant.
+func Elsewhere(e *slipway.Entity, host, project string) bool {
+	source := strings.ToLower(strings.TrimPrefix(e.Metadata.Annotations["backstage.io/source-location"], "url:"))
+	u, err := url.Parse(source)
+	return err == nil && u.Host != "" && u.Host != host && strings.HasPrefix(strings.TrimSuffix(u.Path, "/")+"/", "/"+project+"/")
+}
+
 // Inputs makes texts of a pipeline's inputs, as a caller gave them. nil gives none; what is no map, or holds what has no plain text, is Invalid.
 func Inputs(given any) (map[string]string, error) {
 	if given == nil {

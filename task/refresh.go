@@ -198,6 +198,9 @@ func (x *Index[T]) readNewest(ctx context.Context, l *look) error {
 	for {
 		page, err := call(ctx, func(ctx context.Context) (provider.Page[T], error) { return list(ctx, l.project, o) })
 		if err != nil {
+			if seen > 0 {
+				l.leave(o.Cursor, max(l.history()-seen, pageLimit))
+			}
 			return err
 		}
 		l.pages++
@@ -210,6 +213,9 @@ func (x *Index[T]) readNewest(ctx context.Context, l *look) error {
 		}
 		met, err := x.store(ctx, l, page)
 		if err != nil {
+			if !met && l.known {
+				l.leave(o.Cursor, max(l.history()-seen, pageLimit))
+			}
 			return err
 		}
 		seen += int64(len(page.Items))
@@ -218,12 +224,20 @@ func (x *Index[T]) readNewest(ctx context.Context, l *look) error {
 		}
 		o = provider.ListOptions{Limit: pageLimit, Cursor: page.Next}
 		if l.pages >= maxPages || !l.known && seen > 0 {
-			// A new source shows its first page at once; all that is older is history.
-			items, _ := l.opened.History.bounds()
-			l.fill, l.fillLeft = sql.NullString{String: page.Next, Valid: true}, items-seen
+			l.leave(page.Next, l.history()-seen) // a new source shows its first page at once; all that is older is history
 			return nil
 		}
 	}
+}
+
+// leave leaves so many items that stand at a cursor and behind it to readHistory: the next look will meet what was stored before them, and stop there.
+func (l *look) leave(cursor string, items int64) {
+	l.fill, l.fillLeft = sql.NullString{String: cursor, Valid: true}, items
+}
+
+func (l *look) history() int64 {
+	items, _ := l.opened.History.bounds()
+	return items
 }
 
 // readHistory goes on where the reading of older items stopped.
@@ -471,8 +485,8 @@ func (x *Index[T]) note(ctx context.Context, l *look, cause error) error {
 			wait = max(e.RetryAfter+rand.N(e.RetryAfter/10+1), min(wait, interval)) // never before, and not all at once
 		}
 		x.engine.Log.WarnContext(ctx, "a source was not read", "task", x.task.Name, "provider", l.opened.Name, "project", l.project, "failures", failures, "error", cause)
-		_, err := tx.Exec(ctx, `UPDATE task_source SET failures = $2, error = $3, next_refresh = $4, looks = looks + 1 WHERE id = $1`,
-			l.id, failures, sentence(cause), store.At(now.Add(wait)))
+		_, err := tx.Exec(ctx, `UPDATE task_source SET failures = $2, error = $3, next_refresh = $4, fill_cursor = $5, fill_left = $6, looks = looks + 1 WHERE id = $1`,
+			l.id, failures, sentence(cause), store.At(now.Add(wait)), l.fill, l.fillLeft)
 		return err
 	})
 }

@@ -316,6 +316,40 @@ func TestOnlyWhatChangedIsCompleted(t *testing.T) {
 	})
 }
 
+func TestNothingIsMissedWhenTheVendorFailsBetweenPages(t *testing.T) {
+	t.Parallel()
+	for _, whole := range []bool{true, false} {
+		still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
+			add := func(from, n int) {
+				for i := range n {
+					v.Add("octo/web", slipway.Build{CreatedAt: at(from + i), Status: slipway.BuildSucceeded})
+				}
+			}
+			add(0, 5)
+			w.look("ci")
+			add(5, 250)
+			if !whole {
+				v.ListInPart()
+				v.BreakAfter(20, fake.Down) // in the middle of the first page
+			} else {
+				v.BreakAfter(2, fake.Down)
+			}
+			w.look("ci")
+			v.Break(fake.None)
+			w.clock.forward(time.Hour)
+			for range 3 {
+				w.look("ci")
+			}
+			if got := len(w.search(web, Query{Limit: 100, PageNumber: 3}).Items); got != 55 {
+				t.Errorf("whole pages %v: page 3 has %d builds, want 55 of 255", whole, got)
+			}
+			if s := w.source("ci"); s.Filling || s.Failures != 0 {
+				t.Errorf("whole pages %v: it is not done: %+v", whole, s)
+			}
+		})
+	}
+}
+
 func TestHistoryIsReadThoughAWebhookCameFirst(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {

@@ -80,6 +80,8 @@ type Vendor struct {
 	projects map[string]*project
 	fault    Fault
 	serial   int64
+	good     int // requests that are still answered before the next fault is on; 0: there is none
+	next     Fault
 	lists    int // list requests, and those of them that were answered with "not modified"
 	unmoved  int
 	extra    map[string]any
@@ -292,6 +294,13 @@ func (v *Vendor) Break(f Fault) {
 	v.tell()
 }
 
+// BreakAfter switches a fault on once so many more requests were answered.
+func (v *Vendor) BreakAfter(requests int, f Fault) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.good, v.next = requests, f
+}
+
 // Lists says how many list requests there were, and how many of them were answered with "not modified".
 func (v *Vendor) Lists() (all, notModified int) {
 	v.mu.Lock()
@@ -384,6 +393,11 @@ func (v *Vendor) call(ctx context.Context, f func() error) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.advance()
+	if v.good > 0 {
+		if v.good--; v.good == 0 {
+			v.fault = v.next
+		}
+	}
 	return f()
 }
 

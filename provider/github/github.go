@@ -207,7 +207,7 @@ func (c *client) projects(e *slipway.Entity) []string {
 				continue
 			}
 			word = rest
-		} else if elsewhere(e, c.host, word) {
+		} else if provider.Elsewhere(e, c.host, word) {
 			continue
 		}
 		if slug.MatchString(word) && !slices.Contains(list, word) {
@@ -215,12 +215,6 @@ func (c *client) projects(e *slipway.Entity) []string {
 		}
 	}
 	return list
-}
-
-func elsewhere(e *slipway.Entity, host, project string) bool {
-	source := strings.ToLower(strings.TrimPrefix(e.Metadata.Annotations["backstage.io/source-location"], "url:"))
-	u, err := url.Parse(source)
-	return err == nil && u.Host != "" && u.Host != host && strings.HasPrefix(strings.TrimSuffix(u.Path, "/")+"/", "/"+project+"/")
 }
 
 // path is a project's part of the API.

@@ -229,8 +229,10 @@ func (c *client) inspect(ctx context.Context, project string) (in provider.Insig
 	switch {
 	case err != nil:
 		return in, err
+	case role == 0:
+		in.Lacks = append(in.Lacks, fmt.Sprintf("GitLab names no role of %s in %s; unless it has one by an invited group, make it a Developer, that it may run pipelines", user.Username, project))
 	case role < reporter:
-		in.Lacks = append(in.Lacks, fmt.Sprintf("%s is no member of %s above a guest, and sees its pipelines only where everybody does; make it a Reporter or more", user.Username, project))
+		in.Lacks = append(in.Lacks, fmt.Sprintf("%s is but a guest of %s, and sees its pipelines only where everybody does; make it a Developer, or a Reporter to read", user.Username, project))
 	case role < developer:
 		in.Lacks = append(in.Lacks, fmt.Sprintf("%s may not run pipelines of %s; make it a Developer or more", user.Username, project))
 	}
@@ -271,6 +273,9 @@ func (c *client) access(ctx context.Context, project string, token provider.Secr
 		return err
 	}
 	as := c.show(token, "caller ")
+	if c.cfg.TokenHeader == jobHeader { // which takes no token of a person
+		as.Header, as.Value = bearerHeader, "Bearer "+string(token)
+	}
 	_, err = c.api.JSON(ctx, provider.Request{Path: where, Query: url.Values{"per_page": {"1"}}, As: &as}, &[]struct{}{})
 	return err
 }
@@ -303,7 +308,7 @@ func (c *client) projects(e *slipway.Entity) []string {
 			word = rest
 		case named: // another GitLab
 			continue
-		case instance == "" && elsewhere(e, c.host, word):
+		case instance == "" && provider.Elsewhere(e, c.host, word):
 			continue
 		}
 		if slug.MatchString(word) {
@@ -319,13 +324,6 @@ func (c *client) projects(e *slipway.Entity) []string {
 		}
 	}
 	return list
-}
-
-// elsewhere says whether the entity's source lies in a repository of that name at another host.
-func elsewhere(e *slipway.Entity, host, project string) bool {
-	source := strings.ToLower(strings.TrimPrefix(e.Metadata.Annotations["backstage.io/source-location"], "url:"))
-	u, err := url.Parse(source)
-	return err == nil && u.Host != "" && u.Host != host && strings.HasPrefix(strings.TrimSuffix(u.Path, "/")+"/", "/"+project+"/")
 }
 
 // accounts reads a user's logins: as they are written, or from the address of the user's page, which is what Backstage writes that reads its users from GitLab.

@@ -543,6 +543,7 @@ func TestCheckAndInspect(t *testing.T) {
 		"all is well":         {scopes: []string{"api"}, role: developer},
 		"may only read":       {scopes: []string{"read_api"}, role: reporter, lacks: []string{"scope api", "Developer"}},
 		"may only see itself": {scopes: []string{"read_user"}, role: 10, lacks: []string{"scope api", "read_api", "Reporter"}},
+		"has no role":         {scopes: []string{"api"}, lacks: []string{"names no role"}},
 		"nobody":              {config: none, lacks: []string{"no credential"}},
 		"a job":               {config: job, lacks: []string{"ends with its job"}},
 	} {

@@ -195,7 +195,7 @@ func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case given == "" && (path == "/projects" || path == "/projects/public"):
 		providertest.Answer(w, http.StatusOK, []any{})
-	case given != token && given != member && given != stranger:
+	case given != token && given != member && given != stranger, given != token && r.Header.Get("JOB-TOKEN") != "":
 		refuse(w, http.StatusUnauthorized, "401 Unauthorized")
 	case path == "/job":
 		if r.Header.Get("JOB-TOKEN") == "" {
