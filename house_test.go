@@ -52,6 +52,7 @@ var mayImport = map[string][]string{
 	// Made for tests.
 	"store/storetest":         {"store"},
 	"provider/jenkinstest":    {},
+	"entity/entitytest":       {},
 	"provider/providertest":   {"provider"},
 	"cluster/clustertest":     {"cluster"},
 	"blueprint/blueprinttest": {"store", "store/storetest", "provider", "auth", "blueprint", "server"},
@@ -66,7 +67,7 @@ var mayImport = map[string][]string{
 }
 
 // forTests are packages that only tests import, and the packages that tests may import besides.
-var forTests = []string{"store/storetest", "provider/providertest", "provider/fake", "provider/jenkinstest", "cluster/clustertest", "blueprint/blueprinttest"}
+var forTests = []string{"store/storetest", "entity/entitytest", "provider/providertest", "provider/fake", "provider/jenkinstest", "cluster/clustertest", "blueprint/blueprinttest"}
 
 // reachesAll are packages whose tests start the whole of Slipway.
 var reachesAll = []string{".", "builtin", "bench", "compat", "blueprint/*", "client", "command", "docs", "e2e", "examples/*", "seeds", "server", "cmd/*"}

@@ -1,19 +1,20 @@
 package entity_test
 
 import (
-	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/entity/entitytest"
 	"github.com/slipway-platform/slipway/store"
 	"github.com/slipway-platform/slipway/store/storetest"
 )
 
-// BenchmarkList measures the commonest filters on a catalog of BENCH_ENTITIES (default 10,000) with 20 searchable fields each.
+// BenchmarkList measures the commonest filters on a catalog of BENCH_ENTITIES (default 10,000).
 func BenchmarkList(b *testing.B) {
 	n, err := strconv.Atoi(os.Getenv("BENCH_ENTITIES"))
 	if err != nil {
@@ -34,25 +35,26 @@ func BenchmarkList(b *testing.B) {
 			c := func(key string, values ...string) entity.Condition {
 				return entity.Condition{Key: key, Values: values}
 			}
-			owned := &slipway.Caller{Owns: []string{"group:default/team-7"}, Grants: []slipway.Grant{{Permission: "catalog.*", Object: ":owned"}}}
-			half := fmt.Sprintf("component:default/c-%06d", n/2)
+			half := "component:default/" + entitytest.Name(n/2/100*100+50)
+			group := "group:default/" + entitytest.Name(0)
+			owned := &slipway.Caller{Owns: []string{group}, Grants: []slipway.Grant{{Permission: "catalog.*", Object: ":owned"}}}
 			for _, q := range []struct {
 				name   string
 				caller *slipway.Caller
 				query  entity.Query
 			}{
-				{"name", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("metadata.name", "c-000777")}}}},
+				{"name", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("metadata.name", entitytest.Name(777))}}}},
 				{"kind", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}}},
 				{"kind+type", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("spec.type", "service")}}}},
-				{"kind+label 1 of 200", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("metadata.labels.team", "team-7")}}}},
+				{"kind+label 1 of 1000", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("metadata.labels.cost-center", "cc-7")}}}},
 				{"kind+type+lifecycle+label 1 of 3", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("spec.type", "service"), c("spec.lifecycle", "production"), c("metadata.labels.env", "prod")}}}},
-				{"two rare labels", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("metadata.labels.team", "team-7"), c("metadata.labels.cost-center", "cc-7")}}}},
+				{"two rare labels", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("metadata.annotations.pagerduty.com/service-id", "p7"), c("metadata.labels.cost-center", "cc-7")}}}},
 				{"annotation is there", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("metadata.annotations.github.com/project-slug")}}}},
-				{"relation", system, entity.Query{Filters: [][]entity.Condition{{c("relations.ownedBy", "group:default/team-7")}}}},
-				{"one of two labels", system, entity.Query{Filters: [][]entity.Condition{{c("metadata.labels.team", "team-7")}, {c("metadata.labels.cost-center", "cc-7")}}}},
+				{"relation", system, entity.Query{Filters: [][]entity.Condition{{c("relations.ownedBy", group)}}}},
+				{"one of two labels", system, entity.Query{Filters: [][]entity.Condition{{c("metadata.annotations.pagerduty.com/service-id", "p7")}, {c("metadata.labels.cost-center", "cc-7")}}}},
 				{"from the middle", system, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}, After: &entity.Mark{Ref: half}}},
 				{"owned", owned, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}}},
-				{"missing", system, entity.Query{Filters: [][]entity.Condition{{c("metadata.labels.team", "nobody")}}}},
+				{"missing", system, entity.Query{Filters: [][]entity.Condition{{c("metadata.labels.env", "nobody")}}}},
 			} {
 				q.query.Limit = 20
 				b.Run(q.name, func(b *testing.B) {
@@ -63,14 +65,14 @@ func BenchmarkList(b *testing.B) {
 					}
 				})
 			}
-			text := &entity.Text{Term: "nent 777"} // in titles
+			text := &entity.Text{Term: "billing component of amber"} // in titles
 			for _, q := range []struct {
 				name  string
 				query entity.Query
 			}{
 				{"text in names and titles", entity.Query{Text: text, Limit: 20}},
 				{"text nobody has", entity.Query{Text: &entity.Text{Term: "nobody"}, Limit: 20}},
-				{"kind+text, by title", entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}, Text: &entity.Text{Term: "component 1"}, Order: []entity.Order{{Key: "metadata.title"}}, Limit: 20}},
+				{"kind+text, by title", entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}, Text: &entity.Text{Term: "billing"}, Order: []entity.Order{{Key: "metadata.title"}}, Limit: 20}},
 				{"kind, by name", entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}, Order: []entity.Order{{Key: "metadata.name"}}, Limit: 20}},
 				{"kind, back from the middle", entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}, Before: &entity.Mark{Ref: half}, Limit: 20}},
 				{"predicate: tag and not type", entity.Query{Where: &entity.Predicate{All: []entity.Predicate{{Is: &entity.Condition{Key: "metadata.tags", Values: []string{"java"}}}, {Not: &entity.Predicate{Is: &entity.Condition{Key: "spec.type", Values: []string{"service"}}}}}}, Limit: 20}},
@@ -108,7 +110,7 @@ func BenchmarkList(b *testing.B) {
 			}{
 				{"facets of three fields, one kind", []string{"spec.type", "metadata.tags", "metadata.labels.env"}, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component")}}}},
 				{"facets of three fields, kind+type", []string{"spec.lifecycle", "metadata.tags", "metadata.labels.env"}, entity.Query{Filters: [][]entity.Condition{{c("kind", "Component"), c("spec.type", "service")}}}},
-				{"facets of three fields, rare label", []string{"spec.lifecycle", "metadata.tags", "metadata.labels.env"}, entity.Query{Filters: [][]entity.Condition{{c("metadata.labels.team", "team-7")}}}},
+				{"facets of three fields, rare label", []string{"spec.lifecycle", "metadata.tags", "metadata.labels.env"}, entity.Query{Filters: [][]entity.Condition{{c("metadata.labels.cost-center", "cc-7")}}}},
 			} {
 				b.Run(q.name, func(b *testing.B) {
 					for b.Loop() {
@@ -121,7 +123,7 @@ func BenchmarkList(b *testing.B) {
 			b.Run("hundred by refs", func(b *testing.B) {
 				var refs []slipway.EntityRef
 				for i := range 100 {
-					refs = append(refs, slipway.EntityRef{Kind: "component", Namespace: "default", Name: fmt.Sprintf("c-%06d", i*n/100)})
+					refs = append(refs, slipway.EntityRef{Kind: "component", Namespace: "default", Name: entitytest.Name(i*n/100/100*100 + 50)})
 				}
 				for b.Loop() {
 					if _, err := s.ByRefs(b.Context(), db, system, refs); err != nil {
@@ -130,7 +132,7 @@ func BenchmarkList(b *testing.B) {
 				}
 			})
 			b.Run("get", func(b *testing.B) {
-				ref := slipway.EntityRef{Kind: "component", Namespace: "default", Name: "c-000777"}
+				ref := slipway.EntityRef{Kind: "component", Namespace: "default", Name: entitytest.Name(777)}
 				for b.Loop() {
 					if _, err := s.Get(b.Context(), db, system, ref); err != nil {
 						b.Fatal(err)
@@ -142,21 +144,9 @@ func BenchmarkList(b *testing.B) {
 }
 
 func fill(b *testing.B, s *entity.Store, n int) {
-	var batch []*slipway.Entity
-	for i := range n {
-		e := newEntity("Component", fmt.Sprintf("c-%06d", i), spec{"type": []string{"service", "website", "library"}[i%3], "lifecycle": []string{"production", "experimental"}[i%2],
-			"owner": fmt.Sprintf("team-%d", i%200), "system": fmt.Sprintf("system-%d", i%1000)})
-		e.Metadata.Title = fmt.Sprintf("Component %d", i)
-		e.Metadata.Description = "What it does, in a sentence or two that nobody searches for."
-		e.Metadata.Labels = map[string]string{"team": fmt.Sprintf("team-%d", i%200), "env": []string{"prod", "test", "dev"}[i%3], "cost-center": fmt.Sprintf("cc-%d", i%997)}
-		e.Metadata.Annotations = map[string]string{"github.com/project-slug": fmt.Sprintf("octo/c-%d", i), "backstage.io/techdocs-ref": "dir:.",
-			"sonarqube.org/project-key": fmt.Sprintf("key-%d", i), "slipway.dev/local-repository": fmt.Sprintf("https://git.example.com/c-%d.git", i)}
-		e.Metadata.Tags = []string{"java", fmt.Sprint("t", i%50)}
-		if batch = append(batch, e); len(batch) == 1000 || i == n-1 {
-			if _, err := s.PutAll(b.Context(), "bench", batch); err != nil {
-				b.Fatal(err)
-			}
-			batch = batch[:0]
+	for batch := range slices.Chunk(slices.Collect(entitytest.Catalog(n)), 1000) {
+		if _, err := s.PutAll(b.Context(), "bench", batch); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

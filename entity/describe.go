@@ -16,15 +16,16 @@ import (
 
 // description is an entity as the tables see it.
 type description struct {
-	entity                                slipway.Entity // a shallow copy with the namespace filled in
 	id                                    int64
+	there                                 bool              // before
 	ref                                   slipway.EntityRef // lower case
 	key                                   string            // the ref as stored
 	etag                                  string
 	kind, lifecycle, title, owner, system *string // columns; kind is that of the spec, called type
 	terms                                 []term
+	termIDs                               []int64 // their numbers, once they are stored
 	relations                             []relation
-	size                                  int // bytes of the document
+	doc                                   []byte // without uid and etag
 }
 
 // term is one searchable field. The kind is that of the entity.
@@ -83,7 +84,7 @@ func bounded(e *slipway.Entity, document, fields int) (*description, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case d.size > document:
+	case len(d.doc) > document:
 		return nil, tooLarge
 	case len(d.terms) > fields:
 		return nil, slipway.Errorf(slipway.Invalid, "%s has more than %d values that can be searched for, where an item of a list counts twice; shorten its lists", d.key, fields)
@@ -122,19 +123,20 @@ func fits(v any, left *int) bool {
 }
 
 func describe(e *slipway.Entity) (*description, error) {
-	d := &description{entity: *e, ref: e.Ref().Lower()}
+	d := &description{ref: e.Ref().Lower()}
 	if err := d.ref.Validate(); err != nil {
 		return nil, err
 	}
 	d.key = d.ref.String()
-	d.entity.Metadata.Namespace = d.ref.Namespace
-	d.entity.Metadata.UID, d.entity.Metadata.ETag = "", ""
-	d.entity.Relations, d.entity.Status = nil, nil
-	doc, err := json.Marshal(d.entity)
+	plain := *e // as its source wrote it
+	plain.Metadata.Namespace = d.ref.Namespace
+	plain.Metadata.UID, plain.Metadata.ETag = "", ""
+	plain.Relations, plain.Status = nil, nil
+	doc, err := json.Marshal(plain)
 	if err != nil {
 		return nil, slipway.Errorf(slipway.Invalid, "entity %s cannot be written as JSON; use only text, numbers, booleans, lists and maps with text keys", d.key).WithCause(err)
 	}
-	d.size = len(doc)
+	d.doc = doc
 	sum := sha256.Sum256(doc)
 	d.etag = hex.EncodeToString(sum[:16])
 
@@ -145,17 +147,16 @@ func describe(e *slipway.Entity) (*description, error) {
 		return nil, err
 	}
 	d.describeFields(tree)
-	d.relations = relationsOf(&d.entity, d.ref)
+	d.relations = relationsOf(&plain, d.ref)
 	d.owner, d.system = optional(e.Owner()), optional(refOf(e.SpecString("system"), "system", d.ref.Namespace))
 	return d, nil
 }
 
-// document is the entity as it is stored.
-func (d *description) document(uid string) (string, error) {
-	e := d.entity
-	e.Metadata.UID, e.Metadata.ETag = uid, d.etag
-	b, err := json.Marshal(e)
-	return string(b), err
+// document is the entity as it is stored: with uid and etag, which come first in the metadata. A text cannot hold what they are put
+// behind, for its quotes are escaped.
+func (d *description) document(uid string) string {
+	before, after, _ := strings.Cut(string(d.doc), `"metadata":{`)
+	return before + `"metadata":{"uid":"` + uid + `","etag":"` + d.etag + `",` + after
 }
 
 func (d *description) describeFields(tree map[string]any) {
@@ -260,6 +261,15 @@ var relationNames = func() map[string]string {
 	names := map[string]string{}
 	for _, l := range links {
 		names[strings.ToLower(l.forward)], names[strings.ToLower(l.backward)] = l.forward, l.backward
+	}
+	return names
+}()
+
+// inverse is what a relation is called from its other end. Each stands in both directions.
+var inverse = func() map[string]string {
+	names := map[string]string{}
+	for _, l := range links {
+		names[l.forward], names[l.backward] = l.backward, l.forward
 	}
 	return names
 }()

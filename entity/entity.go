@@ -47,9 +47,11 @@ type Store struct {
 	// Announce of the event bus, so that whoever puts entities sends the events.
 	Announce func(ctx context.Context, tx *store.Tx, changes []Change) error
 
-	db    *store.DB
-	now   func() time.Time
-	cache cache
+	db        *store.DB
+	read      store.Querier // db, unless a test listens
+	now       func() time.Time
+	cache     cache
+	driveMost int // see there
 }
 
 // Change is one entity that was created, changed or removed.
@@ -70,7 +72,9 @@ const (
 )
 
 // New makes a Store; no I/O.
-func New(db *store.DB, now func() time.Time) *Store { return &Store{db: db, now: now} }
+func New(db *store.DB, now func() time.Time) *Store {
+	return &Store{db: db, read: db, now: now, driveMost: driveMost}
+}
 
 // Row is a stored entity. JSON is the whole document with uid, etag and relations, as it is answered.
 type Row struct {

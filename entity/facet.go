@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/store"
 )
@@ -26,78 +28,123 @@ type Facet struct {
 // It is counted once for every revision of the catalog.
 func (s *Store) Facets(ctx context.Context, caller *slipway.Caller, keys []string, q Query) (map[string][]Facet, error) {
 	return remembered(s, caller, "facets", keys, q, func() (map[string][]Facet, error) {
-		facets := make(map[string][]Facet, len(keys))
-		for _, key := range keys {
-			list, err := s.facet(ctx, caller, strings.ToLower(key), q)
-			if err != nil {
+		q.Order = nil
+		b := s.builder(caller)
+		b.unordered = q.Text == nil
+		some, err := s.filter(ctx, b, q)
+		if err != nil {
+			return nil, err
+		}
+		found := make([][]Facet, len(keys))
+		if some {
+			matching := sync.OnceValues(func() (idSet, error) { return s.matching(ctx, b) })
+			var each errgroup.Group
+			each.SetLimit(4)
+			for i, key := range keys {
+				each.Go(func() (err error) {
+					found[i], err = s.facet(ctx, b, strings.ToLower(key), q, matching)
+					return err
+				})
+			}
+			if err := each.Wait(); err != nil {
 				return nil, err
 			}
-			facets[key] = list
+		}
+		facets := make(map[string][]Facet, len(keys))
+		for i, key := range keys {
+			facets[key] = append([]Facet{}, found[i]...)
 		}
 		return facets, nil
 	})
 }
 
-func (s *Store) facet(ctx context.Context, caller *slipway.Caller, key string, q Query) ([]Facet, error) {
-	facets := []Facet{}
+// facet counts the values of one field among the entities of a planned query. It leaves the plan as it is.
+func (s *Store) facet(ctx context.Context, plan *builder, key string, q Query, matching func() (idSet, error)) ([]Facet, error) {
 	if !storable(key) {
-		return facets, nil
+		return nil, nil
 	}
-	b := builder{unordered: q.Text == nil}
-	b.caller(caller)
-	some, err := s.filter(ctx, &b, q)
-	if err != nil || !some {
-		return facets, err
+	b := *plan
+	b.args = slices.Clone(plan.args)
+	where := strings.Join(b.where, ` AND `)
+	column := columnOf[key]
+	kinds, only := onlyKinds(q)
+	related, isRelation := strings.CutPrefix(key, "relations.")
+	var statement string
+	switch {
+	case isRelation:
+		name := relationNames[related]
+		if name == "" {
+			return nil, nil
+		}
+		statement = b.with + `SELECT r.target, COUNT(DISTINCT e.id), 0 FROM ` + b.from + ` CROSS JOIN relation r WHERE ` + where +
+			` AND r.source = e.ref AND r.type = ` + b.arg(name) + b.visible("r.target") + ` GROUP BY r.target`
+	case column != "" && b.lists == nil:
+		statement = b.with + `SELECT ` + column + `, COUNT(*), MIN(e.id) FROM ` + b.from + ` WHERE ` + where + ` AND ` + column + ` IS NOT NULL GROUP BY ` + column
+	case column == "" && only && All(b.reader, ReadPermission): // the terms know the kinds themselves
+		b.args = nil
+		statement = `SELECT t.value, (SELECT COUNT(*) FROM entity_term et WHERE et.term_id = t.id), (SELECT COALESCE(MIN(et.entity_id), 0) FROM entity_term et WHERE et.term_id = t.id)
+			FROM term t WHERE ` + b.valued(key) + ofKinds(&b, "t", kinds)
+	case column == "" && b.with != "": // few entities: from them to their terms
+		statement = b.with + `SELECT t.value, COUNT(*), MIN(et.entity_id) FROM ` + b.from + ` CROSS JOIN entity_term et CROSS JOIN term t WHERE ` + where +
+			` AND et.entity_id = e.id AND t.id = et.term_id AND ` + b.valued(key) + ` GROUP BY t.value`
+	default: // many: all that have a value, of which those are counted that match
+		ids, err := matching()
+		if err != nil {
+			return nil, err
+		}
+		b.args = nil
+		if column == "" {
+			statement = `SELECT t.value, (SELECT STRING_AGG(CAST(et.entity_id AS TEXT), ',') FROM entity_term et WHERE et.term_id = t.id) FROM term t WHERE ` + b.valued(key) + ofKinds(&b, "t", kinds)
+		} else {
+			statement = `SELECT ` + column + `, ` + idList + ` FROM entity e WHERE ` + column + ` IS NOT NULL` + ofKinds(&b, "e", kinds) + ` GROUP BY ` + column
+		}
+		return s.tally(ctx, key, statement, b.args, func(rows *sql.Rows) (value string, n, example int64, err error) {
+			var list sql.RawBytes
+			err = rows.Scan(&value, &list)
+			eachID(list, func(id int64) {
+				if ids.has(id) {
+					n, example = n+1, id
+				}
+			})
+			return value, n, example, err
+		})
 	}
-	statement, written := b.facet(caller, key, q)
-	if statement == "" {
-		return facets, nil
-	}
-	rows, err := s.db.QueryContext(ctx, statement, b.args...)
+	return s.tally(ctx, key, statement, b.args, func(rows *sql.Rows) (value string, n, example int64, err error) {
+		err = rows.Scan(&value, &n, &example)
+		return value, n, example, err
+	})
+}
+
+// tally adds up the rows of a statement, several of which may have the same value, and writes the values as the documents of the examples do.
+func (s *Store) tally(ctx context.Context, key, statement string, args []any, row func(*sql.Rows) (value string, n, example int64, err error)) ([]Facet, error) {
+	rows, err := s.read.QueryContext(ctx, statement, args...)
 	if err != nil {
 		return nil, store.Err(err)
 	}
+	var facets []Facet
 	var examples []int64
+	at := map[string]int{}
 	err = store.Each(rows, func(rows *sql.Rows) error {
-		var f Facet
-		var example int64
-		err := rows.Scan(&f.Value, &f.Count, &example)
-		facets, examples = append(facets, f), append(examples, example)
-		return err
-	})
-	if err != nil || !written {
-		return facets, err
-	}
-	return facets, s.spell(ctx, key, facets, examples)
-}
-
-// facet is the statement that counts the values of a field, with an entity that has each; and whether the values are written
-// otherwise in the documents than in the tables.
-func (b *builder) facet(caller *slipway.Caller, key string, q Query) (statement string, written bool) {
-	where := strings.Join(b.where, ` AND `)
-	if column := columnOf[key]; column != "" {
-		return b.with + `SELECT ` + column + ` AS v, COUNT(*), MIN(e.id) FROM ` + b.from + ` WHERE ` + where + ` AND ` + column + ` IS NOT NULL GROUP BY ` + column + ` ORDER BY v`, key != "metadata.uid"
-	}
-	if name, ok := strings.CutPrefix(key, "relations."); ok {
-		if name = relationNames[name]; name == "" {
-			return "", false
+		value, n, example, err := row(rows)
+		if err != nil || n == 0 {
+			return err
 		}
-		return b.with + `SELECT r.target AS v, COUNT(DISTINCT e.id), 0 FROM ` + b.from + ` CROSS JOIN relation r WHERE ` + where +
-			` AND r.source = e.ref AND r.type = ` + b.arg(name) + b.visible("r") + ` GROUP BY r.target ORDER BY v`, false
+		if i, there := at[value]; there {
+			facets[i].Count += n
+			return nil
+		}
+		at[value] = len(facets)
+		facets, examples = append(facets, Facet{value, n}), append(examples, example)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	const columns, group = `SELECT t.value AS v, COUNT(*), MIN(et.entity_id) FROM `, ` GROUP BY t.value ORDER BY v`
-	kinds, only := onlyKinds(q)
-	switch {
-	case only && All(caller, ReadPermission): // the terms know the kinds themselves
-		b.args = nil
-		return `SELECT v, CAST(SUM(n) AS BIGINT), MIN(id) FROM (SELECT t.value AS v, (SELECT COUNT(*) FROM entity_term et WHERE et.term_id = t.id) AS n,
-			(SELECT MIN(et.entity_id) FROM entity_term et WHERE et.term_id = t.id) AS id FROM term t WHERE ` + b.valued(key) + ofKinds(b, kinds) + `) c WHERE n > 0 GROUP BY v ORDER BY v`, true
-	case b.with != "": // few entities: from them to their terms
-		return b.with + columns + b.from + ` CROSS JOIN entity_term et CROSS JOIN term t WHERE ` + where +
-			` AND et.entity_id = e.id AND t.id = et.term_id AND ` + b.valued(key) + group, true
+	if !strings.HasPrefix(key, "relations.") && key != "metadata.uid" { // else they stand in the tables as in the documents
+		err = s.spell(ctx, key, facets, examples)
 	}
-	// Many: from the terms of the field to those of the entities. The plus keeps the set from being asked once for every term.
-	return columns + `term t CROSS JOIN entity_term et WHERE et.term_id = t.id AND +et.entity_id IN (SELECT e.id FROM ` + b.from + ` WHERE ` + where + `) AND ` + b.valued(key) + group, true
+	slices.SortFunc(facets, func(a, b Facet) int { return cmp.Compare(strings.ToLower(a.Value), strings.ToLower(b.Value)) })
+	return facets, err
 }
 
 // valued holds for the terms of a field that say more than that it is there.
@@ -105,16 +152,17 @@ func (b *builder) valued(key string) string {
 	return `t.key = ` + b.arg(key) + ` AND t.value NOT IN (` + b.arg(opaque) + `, ` + b.arg(present) + `)`
 }
 
-// onlyKinds says that a query asks for nothing but kinds, and for which; none are all.
-func onlyKinds(q Query) (kinds []string, ok bool) {
-	if q.Where != nil || q.Text != nil && q.Text.Term != "" || len(q.Filters) > 1 {
+// onlyKinds gives the kinds that a query is limited to, none for all, and says whether it asks for nothing else.
+func onlyKinds(q Query) (kinds []string, only bool) {
+	if len(q.Filters) > 1 {
 		return nil, false
 	}
+	only = q.Where == nil && (q.Text == nil || q.Text.Term == "")
 	if len(q.Filters) == 0 {
-		return nil, true
+		return nil, only
 	}
 	set := parts(q.Filters[0])
-	return kindsOf(set), len(set) == 0 || len(set) == 1 && set[0].column == "e.kind" && len(set[0].values) > 0
+	return kindsOf(set), only && (len(set) == 0 || len(set) == 1 && set[0].column == "e.kind" && len(set[0].values) > 0)
 }
 
 // spell writes values as the documents of the examples do.
@@ -129,7 +177,7 @@ func (s *Store) spell(ctx context.Context, key string, facets []Facet, examples 
 		for _, id := range part {
 			args = append(args, id)
 		}
-		rows, err := s.db.QueryContext(ctx, `SELECT id, doc FROM entity WHERE id IN `+list(1, len(args)), args...)
+		rows, err := s.read.QueryContext(ctx, `SELECT id, doc FROM entity WHERE id IN `+list(1, len(args)), args...)
 		if err != nil {
 			return store.Err(err)
 		}
@@ -158,7 +206,6 @@ func (s *Store) spell(ctx context.Context, key string, facets []Facet, examples 
 			return err
 		}
 	}
-	slices.SortFunc(facets, func(a, b Facet) int { return cmp.Compare(strings.ToLower(a.Value), strings.ToLower(b.Value)) })
 	return nil
 }
 

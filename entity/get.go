@@ -15,22 +15,23 @@ import (
 // rowColumns read a Row from entity e for a caller; their arguments start at $argStart. The relations come in the same query, as lines of type
 // and target: they are those of a moment, whoever said them, and no document has to be written again when a neighbour changes.
 func rowColumns(caller *slipway.Caller, argStart int) (columns string, args []any) {
-	visible, args := visibleTarget(caller, "n", argStart)
+	visible, args := visibleTarget(caller, "n.target", argStart)
 	return beforeRelations + visible + afterRelations, args
 }
 
 const beforeRelations = `e.id, e.kind, e.namespace, e.name, e.uid, e.etag, COALESCE(e.owner, ''), COALESCE(e.system, ''), e.doc, e.source, e.updated_at,
-	(SELECT STRING_AGG(r.line, '|') FROM (SELECT DISTINCT type || ' ' || target AS line FROM relation n WHERE n.source = e.ref`
-const afterRelations = `) r), e.status, e.orphaned_at IS NOT NULL`
+	(SELECT STRING_AGG(l.line, '|') FROM (SELECT n.type || ' ' || n.target AS line FROM relation n WHERE n.source = e.ref`
+const afterRelations = ` GROUP BY n.type, n.target) l), e.status, e.orphaned_at IS NOT NULL`
 
 // visibleTarget is the condition, beginning with AND, that leaves out relations with entities that are there and that the caller may not read: an entity
 // that nobody shows them could say in its own file that it depends on this one. Targets that do not exist stay, for only this entity can have named them.
-func visibleTarget(caller *slipway.Caller, alias string, argStart int) (condition string, args []any) {
+// The ref of the target stands in a column.
+func visibleTarget(caller *slipway.Caller, column string, argStart int) (condition string, args []any) {
 	if All(caller, ReadPermission) {
 		return "", nil
 	}
 	readable, args := Readable(caller, "t", argStart)
-	return ` AND NOT EXISTS (SELECT 1 FROM entity t WHERE t.ref = ` + alias + `.target AND NOT COALESCE(` + readable + `, FALSE))`, args
+	return ` AND NOT EXISTS (SELECT 1 FROM entity t WHERE t.ref = ` + column + ` AND NOT COALESCE(` + readable + `, FALSE))`, args
 }
 
 func scanRow(scan func(...any) error, more ...any) (Row, error) {
@@ -139,7 +140,7 @@ func collect(rows *sql.Rows, found map[string]Row) error {
 
 // BySource lists the entities that a source brings, in order.
 func (s *Store) BySource(ctx context.Context, source string) ([]slipway.EntityRef, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT kind, namespace, name FROM entity WHERE source = $1 ORDER BY ref`, source)
+	rows, err := s.read.QueryContext(ctx, `SELECT kind, namespace, name FROM entity WHERE source = $1 ORDER BY ref`, source)
 	if err != nil {
 		return nil, store.Err(err)
 	}
@@ -162,7 +163,7 @@ func (s *Store) Ownership(ctx context.Context, userRef string) ([]string, error)
 		return nil, err
 	}
 	// UNION, not UNION ALL: groups may stand above one another in a circle.
-	rows, err := s.db.QueryContext(ctx, `WITH RECURSIVE owner (ref) AS (
+	rows, err := s.read.QueryContext(ctx, `WITH RECURSIVE owner (ref) AS (
 			SELECT target FROM relation WHERE source = $1 AND type = 'memberOf' AND target >= 'group:' AND target < 'group;'
 			UNION
 			SELECT r.target FROM relation r JOIN owner ON r.source = owner.ref WHERE r.type = 'childOf' AND r.target >= 'group:' AND r.target < 'group;')

@@ -84,15 +84,18 @@ func (s *Store) Page(ctx context.Context, caller *slipway.Caller, q Query) (Page
 			return Page{}, slipway.Errorf(slipway.Invalid, "order %q names no field", strings.ToValidUTF8(o.Key, "?"))
 		}
 	}
-	var b builder
+	b := s.builder(caller)
 	if q.After != nil && len(q.Order) == 0 {
 		b.floor = q.After.Ref
 	}
 	if q.Before != nil && len(q.Order) == 0 {
 		b.ceiling = q.Before.Ref
 	}
-	b.caller(caller)
-	some, err := s.filter(ctx, &b, q)
+	if len(q.Order) > 0 {
+		b.byName = strings.EqualFold(q.Order[0].Key, "metadata.name")
+		b.unordered = !b.byName
+	}
+	some, err := s.filter(ctx, b, q)
 	if err != nil || !some {
 		return Page{}, err
 	}
@@ -101,7 +104,7 @@ func (s *Store) Page(ctx context.Context, caller *slipway.Caller, q Query) (Page
 	columns, more := rowColumns(caller, len(b.args)+1)
 	b.args = append(b.args, more...)
 	statement := b.with + `SELECT ` + columns + marked + ` FROM (` + page + `) p CROSS JOIN entity e WHERE e.id = p.id ORDER BY ` + order
-	rows, err := s.db.QueryContext(ctx, statement, b.args...)
+	rows, err := s.read.QueryContext(ctx, statement, b.args...)
 	if err != nil {
 		return Page{}, store.Err(err)
 	}
@@ -154,7 +157,7 @@ func (s *Store) Page(ctx context.Context, caller *slipway.Caller, q Query) (Page
 // Among reads those of some entities, at most 1,000, that a query's conditions hold for and the caller may read, by canonical ref.
 func (s *Store) Among(ctx context.Context, caller *slipway.Caller, refs []slipway.EntityRef, q Query) (map[string]Row, error) {
 	if q.Filters == nil && q.Where == nil && q.Text == nil {
-		return s.ByRefs(ctx, s.db, caller, refs)
+		return s.ByRefs(ctx, s.read, caller, refs)
 	}
 	found := make(map[string]Row, len(refs))
 	if len(refs) > 1000 {
@@ -163,19 +166,19 @@ func (s *Store) Among(ctx context.Context, caller *slipway.Caller, refs []slipwa
 	if len(refs) == 0 {
 		return found, nil
 	}
-	var b builder
-	b.caller(caller)
+	b := s.builder(caller)
+	b.unordered = true
 	names := make([]string, len(refs))
 	for i, r := range refs {
 		names[i] = r.String()
 	}
 	b.where = append(b.where, `e.ref`+b.in(names))
-	some, err := s.filter(ctx, &b, q)
+	some, err := s.filter(ctx, b, q)
 	if err != nil || !some {
 		return found, err
 	}
 	columns, more := rowColumns(caller, len(b.args)+1)
-	rows, err := s.db.QueryContext(ctx, b.with+`SELECT `+columns+` FROM `+b.from+` WHERE `+strings.Join(b.where, ` AND `), append(b.args, more...)...)
+	rows, err := s.read.QueryContext(ctx, b.with+`SELECT `+columns+` FROM `+b.from+` WHERE `+strings.Join(b.where, ` AND `), append(b.args, more...)...)
 	if err != nil {
 		return nil, store.Err(err)
 	}
@@ -186,17 +189,18 @@ func (s *Store) Among(ctx context.Context, caller *slipway.Caller, refs []slipwa
 // them, once for every revision of the catalog.
 func (s *Store) Count(ctx context.Context, caller *slipway.Caller, q Query) (int64, error) {
 	return remembered(s, caller, "count", nil, q, func() (n int64, err error) {
-		b := builder{unordered: q.Text == nil} // names and titles are searched in the order of refs
-		b.caller(caller)
-		some, err := s.filter(ctx, &b, q)
+		q.Order = nil
+		b := s.builder(caller)
+		b.unordered = q.Text == nil // names and titles are searched in the order of refs
+		some, err := s.filter(ctx, b, q)
 		if err != nil || !some {
 			return 0, err
 		}
-		if b.postings != "" && All(caller, ReadPermission) {
-			err = s.db.QueryRowContext(ctx, b.postings).Scan(&n)
-			return n, store.Err(err)
+		if b.lists != nil {
+			ids, err := s.matching(ctx, b)
+			return ids.len(), err
 		}
-		err = s.db.QueryRowContext(ctx, b.with+`SELECT COUNT(*) FROM `+b.from+` WHERE `+strings.Join(b.where, ` AND `), b.args...).Scan(&n)
+		err = s.read.QueryRowContext(ctx, b.with+`SELECT COUNT(*) FROM `+b.from+` WHERE `+strings.Join(b.where, ` AND `), b.args...).Scan(&n)
 		return n, store.Err(err)
 	})
 }
@@ -206,16 +210,30 @@ type builder struct {
 	with, from string
 	where      []string
 	args       []any
-	floor      string // the ref after which the page begins, when that is the order
-	ceiling    string // the ref before which it ends
-	unordered  bool   // in no order: a count, which has an index of its own
-	postings   string // counts the matches by posting lists alone, where they know all that is asked for
+	floor      string      // the ref after which the page begins, when that is the order
+	ceiling    string      // the ref before which it ends
+	unordered  bool        // in no order that an index has: what matches is counted, or sorted
+	byName     bool        // in the order of names
+	lists      []statement // whose lists of ids have in common what is asked for, where indexes know it all
 	reader     *slipway.Caller
+	engine     store.Engine
+}
+
+// statement is one with its arguments.
+type statement struct {
+	text string
+	args []any
+}
+
+func (s *Store) builder(caller *slipway.Caller) *builder {
+	b := &builder{engine: s.db.Engine()}
+	b.caller(caller)
+	return b
 }
 
 // visible is visibleTarget for the caller of the statement.
-func (b *builder) visible(alias string) string {
-	condition, args := visibleTarget(b.reader, alias, len(b.args)+1)
+func (b *builder) visible(column string) string {
+	condition, args := visibleTarget(b.reader, column, len(b.args)+1)
 	b.args = append(b.args, args...)
 	return condition
 }
@@ -256,9 +274,9 @@ var columnOf = map[string]string{
 // MaxConditions is how many conditions a query has at most, in all sets of its filter and in its predicate: each asks a table of its own.
 const MaxConditions = 100
 
-// driveMost is how many postings a list may have so that reading all of them, and sorting what they name, is cheaper than
+// driveMost, unless a test says otherwise, is how many postings a list may have so that reading all of them, and sorting what they name, is cheaper than
 // walking the entities in order and asking each.
-const driveMost = 3000
+const driveMost = 1000
 
 // part is one condition of one set, planned.
 type part struct {
@@ -321,9 +339,6 @@ func (s *Store) filter(ctx context.Context, b *builder, q Query) (bool, error) {
 		return false, nil
 	}
 
-	if len(b.where) == 1 && len(sets) == 1 { // nothing but the caller's rights and one set
-		b.postings = countPostings(sets[0])
-	}
 	drivers, total := make([]*part, len(sets)), 0
 	for i, set := range sets {
 		for _, p := range set {
@@ -332,12 +347,12 @@ func (s *Store) filter(ctx context.Context, b *builder, q Query) (bool, error) {
 			}
 		}
 		if drivers[i] == nil {
-			total = driveMost + 1
+			total = s.driveMost + 1
 			break
 		}
 		total += drivers[i].count
 	}
-	drive := total <= driveMost
+	drive := total <= s.driveMost
 	if drive {
 		var selects []string
 		for i, p := range drivers {
@@ -347,15 +362,21 @@ func (s *Store) filter(ctx context.Context, b *builder, q Query) (bool, error) {
 		b.from = `d CROSS JOIN entity e`
 		b.where = append(b.where, `e.id = d.entity_id`)
 	}
+	if !drive && len(b.where) == 1 && len(sets) == 1 && All(b.reader, ReadPermission) { // nothing but one set
+		b.lists = lists(sets[0])
+	}
 	var or []string
 	for i, set := range sets {
 		var and []string
 		ordered := !drive && len(sets) == 1 && !b.unordered
+		if ordered && !b.byName && slices.ContainsFunc(set, func(p *part) bool { return p.column == "e.type" && p.values != nil }) {
+			ordered = false // kind and type have an index in the order of refs
+		}
 		for _, p := range set {
 			if drive && len(sets) == 1 && p == drivers[i] {
 				continue // it holds for all that it drives
 			}
-			and = append(and, p.condition(b, ordered && !slices.ContainsFunc(set, func(p *part) bool { return p.column == "e.type" && p.values != nil })))
+			and = append(and, p.condition(b, ordered))
 		}
 		if and != nil {
 			or = append(or, `(`+strings.Join(and, ` AND `)+`)`)
@@ -367,27 +388,32 @@ func (s *Store) filter(ctx context.Context, b *builder, q Query) (bool, error) {
 	return true, nil
 }
 
-// countPostings is the statement that counts the entities of a set by its posting lists, which are per kind; "" when the set asks for more
-// than kinds and values of fields.
-func countPostings(set []*part) string {
-	var lists []string
+// lists gives statements for the ids of the entities of each part of a set, which have in common those of the set: what posting lists and
+// the index of kinds, types and lifecycles hold. Nil: the set asks for more, or for so little that one statement does.
+func lists(set []*part) []statement {
+	var lists []statement
+	var columns []string
 	for _, p := range set {
 		switch {
-		case p.column == "e.kind" && p.values != nil:
 		case p.terms != nil:
-			lists = append(lists, `IN (`+numbers(p.terms)+`)`)
+			lists = append(lists, statement{text: `SELECT STRING_AGG(CAST(entity_id AS TEXT), ',') FROM entity_term WHERE term_id IN (` + numbers(p.terms) + `)`})
+		case (p.column == "e.kind" || p.column == "e.type" || p.column == "e.lifecycle") && p.values != nil:
+			columns = append(columns, p.column)
 		default:
-			return ""
+			return nil
 		}
 	}
-	if lists == nil {
-		return ""
+	if lists == nil || len(columns) == 0 || len(columns) == 1 && columns[0] == "e.kind" { // the terms are per kind
+		return lists
 	}
-	statement := `SELECT COUNT(DISTINCT a.entity_id) FROM entity_term a WHERE a.term_id ` + lists[0]
-	for _, l := range lists[1:] {
-		statement += ` AND EXISTS (SELECT 1 FROM entity_term b WHERE b.entity_id = a.entity_id AND b.term_id ` + l + `)`
+	var b builder
+	var and []string
+	for _, p := range set {
+		if p.terms == nil {
+			and = append(and, p.column+b.in(p.values))
+		}
 	}
-	return statement
+	return append(lists, statement{`SELECT ` + idList + ` FROM entity e WHERE ` + strings.Join(and, ` AND `), b.args})
 }
 
 // parts brings the conditions of a set together by key: several values of one key are alternatives.
@@ -459,11 +485,11 @@ func (s *Store) plan(ctx context.Context, sets [][]*part) error {
 			}
 			n := len(planned)
 			capped := func(from string) string {
-				return fmt.Sprintf(`(SELECT COUNT(*) FROM (SELECT 1 FROM %s LIMIT %d) x)`, from, driveMost+1)
+				return fmt.Sprintf(`(SELECT COUNT(*) FROM (SELECT 1 FROM %s LIMIT %d) x)`, from, s.driveMost+1)
 			}
 			switch {
 			case p.relation != "" && p.values != nil:
-				selects = append(selects, fmt.Sprintf(`SELECT %d, 0, `, n)+capped(`relation WHERE type = `+b.arg(p.relation)+` AND target`+b.in(p.values)))
+				selects = append(selects, fmt.Sprintf(`SELECT %d, 0, `, n)+capped(`relation WHERE type = `+b.arg(inverse[p.relation])+` AND source`+b.in(p.values)))
 			case p.relation != "":
 				continue
 			case p.column == "e.name" && p.values != nil:
@@ -472,12 +498,12 @@ func (s *Store) plan(ctx context.Context, sets [][]*part) error {
 				continue
 			case p.values != nil:
 				selects = append(selects, fmt.Sprintf(`SELECT %d, t.id, `, n)+capped(`entity_term et WHERE et.term_id = t.id`)+
-					` FROM term t WHERE t.key = `+b.arg(p.key)+` AND t.value`+b.in(p.values)+ofKinds(&b, kinds))
+					` FROM term t WHERE t.key = `+b.arg(p.key)+` AND t.value`+b.in(p.values)+ofKinds(&b, "t", kinds))
 				p.count = 0
 			case p.under != nil:
 				continue
 			default:
-				selects = append(selects, fmt.Sprintf(`SELECT %d, 0, `, n)+capped(`term t JOIN entity_term et ON et.term_id = t.id WHERE `+b.at(p.key)+ofKinds(&b, kinds)))
+				selects = append(selects, fmt.Sprintf(`SELECT %d, 0, `, n)+capped(`term t JOIN entity_term et ON et.term_id = t.id WHERE `+b.at(p.key)+ofKinds(&b, "t", kinds)))
 			}
 			planned = append(planned, p)
 		}
@@ -485,7 +511,7 @@ func (s *Store) plan(ctx context.Context, sets [][]*part) error {
 	if len(selects) == 0 {
 		return nil
 	}
-	rows, err := s.db.QueryContext(ctx, strings.Join(selects, ` UNION ALL `), b.args...)
+	rows, err := s.read.QueryContext(ctx, strings.Join(selects, ` UNION ALL `), b.args...)
 	if err != nil {
 		return store.Err(err)
 	}
@@ -504,11 +530,11 @@ func (s *Store) plan(ctx context.Context, sets [][]*part) error {
 	})
 }
 
-func ofKinds(b *builder, kinds []string) string {
+func ofKinds(b *builder, table string, kinds []string) string {
 	if len(kinds) == 0 {
 		return ""
 	}
-	return ` AND t.kind` + b.in(kinds)
+	return ` AND ` + table + `.kind` + b.in(kinds)
 }
 
 // at holds for the terms of a field, and of those below it.
@@ -524,13 +550,13 @@ func numbers(ids []int64) string {
 func (p *part) postings(b *builder, kinds []string) string {
 	switch {
 	case p.relation != "":
-		return `SELECT DISTINCT o.id AS entity_id FROM relation r JOIN entity o ON o.ref = r.source WHERE r.type = ` + b.arg(p.relation) + ` AND r.target` + b.in(p.values) + b.visible("r")
+		return `SELECT DISTINCT o.id AS entity_id FROM relation r JOIN entity o ON o.ref = r.target WHERE r.type = ` + b.arg(inverse[p.relation]) + ` AND r.source` + b.in(p.values) + b.visible("r.source")
 	case p.column != "":
 		return `SELECT e.id AS entity_id FROM entity e WHERE ` + p.column + b.in(p.values)
 	case p.values != nil:
 		return `SELECT DISTINCT entity_id FROM entity_term WHERE term_id IN (` + numbers(p.terms) + `)`
 	}
-	return `SELECT DISTINCT et.entity_id FROM term t JOIN entity_term et ON et.term_id = t.id WHERE ` + b.at(p.key) + ofKinds(b, kinds)
+	return `SELECT DISTINCT et.entity_id FROM term t JOIN entity_term et ON et.term_id = t.id WHERE ` + b.at(p.key) + ofKinds(b, "t", kinds)
 }
 
 // condition asks entity e. Ordered: the walk goes by ref and should go on doing so.
@@ -541,10 +567,10 @@ func (p *part) condition(b *builder, ordered bool) string {
 		if p.values != nil {
 			target = ` AND r.target` + b.in(p.values)
 		}
-		return `EXISTS (SELECT 1 FROM relation r WHERE r.source = e.ref AND r.type = ` + b.arg(p.relation) + target + b.visible("r") + `)`
+		return `EXISTS (SELECT 1 FROM relation r WHERE r.source = e.ref AND r.type = ` + b.arg(p.relation) + target + b.visible("r.target") + `)`
 	case p.column != "" && p.values == nil:
 		return p.column + ` IS NOT NULL`
-	case p.column == "e.kind" && ordered && len(p.values) == 1:
+	case p.column == "e.kind" && ordered && len(p.values) == 1 && !b.byName: // a kind has an index in the order of names
 		// A ref begins with the kind: said so, one index gives both the kind and the order.
 		// The page before is the lower bound, when it is higher: SQLite takes one bound to the index, not the best one.
 		last := p.values[0] + ";"
@@ -552,8 +578,9 @@ func (p *part) condition(b *builder, ordered bool) string {
 			last = min(last, b.ceiling)
 		}
 		return `e.ref >= ` + b.arg(max(p.values[0]+":", b.floor)) + ` AND e.ref < ` + b.arg(last)
-	case p.column == "e.kind" && ordered:
-		return `(e.kind || '')` + b.in(p.values) // no index on the kind: it would bring entities out of order
+	case p.column == "e.kind" && ordered && len(p.values) > 1,
+		b.engine == store.SQLite && ordered && b.byName && p.column != "" && p.column != "e.kind" && p.column != "e.name": // PostgreSQL weighs the two ways
+		return `(` + p.column + ` || '')` + b.in(p.values) // no index on it: that would bring entities out of order
 	case p.column != "":
 		return p.column + b.in(p.values)
 	case p.values != nil:
@@ -570,9 +597,9 @@ func (p *part) condition(b *builder, ordered bool) string {
 func (b *builder) page(q Query) (page, order, marked string) {
 	var terms, expressions []string
 	selected := ""
-	back, nulls, byRef := q.Before != nil, ` NULLS LAST`, ``
+	back, byRef := q.Before != nil, ``
 	if back {
-		nulls, byRef = ` NULLS FIRST`, ` DESC`
+		byRef = ` DESC`
 	}
 	for i, o := range q.Order {
 		key := strings.ToLower(o.Key)
@@ -586,38 +613,17 @@ func (b *builder) page(q Query) (page, order, marked string) {
 		selected += fmt.Sprintf(`, %s AS o%d`, x, i)
 		marked += fmt.Sprintf(`, p.o%d`, i)
 		o.Desc = o.Desc != back
-		terms = append(terms, fmt.Sprintf([2]string{`o%d`, `o%d DESC`}[direction(o)], i)+nulls)
-	}
-	if m := q.After; m != nil {
-		var or []string
-		same := ""
-		for i, x := range expressions {
-			v := m.Values[i]
-			if v == nil { // without a value: the rest, by ref
-				same += x + ` IS NULL AND `
-				continue
-			}
-			a := b.arg(*v)
-			or = append(or, `(`+same+`(`+x+[2]string{` > `, ` < `}[direction(q.Order[i])]+a+` OR `+x+` IS NULL))`)
-			same += x + ` = ` + a + ` AND `
+		term := fmt.Sprintf([2]string{`o%d`, `o%d DESC`}[direction(o)], i)
+		if !always[x] { // where it always is, an index has the order
+			term += [2]string{` NULLS LAST`, ` NULLS FIRST`}[direction(Order{Desc: back})]
 		}
-		b.where = append(b.where, `(`+strings.Join(append(or, `(`+same+`e.ref > `+b.arg(m.Ref)+`)`), ` OR `)+`)`)
+		terms = append(terms, term)
 	}
-	if m := q.Before; m != nil {
-		var or []string
-		same := ""
-		for i, x := range expressions {
-			v := m.Values[i]
-			if v == nil { // all that have a value come before it
-				or = append(or, `(`+same+x+` IS NOT NULL)`)
-				same += x + ` IS NULL AND `
-				continue
-			}
-			a := b.arg(*v)
-			or = append(or, `(`+same+x+[2]string{` < `, ` > `}[direction(q.Order[i])]+a+`)`)
-			same += x + ` = ` + a + ` AND `
-		}
-		b.where = append(b.where, `(`+strings.Join(append(or, `(`+same+`e.ref < `+b.arg(m.Ref)+`)`), ` OR `)+`)`)
+	switch {
+	case q.After != nil:
+		b.where = append(b.where, b.beyond(q.Order, expressions, q.After, false))
+	case q.Before != nil:
+		b.where = append(b.where, b.beyond(q.Order, expressions, q.Before, true))
 	}
 	page = `SELECT e.id, e.ref` + selected + ` FROM ` + b.from + ` WHERE ` + strings.Join(b.where, ` AND `) +
 		` ORDER BY ` + strings.Join(append(slices.Clone(terms), `e.ref`+byRef), `, `) + fmt.Sprintf(` LIMIT %d`, q.Limit+1)
@@ -625,6 +631,39 @@ func (b *builder) page(q Query) (page, order, marked string) {
 		page += fmt.Sprintf(` OFFSET %d`, q.Offset)
 	}
 	return page, strings.Join(append(terms, `p.ref`+byRef), `, `), marked
+}
+
+// always are the columns that every entity has.
+var always = map[string]bool{"e.kind": true, "e.namespace": true, "e.name": true, "e.uid": true}
+
+// beyond holds for what comes after a mark in an order, or before it.
+func (b *builder) beyond(order []Order, expressions []string, m *Mark, back bool) string {
+	byRef := [2]string{` > `, ` < `}[direction(Order{Desc: back})]
+	var or []string
+	same, bound := "", ""
+	for i, x := range expressions {
+		v := m.Values[i]
+		switch {
+		case v == nil && !back: // without a value: the rest, by ref
+			same += x + ` IS NULL AND `
+			continue
+		case v == nil: // all that have a value come before it
+			or = append(or, `(`+same+x+` IS NOT NULL)`)
+			same += x + ` IS NULL AND `
+			continue
+		}
+		a := b.arg(*v)
+		beyond := x + [2]string{` > `, ` < `}[direction(Order{Desc: order[i].Desc != back})] + a
+		if i == 0 && always[x] { // said once more for all rows, so that an index begins there
+			bound = strings.Replace(beyond, ` `+a, `= `+a, 1) + ` AND `
+		}
+		if !always[x] && !back {
+			beyond = `(` + beyond + ` OR ` + x + ` IS NULL)`
+		}
+		or = append(or, `(`+same+beyond+`)`)
+		same += x + ` = ` + a + ` AND `
+	}
+	return `(` + bound + `(` + strings.Join(append(or, `(`+same+`e.ref`+byRef+b.arg(m.Ref)+`)`), ` OR `) + `))`
 }
 
 func direction(o Order) int {

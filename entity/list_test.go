@@ -110,6 +110,11 @@ func (n naive) matches(filters [][]entity.Condition) bool {
 	})
 }
 
+// texts are the values of a field, each once.
+func (n naive) texts(key string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(n.fields[strings.ToLower(key)])))
+}
+
 func (n naive) value(key string) (string, bool) {
 	v := n.fields[strings.ToLower(key)]
 	if len(v) == 0 {
@@ -121,7 +126,8 @@ func (n naive) value(key string) (string, bool) {
 func TestFiltersMeanWhatTheyMeanOnBothEngines(t *testing.T) {
 	t.Parallel()
 	lite, pg := storetest.Open(t, store.SQLite, schema...), storetest.Open(t, store.Postgres, schema...)
-	stores := map[string]*entity.Store{"sqlite": entity.New(lite, time.Now), "postgres": entity.New(pg, time.Now)}
+	stores := map[string]*entity.Store{"sqlite": entity.New(lite, time.Now), "postgres": entity.New(pg, time.Now),
+		"sqlite, walking": entity.Walk(entity.New(lite, time.Now)), "postgres, walking": entity.Walk(entity.New(pg, time.Now))}
 
 	// One catalog, small alphabets: so that conditions meet.
 	var all []naive
@@ -130,6 +136,9 @@ func TestFiltersMeanWhatTheyMeanOnBothEngines(t *testing.T) {
 		e := newEntity([]string{"Component", "API", "Group"}[i%3], fmt.Sprintf("Name-%d", i/2), nil)
 		e.Metadata.Namespace = []string{"", "other"}[i/2%2]
 		e.Spec = spec{"owner": []string{"team-a", "Team-B", "user:jane"}[i/5%3], "port": i % 4, "flag": i%5 == 0}
+		if i%4 == 1 {
+			e.Metadata.Title = fmt.Sprintf("Title %d of NAME", i%9)
+		}
 		if i%4 > 0 {
 			e.Spec["type"] = []string{"", "Service", "library", "service"}[i%4]
 		}
@@ -152,12 +161,13 @@ func TestFiltersMeanWhatTheyMeanOnBothEngines(t *testing.T) {
 	for _, e := range entities {
 		all = append(all, newNaive(e))
 	}
-	for name, s := range stores {
-		if r := putAll(t, s, "one", entities...); len(r.Created) != len(entities) {
+	for _, name := range []string{"sqlite", "postgres"} {
+		if r := putAll(t, stores[name], "one", entities...); len(r.Created) != len(entities) {
 			t.Fatalf("%s: %+v", name, r)
 		}
 	}
 
+	faceted := []string{"kind", "spec.type", "metadata.tags", "metadata.labels.Env", "spec.nested.list", "missing"}
 	keys := []string{"kind", "KIND", "metadata.name", "metadata.namespace", "spec.type", "spec.lifecycle", "spec.owner", "spec.port", "spec.flag",
 		"metadata.tags", "metadata.tags.java", "metadata.labels.team", "metadata.labels.Env", "spec.nested.a.b", "spec.nested.list", "spec.nested.list.x", "spec.nested.list.c", "spec", "spec.nested", "metadata", "metadata.labels", "missing"}
 	values := []string{"component", "Component", "api", "group", "name-3", "NAME-7", "default", "other", "service", "Library", "production", "team-a", "team-b",
@@ -188,11 +198,11 @@ func TestFiltersMeanWhatTheyMeanOnBothEngines(t *testing.T) {
 		})
 	}
 	texts := rapid.Custom(func(t *rapid.T) *entity.Text {
-		return &entity.Text{Term: rapid.SampledFrom([]string{"", "ame-1", "NAME", "t1", "%", "_", `\`, "prod"}).Draw(t, "term"),
+		return &entity.Text{Term: rapid.SampledFrom([]string{"", "ame-1", "NAME", "title 3", "t1", "%", "_", `\`, "prod"}).Draw(t, "term"),
 			Fields: rapid.SliceOfN(rapid.SampledFrom([]string{"metadata.name", "metadata.title", "spec.lifecycle", "metadata.labels.team", "spec.nested.list", "missing"}), 0, 3).Draw(t, "fields")}
 	})
 	orders := rapid.Custom(func(t *rapid.T) entity.Order {
-		return entity.Order{Key: rapid.SampledFrom([]string{"metadata.name", "spec.type", "spec.lifecycle", "metadata.labels.team", "spec.port", "missing", "metadata.tags"}).Draw(t, "order"), Desc: rapid.Bool().Draw(t, "desc")}
+		return entity.Order{Key: rapid.SampledFrom([]string{"metadata.name", "kind", "metadata.title", "spec.type", "spec.lifecycle", "metadata.labels.team", "spec.port", "missing", "metadata.tags"}).Draw(t, "order"), Desc: rapid.Bool().Draw(t, "desc")}
 	})
 	callers := rapid.SampledFrom([]*slipway.Caller{system, system,
 		{Owns: []string{"group:default/team-a", "user:default/jane"}, Grants: []slipway.Grant{{Permission: "catalog.*", Object: ":owned"}}},
@@ -280,6 +290,26 @@ func TestFiltersMeanWhatTheyMeanOnBothEngines(t *testing.T) {
 			}
 			if n, err := s.Count(t.Context(), caller, q); err != nil || n != int64(len(want)) {
 				t.Fatalf("%s: count %d, %v; want %d", name, n, err, len(want))
+			}
+			faceted := rapid.SliceOfN(rapid.SampledFrom(faceted), 1, 2).Draw(t, "facets")
+			facets, err := s.Facets(t.Context(), caller, faceted, q)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			for _, key := range faceted {
+				counts := map[string]int64{}
+				for _, n := range want {
+					for _, v := range n.texts(key) {
+						counts[v]++
+					}
+				}
+				got := map[string]int64{}
+				for _, f := range facets[key] {
+					got[strings.ToLower(f.Value)] += f.Count
+				}
+				if diff := gocmp.Diff(counts, got, cmpopts.EquateEmpty()); diff != "" {
+					t.Fatalf("%s: facet %s: %s", name, key, diff)
+				}
 			}
 		}
 	})

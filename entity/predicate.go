@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/slipway-platform/slipway/store"
 )
 
 // Predicate is a condition made of conditions. Exactly one of its fields is set; All without members holds for every entity, Any
@@ -136,7 +138,15 @@ type Text struct {
 	Fields []string // one of them must hold the term; none: metadata.name and metadata.title
 }
 
-var escapeLike = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+// within holds for values with a text in them. Both engines have a function for it, by different names; LIKE, which both have, takes half
+// as long again on SQLite.
+func (b *builder) within(value, text string) string {
+	find := `INSTR(`
+	if b.engine == store.Postgres {
+		find = `STRPOS(`
+	}
+	return find + value + `, ` + b.arg(text) + `) > 0`
+}
 
 // search writes the text as a condition about entity e.
 func (b *builder) search(t *Text) string {
@@ -154,7 +164,7 @@ func (b *builder) search(t *Text) string {
 			continue
 		}
 		or = append(or, b.somewhere(f, func(value string) string {
-			return value + ` LIKE ` + b.arg(`%`+escapeLike.Replace(term)+`%`) + ` ESCAPE '\'`
+			return b.within(value, term)
 		}))
 	}
 	if or == nil {

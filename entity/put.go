@@ -1,9 +1,9 @@
 package entity
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
-	"errors"
 	"iter"
 	"maps"
 	"slices"
@@ -42,37 +42,38 @@ func (r *PutResult) add(more PutResult) {
 	r.Unchanged += more.Unchanged
 }
 
-// Chunks splits entities so that each Put stays within MaxRows. An entity that is larger comes alone: within the bounds of Check, it changes a
-// thousand rows at most.
-func Chunks(entities []*slipway.Entity) iter.Seq[[]*slipway.Entity] {
-	return func(yield func([]*slipway.Entity) bool) {
+// chunks splits entities, whose terms are stored, so that writing each stays within MaxRows. An entity that is larger comes alone: within the
+// bounds of Check, it changes a thousand rows at most.
+func chunks(described []*description) iter.Seq[[]*description] {
+	return func(yield func([]*description) bool) {
 		start, rows := 0, 0
-		for i, e := range entities {
-			n := weight(e)
+		for i, d := range described {
+			n := d.weight()
 			if i > start && rows+n > MaxRows {
-				if !yield(entities[start:i]) {
+				if !yield(described[start:i]) {
 					return
 				}
 				start, rows = i, 0
 			}
 			rows += n
 		}
-		if start < len(entities) {
-			yield(entities[start:])
+		if start < len(described) {
+			yield(described[start:])
 		}
 	}
 }
 
-// weight is how many rows an entity needs at most: itself, its event, two for every term, two for every relation.
-func weight(e *slipway.Entity) int {
-	d, err := bounded(e, MaxDocument+moreDocument, MaxFields+moreFields)
-	if err != nil {
-		return MaxRows
+// weight is about how many rows an entity changes: itself, its event, its postings and its relations; all of which are others before, if
+// it is there.
+func (d *description) weight() int {
+	rows := len(d.terms) + len(d.relations)
+	if d.there {
+		rows *= 2
 	}
-	return 2 + 2*len(d.terms) + len(d.relations)
+	return 2 + rows
 }
 
-// Put writes entities of a source, at most a chunk (see Chunks). What is there already with the same content is not written; a
+// Put writes entities of a source, as few as stay within MaxRows (see PutAll). What is there already with the same content is not written; a
 // changed one keeps its uid and gets a new etag. An entity of another source stays as it is and is reported, unless it is an orphan. Entities must have
 // valid refs; their uid, etag, relations and status are not read. The entities are not changed. One that is too large is Invalid, see Check.
 func (s *Store) Put(ctx context.Context, tx *store.Tx, source string, entities []*slipway.Entity) (PutResult, error) {
@@ -87,6 +88,7 @@ func (s *Store) Put(ctx context.Context, tx *store.Tx, source string, entities [
 	return s.put(ctx, tx, source, described)
 }
 
+// put is Put for what is described already.
 func (s *Store) put(ctx context.Context, tx *store.Tx, source string, described []*description) (PutResult, error) {
 	var result PutResult
 	stored, err := s.stored(ctx, tx, described)
@@ -96,46 +98,47 @@ func (s *Store) put(ctx context.Context, tx *store.Tx, source string, described 
 	sorted := slices.Clone(described) // everybody locks rows in one order
 	slices.SortStableFunc(sorted, func(a, b *description) int { return strings.Compare(a.key, b.key) })
 	var changes []Change
-	var written []*description
+	var added, updated []*description
 	for i, d := range sorted {
-		old, known := stored[d.key]
+		old, there := stored[d.key]
 		switch {
 		case i > 0 && sorted[i-1].key == d.key:
 			result.Conflicts = append(result.Conflicts, Conflict{Ref: d.ref, Source: source})
-			continue
-		case known && old.source != source && !old.orphan:
+		case there && old.source != source && !old.orphan:
 			result.Conflicts = append(result.Conflicts, Conflict{Ref: d.ref, Source: old.source})
-			continue
-		case known && old.etag == d.etag && old.source == source:
+		case there && old.etag == d.etag && old.source == source:
 			result.Unchanged++
-			continue
-		case known:
+		case there:
 			d.id = old.id
 			if err := s.update(ctx, tx, d, source, old.uid); err != nil {
 				return result, err
 			}
+			updated = append(updated, d)
 			result.Updated = append(result.Updated, d.ref)
 			changes = append(changes, Change{ID: d.id, Ref: d.ref, Action: Updated})
 		default:
-			if err := s.insert(ctx, tx, d, source); errors.Is(err, sql.ErrNoRows) {
-				// Another transaction has just put it; it will be seen as a conflict, or as unchanged, next time.
-				result.Conflicts = append(result.Conflicts, Conflict{Ref: d.ref})
-				continue
-			} else if err != nil {
-				return result, store.Err(err)
-			}
-			result.Created = append(result.Created, d.ref)
-			changes = append(changes, Change{ID: d.id, Ref: d.ref, Action: Created})
+			added = append(added, d)
 		}
-		written = append(written, d)
 	}
-	if len(written) == 0 {
-		return result, nil
-	}
-	if err := s.putTerms(ctx, tx, written); err != nil {
+	if err := s.insert(ctx, tx, added, source); err != nil {
 		return result, err
 	}
-	if err := s.putRelations(ctx, tx, written); err != nil {
+	for _, d := range added {
+		if d.id == 0 { // another transaction has just put it; it will be seen as a conflict, or as unchanged, next time
+			result.Conflicts = append(result.Conflicts, Conflict{Ref: d.ref})
+			continue
+		}
+		result.Created = append(result.Created, d.ref)
+		changes = append(changes, Change{ID: d.id, Ref: d.ref, Action: Created})
+	}
+	added = slices.DeleteFunc(added, func(d *description) bool { return d.id == 0 })
+	if len(added)+len(updated) == 0 {
+		return result, nil
+	}
+	if err := s.putTerms(ctx, tx, added, updated); err != nil {
+		return result, err
+	}
+	if err := s.putRelations(ctx, tx, added, updated); err != nil {
 		return result, err
 	}
 	return result, s.changed(ctx, tx, changes)
@@ -144,46 +147,62 @@ func (s *Store) put(ctx context.Context, tx *store.Tx, source string, described 
 // PutAll is Put for any number of entities: it opens a transaction per chunk, and none for what has not changed.
 func (s *Store) PutAll(ctx context.Context, source string, entities []*slipway.Entity) (PutResult, error) {
 	var result PutResult
-	changed, err := s.withoutUnchanged(ctx, source, entities)
-	if err != nil {
-		return result, err
-	}
-	result.Unchanged = len(entities) - len(changed)
-	for chunk := range Chunks(changed) {
-		if err := s.internFirst(ctx, chunk); err != nil {
-			return result, err
-		}
-		var r PutResult
-		err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
-			r, err = s.Put(ctx, tx, source, chunk)
-			return err
-		})
+	known := termIDs{}
+	for part := range slices.Chunk(entities, 200) {
+		changed, err := s.withoutUnchanged(ctx, source, part)
 		if err != nil {
 			return result, err
 		}
-		result.add(r)
+		result.Unchanged += len(part) - len(changed)
+		if err := s.internFirst(ctx, changed, known); err != nil {
+			return result, err
+		}
+		for chunk := range chunks(changed) {
+			var r PutResult
+			err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
+				for _, d := range chunk {
+					d.id = 0 // of a try that was rolled back
+				}
+				r, err = s.put(ctx, tx, source, chunk)
+				return err
+			})
+			if err != nil {
+				return result, err
+			}
+			result.add(r)
+		}
 	}
 	return result, nil
 }
 
-// internFirst gives the terms of an entity that is more than a chunk their numbers, in transactions of their own, so that its own one is shorter.
-func (s *Store) internFirst(ctx context.Context, chunk []*slipway.Entity) error {
-	if len(chunk) > 1 || weight(chunk[0]) <= MaxRows {
-		return nil
+// termIDs are terms with their numbers, which never change.
+type termIDs map[term]int64
+
+// maxTermIDs is how many of them are kept while many entities are put.
+const maxTermIDs = 20_000
+
+// internFirst gives the terms of entities their numbers in transactions of their own: those of the entities are shorter then, and hold no
+// lock on what other entities share. Known are the numbers that were found before, and it learns.
+func (s *Store) internFirst(ctx context.Context, described []*description, known termIDs) error {
+	if len(known) > maxTermIDs {
+		clear(known)
 	}
-	d, err := bounded(chunk[0], MaxDocument+moreDocument, MaxFields+moreFields)
-	if err != nil {
+	missing := unknown(described, known)
+	if err := s.lookUp(ctx, s.db, missing, known); err != nil {
 		return err
 	}
-	for part := range slices.Chunk(d.terms, MaxRows) {
+	for part := range slices.Chunk(slices.DeleteFunc(missing, func(t term) bool { return known[t] != 0 }), MaxRows) {
+		found := termIDs{} // known once they are committed
 		err := s.db.Write(ctx, func(tx *store.Tx) error {
-			_, err := s.intern(ctx, tx, []*description{{ref: d.ref, terms: part}})
-			return err
+			clear(found)
+			return s.addTerms(ctx, tx, part, found)
 		})
 		if err != nil {
 			return err
 		}
+		maps.Copy(known, found)
 	}
+	number(described, known)
 	return nil
 }
 
@@ -210,29 +229,25 @@ func (s *Store) Sync(ctx context.Context, source string, entities []*slipway.Ent
 	return result, err
 }
 
-// withoutUnchanged leaves out what is stored with the same content already.
-func (s *Store) withoutUnchanged(ctx context.Context, source string, entities []*slipway.Entity) ([]*slipway.Entity, error) {
-	var changed []*slipway.Entity
-	for part := range slices.Chunk(entities, 200) {
-		described := make([]*description, len(part))
-		for i, e := range part {
-			d, err := bounded(e, MaxDocument+moreDocument, MaxFields+moreFields)
-			if err != nil {
-				return nil, err
-			}
-			described[i] = d
-		}
-		stored, err := s.stored(ctx, s.db, described)
+// withoutUnchanged describes entities and leaves out what is stored with the same content already.
+func (s *Store) withoutUnchanged(ctx context.Context, source string, entities []*slipway.Entity) ([]*description, error) {
+	described := make([]*description, len(entities))
+	for i, e := range entities {
+		d, err := bounded(e, MaxDocument+moreDocument, MaxFields+moreFields)
 		if err != nil {
 			return nil, err
 		}
-		for i, d := range described {
-			if old, known := stored[d.key]; !known || old.source != source || old.etag != d.etag {
-				changed = append(changed, part[i])
-			}
-		}
+		described[i] = d
 	}
-	return changed, nil
+	stored, err := s.stored(ctx, s.db, described)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(described, func(d *description) bool {
+		old, there := stored[d.key]
+		d.there = there
+		return there && old.source == source && old.etag == d.etag
+	}), nil
 }
 
 type head struct {
@@ -250,6 +265,7 @@ func (s *Store) stored(ctx context.Context, q store.Querier, described []*descri
 	for _, d := range described {
 		args = append(args, d.key)
 	}
+	args = padded(args)
 	rows, err := q.QueryContext(ctx, `SELECT id, ref, uid, etag, source, orphaned_at IS NOT NULL FROM entity WHERE ref IN `+list(1, len(args)), args...)
 	if err != nil {
 		return nil, store.Err(err)
@@ -266,52 +282,56 @@ func (s *Store) stored(ctx context.Context, q store.Querier, described []*descri
 	return stored, err
 }
 
-func (s *Store) insert(ctx context.Context, tx *store.Tx, d *description, source string) error {
-	uid := uuid.Must(uuid.NewV7()).String()
-	doc, err := d.document(uid)
-	if err != nil {
-		return err
+// insert adds entities, in one statement, and gives those that were not there their ids.
+func (s *Store) insert(ctx context.Context, tx *store.Tx, added []*description, source string) error {
+	if len(added) == 0 {
+		return nil
 	}
-	return tx.QueryRowContext(ctx, `INSERT INTO entity (ref, uid, etag, kind, namespace, name, type, lifecycle, title, owner, system, source, doc, updated_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (ref) DO NOTHING RETURNING id`,
-		d.key, uid, d.etag, d.ref.Kind, d.ref.Namespace, d.ref.Name, d.kind, d.lifecycle, d.title, d.owner, d.system, source, doc, store.At(s.now())).Scan(&d.id)
+	const columns = 14
+	args := make([]any, 0, len(added)*columns)
+	byRef := make(map[string]*description, len(added))
+	for _, d := range added {
+		uid := uuid.Must(uuid.NewV7()).String()
+		args = append(args, d.key, uid, d.etag, d.ref.Kind, d.ref.Namespace, d.ref.Name, d.kind, d.lifecycle, d.title, d.owner, d.system, source, d.document(uid), store.At(s.now()))
+		byRef[d.key] = d
+	}
+	rows, err := tx.QueryContext(ctx, `INSERT INTO entity (ref, uid, etag, kind, namespace, name, type, lifecycle, title, owner, system, source, doc, updated_at)
+		VALUES `+values(len(added), columns)+` ON CONFLICT (ref) DO NOTHING RETURNING id, ref`, args...)
+	if err != nil {
+		return store.Err(err)
+	}
+	return store.Each(rows, func(rows *sql.Rows) error {
+		var id int64
+		var ref string
+		err := rows.Scan(&id, &ref)
+		byRef[ref].id = id
+		return err
+	})
 }
 
 func (s *Store) update(ctx context.Context, tx *store.Tx, d *description, source, uid string) error {
-	doc, err := d.document(uid)
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, `UPDATE entity SET etag = $2, type = $3, lifecycle = $4, title = $5, owner = $6, system = $7, doc = $8, updated_at = $9,
+	_, err := tx.Exec(ctx, `UPDATE entity SET etag = $2, type = $3, lifecycle = $4, title = $5, owner = $6, system = $7, doc = $8, updated_at = $9,
 		source = $10, status = NULL, orphaned_at = NULL WHERE id = $1`,
-		d.id, d.etag, d.kind, d.lifecycle, d.title, d.owner, d.system, doc, store.At(s.now()), source)
+		d.id, d.etag, d.kind, d.lifecycle, d.title, d.owner, d.system, d.document(uid), store.At(s.now()), source)
 	return err
 }
 
 // putTerms makes the postings of entities be those of their descriptions, writing only the difference. The entities' rows are
 // written before, so that nobody else changes their postings at the same time.
-func (s *Store) putTerms(ctx context.Context, tx *store.Tx, written []*description) error {
-	ids, err := s.intern(ctx, tx, written)
-	if err != nil {
+func (s *Store) putTerms(ctx context.Context, tx *store.Tx, added, updated []*description) error {
+	written := slices.Concat(added, updated)
+	if err := s.intern(ctx, tx, written); err != nil {
 		return err
 	}
 	type posting struct{ term, entity int64 }
 	want := map[posting]bool{}
 	for _, d := range written {
-		for _, t := range d.terms {
-			want[posting{ids[term{d.ref.Kind, t.key, t.value}], d.id}] = true
+		for _, id := range d.termIDs {
+			want[posting{id, d.id}] = true
 		}
 	}
-	var entities []any
-	for _, d := range written {
-		entities = append(entities, d.id)
-	}
-	rows, err := tx.QueryContext(ctx, `SELECT term_id, entity_id FROM entity_term WHERE entity_id IN `+list(1, len(entities)), entities...)
-	if err != nil {
-		return store.Err(err)
-	}
 	gone := map[int64][]any{} // terms by entity
-	err = store.Each(rows, func(rows *sql.Rows) error {
+	err := eachOf(ctx, tx, `SELECT term_id, entity_id FROM entity_term WHERE entity_id IN `, updated, func(rows *sql.Rows) error {
 		var p posting
 		if err := rows.Scan(&p.term, &p.entity); err != nil {
 			return err
@@ -333,85 +353,130 @@ func (s *Store) putTerms(ctx context.Context, tx *store.Tx, written []*descripti
 			}
 		}
 	}
-	var add [][]any
-	for p := range want {
-		add = append(add, []any{p.term, p.entity})
-	}
-	slices.SortFunc(add, func(a, b []any) int {
-		if a[0] != b[0] {
-			return int(a[0].(int64) - b[0].(int64))
-		}
-		return int(a[1].(int64) - b[1].(int64))
+	add := slices.SortedFunc(maps.Keys(want), func(a, b posting) int {
+		return cmp.Or(cmp.Compare(a.term, b.term), cmp.Compare(a.entity, b.entity))
 	})
-	return insertRows(ctx, tx, `entity_term (term_id, entity_id)`, add)
+	rows := make([]any, 0, 2*len(add))
+	for _, p := range add {
+		rows = append(rows, p.term, p.entity)
+	}
+	return insertRows(ctx, tx, `entity_term (term_id, entity_id)`, 2, rows)
 }
 
-// intern gives every term of the entities its number.
-func (s *Store) intern(ctx context.Context, tx *store.Tx, written []*description) (map[term]int64, error) {
-	ids := map[term]int64{}
-	for _, d := range written {
+// eachOf reads rows of entities that were there before.
+func eachOf(ctx context.Context, tx *store.Tx, query string, of []*description, f func(*sql.Rows) error) error {
+	if len(of) == 0 {
+		return nil
+	}
+	var ids []any
+	for _, d := range of {
+		ids = append(ids, d.id)
+	}
+	ids = padded(ids)
+	rows, err := tx.QueryContext(ctx, query+list(1, len(ids)), ids...)
+	if err != nil {
+		return store.Err(err)
+	}
+	return store.Each(rows, f)
+}
+
+// intern gives the terms of entities their numbers, where that has not been done before.
+func (s *Store) intern(ctx context.Context, tx *store.Tx, written []*description) error {
+	written = slices.DeleteFunc(slices.Clone(written), func(d *description) bool { return d.termIDs != nil })
+	ids := termIDs{}
+	missing := unknown(written, ids)
+	if err := s.lookUp(ctx, tx, missing, ids); err != nil {
+		return err
+	}
+	missing = slices.DeleteFunc(missing, func(t term) bool { return ids[t] != 0 })
+	if err := s.addTerms(ctx, tx, missing, ids); err != nil {
+		return err
+	}
+	number(written, ids)
+	return nil
+}
+
+// unknown lists the terms of entities that have no number yet, in order: two transactions with the same new terms then wait for one
+// another and do not deadlock.
+func unknown(described []*description, known termIDs) []term {
+	var terms []term
+	for _, d := range described {
 		for _, t := range d.terms {
-			ids[term{d.ref.Kind, t.key, t.value}] = 0
+			t.kind = d.ref.Kind
+			if known[t] == 0 {
+				terms = append(terms, t)
+			}
 		}
 	}
-	terms := slices.SortedFunc(maps.Keys(ids), func(a, b term) int {
-		return cmpStrings(a.key, b.key, a.kind, b.kind, a.value, b.value)
-	})
-	if err := s.lookUp(ctx, tx, terms, ids); err != nil {
-		return nil, err
-	}
-	terms = slices.DeleteFunc(terms, func(t term) bool { return ids[t] != 0 })
-	var missing [][]any
-	for _, t := range terms { // in order, so that two transactions with the same new terms wait for one another and do not deadlock
-		missing = append(missing, []any{t.kind, t.key, t.value})
-	}
-	if err := insertRows(ctx, tx, `term (kind, key, value)`, missing); err != nil {
-		return nil, err
-	}
-	return ids, s.lookUp(ctx, tx, terms, ids)
+	slices.SortFunc(terms, func(a, b term) int { return cmpStrings(a.key, b.key, a.kind, b.kind, a.value, b.value) })
+	return slices.Compact(terms)
 }
 
-func (s *Store) lookUp(ctx context.Context, q store.Querier, terms []term, ids map[term]int64) error {
-	for part := range slices.Chunk(terms, 200) {
-		var args []any
-		for _, t := range part {
-			args = append(args, t.kind, t.key, t.value)
+func number(described []*description, ids termIDs) {
+	for _, d := range described {
+		d.termIDs = make([]int64, len(d.terms))
+		for i, t := range d.terms {
+			d.termIDs[i] = ids[term{d.ref.Kind, t.key, t.value}]
 		}
-		rows, err := q.QueryContext(ctx, `SELECT id, kind, key, value FROM term WHERE (kind, key, value) IN (VALUES `+values(len(part), 3)+`)`, args...)
+	}
+}
+
+// addTerms stores new terms and gives all of them their numbers, also those that another transaction was faster to store.
+func (s *Store) addTerms(ctx context.Context, tx *store.Tx, terms []term, ids termIDs) error {
+	for part := range slices.Chunk(terms, statementRows) {
+		args := termArgs(part)
+		rows, err := tx.QueryContext(ctx, `INSERT INTO term (kind, key, value) VALUES `+values(len(args)/3, 3)+` ON CONFLICT DO NOTHING RETURNING id, kind, key, value`, args...)
 		if err != nil {
 			return store.Err(err)
 		}
-		err = store.Each(rows, func(rows *sql.Rows) error {
-			var t term
-			var id int64
-			if err := rows.Scan(&id, &t.kind, &t.key, &t.value); err != nil {
-				return err
-			}
-			ids[t] = id
-			return nil
-		})
+		if err := ids.scan(rows); err != nil {
+			return err
+		}
+	}
+	return s.lookUp(ctx, tx, slices.DeleteFunc(slices.Clone(terms), func(t term) bool { return ids[t] != 0 }), ids)
+}
+
+func termArgs(terms []term) []any {
+	args := make([]any, 0, 3*len(terms))
+	for _, t := range terms {
+		args = append(args, t.kind, t.key, t.value)
+	}
+	return padded(args, 3)
+}
+
+func (t termIDs) scan(rows *sql.Rows) error {
+	return store.Each(rows, func(rows *sql.Rows) error {
+		var id int64
+		var found term
+		err := rows.Scan(&id, &found.kind, &found.key, &found.value)
+		t[found] = id
+		return err
+	})
+}
+
+func (s *Store) lookUp(ctx context.Context, q store.Querier, terms []term, ids termIDs) error {
+	for part := range slices.Chunk(terms, statementRows) {
+		args := termArgs(part)
+		rows, err := q.QueryContext(ctx, `SELECT id, kind, key, value FROM term WHERE (kind, key, value) IN (VALUES `+values(len(args)/3, 3)+`)`, args...)
 		if err != nil {
+			return store.Err(err)
+		}
+		if err := ids.scan(rows); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) putRelations(ctx context.Context, tx *store.Tx, written []*description) error {
-	var entities []any
+func (s *Store) putRelations(ctx context.Context, tx *store.Tx, added, updated []*description) error {
 	want := map[origin]bool{}
-	for _, d := range written {
-		entities = append(entities, d.id)
+	for _, d := range slices.Concat(added, updated) {
 		for _, r := range d.relations {
 			want[origin{d.id, r}] = true
 		}
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT entity_id, source, type, target FROM relation WHERE entity_id IN `+list(1, len(entities)), entities...)
-	if err != nil {
-		return store.Err(err)
-	}
 	var gone []origin
-	err = store.Each(rows, func(rows *sql.Rows) error {
+	err := eachOf(ctx, tx, `SELECT entity_id, source, type, target FROM relation WHERE entity_id IN `, updated, func(rows *sql.Rows) error {
 		var r origin
 		if err := rows.Scan(&r.entity, &r.source, &r.kind, &r.target); err != nil {
 			return err
@@ -431,11 +496,11 @@ func (s *Store) putRelations(ctx context.Context, tx *store.Tx, written []*descr
 			return err
 		}
 	}
-	var add [][]any
+	rows := make([]any, 0, 4*len(want))
 	for r := range want {
-		add = append(add, []any{r.entity, r.source, r.kind, r.target})
+		rows = append(rows, r.entity, r.source, r.kind, r.target)
 	}
-	return insertRows(ctx, tx, `relation (entity_id, source, type, target)`, add)
+	return insertRows(ctx, tx, `relation (entity_id, source, type, target)`, 4, rows)
 }
 
 // origin is a relation with the entity that says so.
@@ -512,18 +577,34 @@ func (s *Store) changed(ctx context.Context, tx *store.Tx, changes []Change) err
 	return nil
 }
 
-// insertRows inserts rows that may be there already, a hundred to a statement.
-func insertRows(ctx context.Context, tx *store.Tx, into string, rows [][]any) error {
-	for part := range slices.Chunk(rows, 100) {
-		var args []any
-		for _, r := range part {
-			args = append(args, r...)
-		}
-		if _, err := tx.Exec(ctx, `INSERT INTO `+into+` VALUES `+values(len(part), len(part[0]))+` ON CONFLICT DO NOTHING`, args...); err != nil {
+// statementRows is how many rows one statement writes: with more, SQLite's driver takes longer to find each argument by its name.
+const statementRows = 64
+
+// insertRows inserts rows, of so many columns each, that may be there already.
+func insertRows(ctx context.Context, tx *store.Tx, into string, columns int, rows []any) error {
+	for part := range slices.Chunk(rows, statementRows*columns) {
+		args := padded(part, columns)
+		if _, err := tx.Exec(ctx, `INSERT INTO `+into+` VALUES `+values(len(args)/columns, columns)+` ON CONFLICT DO NOTHING`, args...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// padded repeats the last row, of one column or of so many, until there are a power of two: statements of few lengths are kept compiled. It is
+// for statements that mean the same with a row twice.
+func padded(args []any, columns ...int) []any {
+	n := append(columns, 1)[0]
+	rows := len(args) / n
+	if rows == 0 {
+		return args
+	}
+	last := args[len(args)-n:]
+	padded := slices.Clone(args)
+	for ; rows&(rows-1) != 0; rows++ {
+		padded = append(padded, last...)
+	}
+	return padded
 }
 
 // list is "($2, $3, $4)": n arguments from start.

@@ -10,7 +10,7 @@ import (
 // than that, but for those put together by filters.
 const maxStatements = 256
 
-// statements keeps queries compiled: SQLite's compiler takes longer than most reads by key. A text is
+// statements keeps queries compiled: SQLite's compiler takes longer than most reads by key, and than writing some rows. A text is
 // compiled when it comes for the second time, so that one that never returns takes no place, and kept
 // until the database is closed. A nil *statements keeps nothing.
 type statements struct {
@@ -23,27 +23,41 @@ type statements struct {
 
 // get gives the compiled query, or nil where the text itself is to be run.
 func (s *statements) get(ctx context.Context, query string) *sql.Stmt {
+	stmt, again := s.find(query)
+	if !again {
+		return stmt
+	}
+	return s.compile(ctx, query)
+}
+
+// find gives the compiled query, if there is one, and else whether it came before and deserves to be compiled.
+func (s *statements) find(query string) (stmt *sql.Stmt, again bool) {
 	if s == nil {
-		return nil
+		return nil, false
 	}
 	s.mu.RLock()
 	stmt, seen := s.kept[query]
 	full := s.n >= maxStatements
 	s.mu.RUnlock()
 	if stmt != nil || full {
-		return stmt
+		return stmt, false
 	}
-	if !seen {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.kept == nil || len(s.kept) > 4*maxStatements {
-			s.forgetSeen()
-		}
-		if s.kept[query] == nil {
-			s.kept[query] = nil
-		}
-		return nil
+	if seen {
+		return nil, true
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.kept == nil || len(s.kept) > 4*maxStatements {
+		s.forgetSeen()
+	}
+	if s.kept[query] == nil {
+		s.kept[query] = nil
+	}
+	return nil, false
+}
+
+// compile keeps a query. Nil: it does not compile, or there is no place.
+func (s *statements) compile(ctx context.Context, query string) *sql.Stmt {
 	stmt, err := s.db.PrepareContext(ctx, query)
 	if err != nil {
 		return nil // running the text gives the error where it belongs

@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,6 +57,7 @@ type DB struct {
 	reader *sql.DB
 	gate   *semaphore.Weighted // SQLite: first in, first out; database/sql wakes waiters at random
 	texts  *statements         // SQLite: compiled queries of the reader; pgx keeps its own
+	writes *statements         // and those of the writer
 
 	// OnWrite, when set before first use, is told about every committed write transaction: how long it
 	// held the writer and how many rows its Exec and ExecContext changed. Tests fail on large ones with
@@ -125,7 +127,8 @@ func openSQLite(path string) (*DB, error) {
 		return nil, err
 	}
 	// FULL keeps what was accepted through a power loss; 7,000 commits a second remain.
-	pragmas := []string{"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "foreign_keys(1)", "temp_store(memory)"}
+	// A longer journal than the usual 1,000 pages moves pages that are written again and again, as imports do, into the file less often.
+	pragmas := []string{"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "foreign_keys(1)", "temp_store(memory)", "wal_autocheckpoint(4000)"}
 	dsn := func(extra ...string) string {
 		q := url.Values{}
 		for _, p := range append(pragmas, extra...) {
@@ -134,7 +137,7 @@ func openSQLite(path string) (*DB, error) {
 		q.Set("_txlock", "immediate")
 		return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String()
 	}
-	w, err := sql.Open("sqlite", dsn("cache_size(-16000)"))
+	w, err := sql.Open("sqlite", dsn("cache_size(-32000)"))
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +150,7 @@ func openSQLite(path string) (*DB, error) {
 	r.SetMaxOpenConns(n)
 	r.SetMaxIdleConns(n)
 	r.SetConnMaxIdleTime(5 * time.Minute) // gives the memory back
-	return &DB{engine: SQLite, url: path, writer: w, reader: r, gate: semaphore.NewWeighted(1), texts: &statements{db: r}}, nil
+	return &DB{engine: SQLite, url: path, writer: w, reader: r, gate: semaphore.NewWeighted(1), texts: &statements{db: r}, writes: &statements{db: w}}, nil
 }
 
 // Defaults for what the address does not say.
@@ -234,6 +237,7 @@ type Tx struct {
 	db    *DB
 	rows  int64
 	after []func()
+	again []string // texts to be kept compiled once the connection is free
 }
 
 // DB is the database that the transaction belongs to.
@@ -243,9 +247,43 @@ func (tx *Tx) DB() *DB { return tx.db }
 // lost does not belong here: a crash may come between.
 func (tx *Tx) AfterCommit(f func()) { tx.after = append(tx.after, f) }
 
+// compiled gives the statement where it is kept compiled, or nil.
+func (tx *Tx) compiled(ctx context.Context, query string) *sql.Stmt {
+	stmt, again := tx.db.writes.find(query)
+	if again && !slices.Contains(tx.again, query) {
+		tx.again = append(tx.again, query)
+	}
+	if stmt == nil {
+		return nil
+	}
+	return tx.Tx.StmtContext(ctx, stmt)
+}
+
+// QueryContext reads rows inside the transaction. Pass errors through Err.
+func (tx *Tx) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if s := tx.compiled(ctx, query); s != nil {
+		return s.QueryContext(ctx, args...)
+	}
+	return tx.Tx.QueryContext(ctx, query, args...)
+}
+
+// QueryRowContext reads one row inside the transaction. Pass errors of Scan through Err.
+func (tx *Tx) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	if s := tx.compiled(ctx, query); s != nil {
+		return s.QueryRowContext(ctx, args...)
+	}
+	return tx.Tx.QueryRowContext(ctx, query, args...)
+}
+
 // ExecContext runs a statement and counts the rows that it changed.
 func (tx *Tx) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	res, err := tx.Tx.ExecContext(ctx, query, args...)
+	var res sql.Result
+	var err error
+	if s := tx.compiled(ctx, query); s != nil {
+		res, err = s.ExecContext(ctx, args...)
+	} else {
+		res, err = tx.Tx.ExecContext(ctx, query, args...)
+	}
 	if err == nil {
 		if n, err := res.RowsAffected(); err == nil {
 			tx.rows += n
@@ -315,6 +353,9 @@ func (db *DB) write(ctx context.Context, fn func(tx *Tx) error) (*Tx, error) {
 	}
 	if db.OnWrite != nil {
 		db.OnWrite(time.Since(start), tx.rows)
+	}
+	for _, query := range tx.again { // the gate keeps the connection free for it
+		db.writes.compile(ctx, query)
 	}
 	return tx, nil
 }
