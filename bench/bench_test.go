@@ -52,6 +52,8 @@ func TestMain(m *testing.M) {
 		err = runSlipway(os.Args[1], os.Args[2])
 	case "bare":
 		err = runBare(os.Args[1])
+	case "bareCatalog":
+		err = runBareCatalog(os.Args[1])
 	case "client":
 		err = runClient(os.Args[1:])
 	default:
@@ -71,6 +73,9 @@ func runSlipway(url, dir string) error {
 	c.DataDir, c.Databases["main"], c.Server.Listen = dir, url, "127.0.0.1:0"
 	c.Secrets.KeyFile = filepath.Join(dir, "master.key")
 	c.Auth.RateLimits.Service = 1_000_000_000 // counted as always, never reached
+	if err := configureCatalog(c); err != nil {
+		return err
+	}
 	if err := server.MakeKey(c.Secrets.KeyFile); err != nil {
 		return err
 	}
@@ -170,14 +175,16 @@ type outcome struct {
 
 func (o outcome) rate() float64 { return float64(o.Requests) / o.Seconds }
 
-// runClient calls paths (one a line on standard input, chosen at random) for some seconds over keep-alive connections, as fast as it can or at a rate.
+// runClient calls paths (one a line on standard input, chosen at random, with a body behind a space where it is to be sent) for some seconds over keep-alive connections, as fast as it can or at a rate.
 func runClient(args []string) error {
 	addr, token := args[0], args[1]
 	seconds, _ := strconv.ParseFloat(args[2], 64)
 	rate, _ := strconv.ParseFloat(args[3], 64)
 	count, _ := strconv.ParseInt(args[4], 10, 64) // at least so many, at a rate
 	var paths []string
-	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+	in := bufio.NewScanner(os.Stdin)
+	in.Buffer(nil, 1<<20)
+	for in.Scan() {
 		paths = append(paths, in.Text())
 	}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: connections, DisableCompression: true}}
@@ -201,7 +208,12 @@ func runClient(args []string) error {
 				if time.Now().After(end) && (rate == 0 || n.Load() >= count) {
 					break
 				}
-				req, _ := http.NewRequest("GET", "http://"+addr+paths[random.IntN(len(paths))], nil)
+				path, body, post := strings.Cut(paths[random.IntN(len(paths))], " ")
+				req, _ := http.NewRequest("GET", "http://"+addr+path, nil)
+				if post {
+					req, _ = http.NewRequest("POST", "http://"+addr+path, strings.NewReader(body))
+					req.Header.Set("Content-Type", "application/json")
+				}
 				req.Header.Set("Authorization", "Bearer "+token)
 				res, err := client.Do(req)
 				if err == nil {
