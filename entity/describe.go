@@ -63,6 +63,9 @@ const (
 
 // Check says what of an entity goes beyond the bounds, if anything. It is Invalid.
 func Check(e *slipway.Entity) error {
+	if small(e) {
+		return nil
+	}
 	d, err := bounded(e, MaxDocument, MaxFields)
 	if err != nil {
 		return err
@@ -71,6 +74,44 @@ func Check(e *slipway.Entity) error {
 		return slipway.Errorf(slipway.Invalid, "%s names %d other entities, of at most %d; let them name it, as a user names its groups and a component what it depends on", d.key, n, MaxRelations)
 	}
 	return nil
+}
+
+// small says of most entities, at a glance, that they are far within the bounds and can be written as JSON.
+func small(e *slipway.Entity) bool {
+	m := &e.Metadata
+	bytes := MaxDocument/8 - len(m.Title) - len(m.Description)
+	values := MaxRelations/2 - len(m.Labels) - len(m.Annotations) - len(m.Tags) - 4*len(m.Links)
+	for _, l := range m.Links {
+		bytes -= len(l.URL) + len(l.Title) + len(l.Icon) + len(l.Type)
+	}
+	return e.Ref().Validate() == nil && fits(m.Labels, &bytes) && fits(m.Annotations, &bytes) && fits(m.Tags, &bytes) &&
+		plain(m.Extra, &bytes, &values) && plain(e.Spec, &bytes, &values)
+}
+
+// plain takes the bytes and the number of the values in a value of JSON from what is left, and says whether there was enough, and nothing
+// but what YAML and JSON have.
+func plain(v any, bytes, values *int) bool {
+	*values--
+	switch v := v.(type) {
+	case nil, bool, int, int64:
+	case string:
+		*bytes -= len(v)
+	case map[string]any:
+		for key, item := range v {
+			if *bytes -= len(key); !plain(item, bytes, values) {
+				return false
+			}
+		}
+	case []any:
+		for _, item := range v {
+			if !plain(item, bytes, values) {
+				return false
+			}
+		}
+	default:
+		return false
+	}
+	return *bytes >= 0 && *values >= 0
 }
 
 // bounded is describe for an entity whose size nobody has looked at.

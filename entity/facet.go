@@ -84,7 +84,7 @@ func (s *Store) facet(ctx context.Context, plan *builder, key string, q Query, m
 		b.args = nil
 		statement = `SELECT t.value, (SELECT COUNT(*) FROM entity_term et WHERE et.term_id = t.id), (SELECT COALESCE(MIN(et.entity_id), 0) FROM entity_term et WHERE et.term_id = t.id)
 			FROM term t WHERE ` + b.valued(key) + ofKinds(&b, "t", kinds)
-	case column == "" && b.with != "": // few entities: from them to their terms
+	case column == "" && b.with != "" && b.driven <= 300: // few entities: from them to their terms
 		statement = b.with + `SELECT t.value, COUNT(*), MIN(et.entity_id) FROM ` + b.from + ` CROSS JOIN entity_term et CROSS JOIN term t WHERE ` + where +
 			` AND et.entity_id = e.id AND t.id = et.term_id AND ` + b.valued(key) + ` GROUP BY t.value`
 	default: // many: all that have a value, of which those are counted that match

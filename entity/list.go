@@ -217,6 +217,7 @@ type builder struct {
 	lists      []statement // whose lists of ids have in common what is asked for, where indexes know it all
 	reader     *slipway.Caller
 	engine     store.Engine
+	driven     int // how many entities drive at most
 }
 
 // statement is one with its arguments.
@@ -354,6 +355,7 @@ func (s *Store) filter(ctx context.Context, b *builder, q Query) (bool, error) {
 	}
 	drive := total <= s.driveMost
 	if drive {
+		b.driven = total
 		var selects []string
 		for i, p := range drivers {
 			selects = append(selects, p.postings(b, kindsOf(sets[i])))

@@ -17,7 +17,7 @@ import (
 )
 
 // MaxRows is about how many rows a chunk of entities changes, and so how long it holds the writer.
-const MaxRows = 400
+const MaxRows = 480
 
 // PutResult says what became of the entities of one Put, each ref in canonical form.
 type PutResult struct {
