@@ -273,7 +273,7 @@ func longID(short string) string {
 	n, base := new(big.Int), big.NewInt(58)
 	for _, r := range short {
 		i := strings.IndexRune(digits58, r)
-		if i < 0 || len(short) > 22 {
+		if i < 0 || len(short) < 20 || len(short) > 22 { // shorter ones are names
 			return ""
 		}
 		n.Add(n.Mul(n, base), big.NewInt(int64(i)))

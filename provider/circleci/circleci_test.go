@@ -222,7 +222,7 @@ func TestProjectsOfAnEntity(t *testing.T) {
 	if got := longID("6EkDPZoN4ZdMKKZtBkRodt"); got != "2a68fe5f-2fe5-4d4f-91e1-15f111116743" {
 		t.Errorf("got the id %q", got)
 	}
-	for _, none := range []string{"", "0", "1", "6EkDPZoN4ZdMKKZtBkRodtt", "zzzzzzzzzzzzzzzzzzzzzz"} {
+	for _, none := range []string{"", "0", "web", "6EkDPZoN4ZdMKKZtBkRodtt", "zzzzzzzzzzzzzzzzzzzzzz"} {
 		if got := longID(none); got != "" {
 			t.Errorf("%q is the id %q, want none", none, got)
 		}

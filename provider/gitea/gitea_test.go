@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +33,7 @@ func TestConformance(t *testing.T) {
 }
 
 func harness(v *vendor, p *provider.Provider) providertest.Harness {
-	return providertest.Harness{
+	return v.Faults(providertest.Harness{
 		Provider: p,
 		Project:  app,
 		Missing:  "lab/nowhere",
@@ -50,18 +49,8 @@ func harness(v *vendor, p *provider.Provider) providertest.Harness {
 			h.Set("X-Gitea-Event", "star")
 			return h, body
 		},
-		Admit:  admit,
-		Down:   func(testing.TB) { v.Close() },
-		Limit:  func(testing.TB) { v.breakWith(always(http.StatusTooManyRequests, "", "Retry-After", "30")) }, // a proxy before it
-		Refuse: func(testing.TB) { v.breakWith(always(http.StatusUnauthorized, "invalid username, password or token")) },
-		Hang: func(testing.TB) {
-			v.breakWith(func(_ http.ResponseWriter, r *http.Request) bool {
-				_, _ = io.Copy(io.Discard, r.Body)
-				<-r.Context().Done()
-				return true
-			})
-		},
-	}
+		Admit: admit,
+	})
 }
 
 func entity(annotations ...string) slipway.Entity {
@@ -180,45 +169,17 @@ func TestConfigTellsAllItsFaults(t *testing.T) {
 }
 
 func TestRefusalsAreToldApart(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		name      string
-		fault     func(http.ResponseWriter, *http.Request) bool
-		retrigger bool
-		want      slipway.Code
-	}{
-		{"bad token", always(401, "token is required"), false, slipway.Unauthenticated},
-		{"a scope is missing", always(403, "token does not have at least one of required scope(s)"), false, slipway.Forbidden},
-		{"gone", always(404, "not found"), false, slipway.NotFound},
-		{"stumbled", always(500, ""), false, slipway.Unavailable},
-		{"proxy without a server", always(502, "<html>"), false, slipway.Unavailable},
-		{"garbage", func(w http.ResponseWriter, _ *http.Request) bool { _, _ = io.WriteString(w, "<html>"); return true }, false, slipway.Unavailable},
-		{"something else", func(w http.ResponseWriter, _ *http.Request) bool { _, _ = io.WriteString(w, "{}"); return true }, false, slipway.Unavailable},
-		{"half an answer", func(w http.ResponseWriter, _ *http.Request) bool {
-			w.Header().Set("Content-Length", "1000")
-			_, _ = io.WriteString(w, `{"workflow_runs":[`)
-			return true
-		}, false, slipway.Unavailable},
-		{"not done yet after all", on(http.MethodPost, always(400, "this workflow run is not done")), true, slipway.Conflict},
-		{"workflow switched off", on(http.MethodPost, always(422, "workflow is disabled")), true, slipway.Conflict},
-		{"archived", on(http.MethodPost, always(423, "Repo is archived")), true, slipway.Conflict},
-		{"may not write", on(http.MethodPost, always(403, "user should have a permission to write to a repo")), true, slipway.Forbidden},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			v := newVendor(t)
-			id := v.add(t, slipway.Build{Status: slipway.BuildFailed})
-			b := v.client(t, nil, provider.Env{}).provider().Builds
-			v.breakWith(test.fault)
-			_, err := b.List(t.Context(), app, provider.ListOptions{})
-			if test.retrigger {
-				_, err = b.Retrigger(t.Context(), app, id, nil, slipway.Caller{})
-			}
-			if slipway.CodeOf(err) != test.want || strings.Contains(err.Error(), token) {
-				t.Errorf("got %v, want %s", err, test.want)
-			}
-		})
+	post := func(status int, message string) providertest.Refusal {
+		return providertest.Refusal{Fault: providertest.On(http.MethodPost, providertest.Refuse(status, message)), Retrigger: true, Want: slipway.Conflict}
 	}
+	providertest.Refusals(t, token, func(t *testing.T) (providertest.Harness, *providertest.Stub) {
+		v := newVendor(t)
+		return harness(v, v.client(t, nil, provider.Env{}).provider()), v.Stub
+	}, map[string]providertest.Refusal{
+		"not done yet after all": post(400, "this workflow run is not done"),
+		"workflow switched off":  post(422, "workflow is disabled"),
+		"archived":               post(423, "Repo is archived"),
+	})
 }
 
 func TestWhatDoesNotChangeIsAskedOnce(t *testing.T) {
@@ -227,7 +188,7 @@ func TestWhatDoesNotChangeIsAskedOnce(t *testing.T) {
 	ended := v.add(t, slipway.Build{Status: slipway.BuildSucceeded})
 	queued := v.add(t, slipway.Build{Status: slipway.BuildStarting})
 	b := v.client(t, nil, provider.Env{}).provider().Builds
-	count := func(id string) int { return strings.Count(strings.Join(v.seen(), "\n")+"\n", "runs/"+id+"/jobs\n") }
+	count := func(id string) int { return v.Count("GET /repos/lab/app/actions/runs/" + id + "/jobs") }
 	list := func() []slipway.Build {
 		t.Helper()
 		page, err := b.List(t.Context(), app, provider.ListOptions{})
@@ -277,8 +238,8 @@ func TestRunAgainIsTheNextAttemptAndNewer(t *testing.T) {
 		if err != nil || again == nil || again.ID != id || again.Attempt != 2 || again.UpdatedAt.Before(*before.UpdatedAt) || again.StartedAt != nil {
 			t.Fatalf("got %+v, %v; want the second attempt, newer than %v", again, err, before.UpdatedAt)
 		}
-		if !slices.Contains(v.seen(), "POST /repos/lab/app/actions/runs/"+id+"/"+test.want) {
-			t.Errorf("got %q, want %s among them", v.seen(), test.want)
+		if v.Count("POST /repos/lab/app/actions/runs/"+id+"/"+test.want) != 1 {
+			t.Errorf("got %v, want %s among them", v.Asked(), test.want)
 		}
 		v.moveByID(t, id, slipway.BuildRunning)
 		v.moveByID(t, id, slipway.BuildSucceeded)
@@ -299,8 +260,8 @@ func TestOldServerDispatchesInstead(t *testing.T) {
 	if err != nil || again != nil {
 		t.Fatalf("got %+v, %v; want a run that has no name yet", again, err)
 	}
-	if !slices.Contains(v.seen(), "POST /repos/lab/app/actions/workflows/ci.yml/dispatches") || v.bodies[len(v.bodies)-1]["ref"] != "main" {
-		t.Errorf("got %q with %v, want a dispatch on the run's branch", v.seen(), v.bodies)
+	if last := v.Last(); last.String() != "POST /repos/lab/app/actions/workflows/ci.yml/dispatches" || last.Body["ref"] != "main" {
+		t.Errorf("got %s with %v, want a dispatch on the run's branch", last, last.Body)
 	}
 }
 
@@ -309,8 +270,8 @@ func TestStart(t *testing.T) {
 	v := newVendor(t)
 	b := v.client(t, nil, provider.Env{}).provider().Builds
 	o := provider.StartOptions{Ref: "main", Extra: map[string]any{"inputs": map[string]any{"level": 3}}}
-	if started, err := b.Start(t.Context(), app, o, slipway.Caller{}); err != nil || started == nil || v.bodies[0]["inputs"].(map[string]any)["level"] != "3" {
-		t.Errorf("got %+v, %v with %v; want the run, and its inputs as texts", started, err, v.bodies)
+	if started, err := b.Start(t.Context(), app, o, slipway.Caller{}); err != nil || started == nil || v.Last().Body["inputs"].(map[string]any)["level"] != "3" {
+		t.Errorf("got %+v, %v with %v; want the run, and its inputs as texts", started, err, v.Last().Body)
 	}
 	v.workflows = []string{"ci.yml", "slow.yml"}
 	_, err := b.Start(t.Context(), app, o, slipway.Caller{})

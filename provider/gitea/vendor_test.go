@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"slices"
 	"strconv"
@@ -35,14 +34,11 @@ const (
 
 // vendor plays Gitea 1.26: one repository, lab/app, whose runs are recorded ones with some members replaced. Every request is held against Gitea's own description.
 type vendor struct {
-	*httptest.Server
+	*providertest.Stub
 
 	mu        sync.Mutex
 	runs      []*run // by id, which is the index and 1
 	workflows []string
-	fault     func(w http.ResponseWriter, r *http.Request) bool // answers in place of the vendor
-	requests  []string
-	bodies    []map[string]any
 	old       bool // runs nothing again, names no run
 	version   string
 	now       time.Time // moves on with every change
@@ -71,8 +67,7 @@ const never = "1970-01-01T00:00:00Z"
 func newVendor(t testing.TB) *vendor {
 	v := &vendor{workflows: []string{"ci.yml"}, version: "1.26.0", now: time.Now().Truncate(time.Second)}
 	described := providertest.Describe(t, prefix+"/api/v1", []string{"testdata/api/api-1.26.swagger.json"}, []string{"GET /version"})
-	v.Server = httptest.NewServer(described.Handler(t, http.HandlerFunc(v.serve)))
-	t.Cleanup(v.Close)
+	v.Stub = providertest.NewStub(t, described, v.serve)
 	return v
 }
 
@@ -179,26 +174,6 @@ func (v *vendor) write(_ testing.TB, id, text string) {
 	v.find(id).logs[0] += text
 }
 
-func (v *vendor) breakWith(fault func(w http.ResponseWriter, r *http.Request) bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.fault = fault
-}
-
-func always(status int, message string, header ...string) func(http.ResponseWriter, *http.Request) bool {
-	return func(w http.ResponseWriter, _ *http.Request) bool {
-		for i := 0; i < len(header); i += 2 {
-			w.Header().Set(header[i], header[i+1])
-		}
-		refuse(w, status, message)
-		return true
-	}
-}
-
-func on(method string, fault func(http.ResponseWriter, *http.Request) bool) func(http.ResponseWriter, *http.Request) bool {
-	return func(w http.ResponseWriter, r *http.Request) bool { return r.Method == method && fault(w, r) }
-}
-
 func refuse(w http.ResponseWriter, status int, message string) {
 	answer(w, status, map[string]any{"message": message, "url": "https://gitea.example.com/api/swagger"})
 }
@@ -212,29 +187,13 @@ func answer(w http.ResponseWriter, status int, body any) {
 	}
 }
 
-func (v *vendor) seen() []string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return slices.Clone(v.requests)
-}
-
 func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
-	v.mu.Lock()
-	fault := v.fault
-	v.mu.Unlock()
-	if fault != nil && fault(w, r) {
-		return
-	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	w.Header().Set("Date", v.now.UTC().Format(http.TimeFormat))
 	path := strings.TrimPrefix(r.URL.Path, prefix+"/api/v1")
-	v.requests = append(v.requests, r.Method+" "+path)
 	var body map[string]any
 	_ = json.NewDecoder(r.Body).Decode(&body)
-	if r.Method != http.MethodGet {
-		v.bodies = append(v.bodies, body)
-	}
 	if path == "/version" {
 		answer(w, http.StatusOK, map[string]any{"version": v.version})
 		return

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -32,7 +31,7 @@ func TestConformance(t *testing.T) {
 }
 
 func harness(t *testing.T, v *vendor, p *provider.Provider) providertest.Harness {
-	return providertest.Harness{
+	return v.Faults(providertest.Harness{
 		Provider: p,
 		Project:  hello,
 		Missing:  "octo/nowhere",
@@ -48,18 +47,8 @@ func harness(t *testing.T, v *vendor, p *provider.Provider) providertest.Harness
 			h.Set("X-Github-Event", "ping")
 			return h, body
 		},
-		Admit:  admit,
-		Down:   func(testing.TB) { v.Close() },
-		Limit:  func(testing.TB) { v.breakWith(always(http.StatusTooManyRequests, "slow down", "Retry-After", "30")) },
-		Refuse: func(testing.TB) { v.breakWith(always(http.StatusUnauthorized, "Bad credentials")) },
-		Hang: func(testing.TB) {
-			v.breakWith(func(_ http.ResponseWriter, r *http.Request) bool {
-				_, _ = io.Copy(io.Discard, r.Body) // only then the server sees that the client is gone
-				<-r.Context().Done()
-				return true
-			})
-		},
-	}
+		Admit: admit,
+	})
 }
 
 func entity(annotations ...string) slipway.Entity {
@@ -206,70 +195,25 @@ func TestRefusalsAreToldApart(t *testing.T) {
 	t.Parallel()
 	reset := strconv.FormatInt(time.Now().Add(10*time.Minute).Unix(), 10)
 	tooOld := strconv.FormatInt(time.Now().Add(-time.Hour).Unix(), 10)
-	for _, test := range []struct {
-		name      string
-		fault     func(http.ResponseWriter, *http.Request) bool
-		retrigger bool
-		want      slipway.Code
-		after     time.Duration // about
-	}{
-		{name: "primary limit", fault: always(403, "API rate limit exceeded", "X-Ratelimit-Limit", "60", "X-Ratelimit-Remaining", "0", "X-Ratelimit-Reset", reset), want: slipway.RateLimited, after: 10 * time.Minute},
-		{name: "primary limit with 429", fault: always(429, "API rate limit exceeded", "X-Ratelimit-Limit", "60", "X-Ratelimit-Remaining", "0", "X-Ratelimit-Reset", reset), want: slipway.RateLimited, after: 10 * time.Minute},
-		{name: "a reset in the past", fault: always(403, "API rate limit exceeded", "X-Ratelimit-Limit", "60", "X-Ratelimit-Remaining", "0", "X-Ratelimit-Reset", tooOld), want: slipway.RateLimited, after: time.Minute},
-		{name: "a reset that is no epoch", fault: always(403, "API rate limit exceeded", "X-Ratelimit-Limit", "60", "X-Ratelimit-Remaining", "0", "X-Ratelimit-Reset", "9999999999999"), want: slipway.RateLimited, after: time.Minute},
-		{name: "secondary limit with a time", fault: always(403, "You have exceeded a secondary rate limit", "Retry-After", "90", "X-Ratelimit-Remaining", "4000"), want: slipway.RateLimited, after: 90 * time.Second},
-		{name: "secondary limit without", fault: always(403, "You have exceeded a secondary rate limit. Please wait a few minutes", "X-Ratelimit-Remaining", "4000"), want: slipway.RateLimited, after: time.Minute},
-		{name: "no permission", fault: always(403, "Resource not accessible by integration", "X-Ratelimit-Remaining", "4000"), want: slipway.Forbidden},
-		{name: "bad credential", fault: always(401, "Bad credentials"), want: slipway.Unauthenticated},
-		{name: "gone", fault: always(404, "Not Found"), want: slipway.NotFound},
-		{name: "out of order", fault: always(500, "Server Error"), want: slipway.Unavailable},
-		{name: "behind a proxy without it", fault: always(502, "<html>"), want: slipway.Unavailable},
-		{name: "under maintenance for long", fault: always(503, "", "Retry-After", "120"), want: slipway.Unavailable, after: 2 * time.Minute},
-		{name: "garbage", fault: func(w http.ResponseWriter, _ *http.Request) bool {
-			_, _ = io.WriteString(w, "<html>Sign in</html>")
-			return true
-		}, want: slipway.Unavailable},
-		{name: "half an answer", fault: func(w http.ResponseWriter, _ *http.Request) bool {
-			w.Header().Set("Content-Length", "1000")
-			_, _ = io.WriteString(w, `{"workflow_runs":[`)
-			return true
-		}, want: slipway.Unavailable},
-		{name: "far too much", fault: func(w http.ResponseWriter, _ *http.Request) bool {
-			_, _ = io.WriteString(w, `{"workflow_runs":["`)
-			for range 33 {
-				if _, err := w.Write(make([]byte, 1<<20)); err != nil {
-					break
-				}
-			}
-			return true
-		}, want: slipway.TooLarge},
-		{name: "renamed", fault: on(http.MethodPost, always(301, "Moved Permanently", "Location", "https://api.github.com/repositories/1/x")), retrigger: true, want: slipway.Invalid},
-		{name: "cannot run again", fault: on(http.MethodPost, always(403, "This workflow run cannot be rerun because it was created over a month ago", "X-Ratelimit-Remaining", "4000")), retrigger: true, want: slipway.Conflict},
-		{name: "must not run again", fault: on(http.MethodPost, always(403, "Must have admin rights to Repository.", "X-Ratelimit-Remaining", "4000")), retrigger: true, want: slipway.Forbidden},
-		{name: "conflict", fault: on(http.MethodPost, always(409, "Unable to re-run this workflow run")), retrigger: true, want: slipway.Conflict},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			v := newVendor(t)
-			id := v.add(t, slipway.Build{Status: slipway.BuildFailed})
-			b := v.open(t, nil, provider.Env{}).Builds
-			v.breakWith(test.fault)
-			_, err := b.List(t.Context(), hello, provider.ListOptions{})
-			if test.retrigger {
-				_, err = b.Retrigger(t.Context(), hello, id, nil, slipway.Caller{})
-			}
-			if slipway.CodeOf(err) != test.want {
-				t.Fatalf("got %v, want %s", err, test.want)
-			}
-			var e *slipway.Error
-			if errors.As(err, &e); e.RetryAfter < test.after*9/10 || e.RetryAfter > test.after*12/10 {
-				t.Errorf("try again after %v, want about %v", e.RetryAfter, test.after)
-			}
-			if strings.Contains(err.Error(), pat) {
-				t.Errorf("the error shows the credential: %v", err)
-			}
-		})
+	refuse := providertest.Refuse
+	post := func(status int, message string, header ...string) providertest.Fault {
+		return providertest.On(http.MethodPost, refuse(status, message, header...))
 	}
+	providertest.Refusals(t, pat, func(t *testing.T) (providertest.Harness, *providertest.Stub) {
+		v := newVendor(t)
+		return harness(t, v, v.open(t, nil, provider.Env{})), v.Stub
+	}, map[string]providertest.Refusal{
+		"primary limit":               {Fault: refuse(403, "API rate limit exceeded", "X-Ratelimit-Limit", "60", "X-Ratelimit-Remaining", "0", "X-Ratelimit-Reset", reset), Want: slipway.RateLimited, After: 10 * time.Minute},
+		"primary limit with 429":      {Fault: refuse(429, "API rate limit exceeded", "X-Ratelimit-Limit", "60", "X-Ratelimit-Remaining", "0", "X-Ratelimit-Reset", reset), Want: slipway.RateLimited, After: 10 * time.Minute},
+		"a reset in the past":         {Fault: refuse(403, "API rate limit exceeded", "X-Ratelimit-Limit", "60", "X-Ratelimit-Remaining", "0", "X-Ratelimit-Reset", tooOld), Want: slipway.RateLimited, After: time.Minute},
+		"a reset that is no epoch":    {Fault: refuse(403, "API rate limit exceeded", "X-Ratelimit-Limit", "60", "X-Ratelimit-Remaining", "0", "X-Ratelimit-Reset", "9999999999999"), Want: slipway.RateLimited, After: time.Minute},
+		"secondary limit with a time": {Fault: refuse(403, "You have exceeded a secondary rate limit", "Retry-After", "90", "X-Ratelimit-Remaining", "4000"), Want: slipway.RateLimited, After: 90 * time.Second},
+		"secondary limit without":     {Fault: refuse(403, "You have exceeded a secondary rate limit. Please wait a few minutes", "X-Ratelimit-Remaining", "4000"), Want: slipway.RateLimited, After: time.Minute},
+		"no permission":               {Fault: refuse(403, "Resource not accessible by integration", "X-Ratelimit-Remaining", "4000"), Want: slipway.Forbidden},
+		"renamed":                     {Fault: post(301, "Moved Permanently", "Location", "https://api.github.com/repositories/1/x"), Retrigger: true, Want: slipway.Invalid},
+		"cannot run again":            {Fault: post(403, "This workflow run cannot be rerun because it was created over a month ago", "X-Ratelimit-Remaining", "4000"), Retrigger: true, Want: slipway.Conflict},
+		"may not run it again":        {Fault: post(403, "Must have admin rights to Repository.", "X-Ratelimit-Remaining", "4000"), Retrigger: true, Want: slipway.Forbidden},
+	})
 }
 
 func TestNothingIsSentWhileGitHubHasEnough(t *testing.T) {
@@ -279,9 +223,9 @@ func TestNothingIsSentWhileGitHubHasEnough(t *testing.T) {
 	first := v.open(t, nil, provider.Env{Holds: holds}).Builds
 	second := v.open(t, nil, provider.Env{Holds: holds}).Builds
 	asked := 0
-	v.breakWith(func(w http.ResponseWriter, r *http.Request) bool {
+	v.Break(func(w http.ResponseWriter, r *http.Request) bool {
 		asked++
-		return always(403, "secondary rate limit", "Retry-After", "600")(w, r)
+		return providertest.Refuse(403, "secondary rate limit", "Retry-After", "600")(w, r)
 	})
 	for _, b := range []*provider.Builds{first, second, first} {
 		if _, err := b.List(t.Context(), hello, provider.ListOptions{}); !errors.Is(err, slipway.RateLimited) {
@@ -328,10 +272,10 @@ func TestRetriggerChoosesWhatToRun(t *testing.T) {
 		if err != nil || again == nil || again.ID != id || again.Attempt != 2 || again.Trigger != slipway.TriggerRetry {
 			t.Errorf("got %+v, %v; want the second attempt of %s", again, err, id)
 		}
-		if want := "POST /repos/octo/hello/actions/runs/" + id + "/" + test.want; !slices.Contains(v.seen(), want) {
-			t.Errorf("%s with %v: got %q, want %q among them", test.status, test.extra, v.seen(), want)
+		if want := "POST /repos/octo/hello/actions/runs/" + id + "/" + test.want; v.Count(want) != 1 {
+			t.Errorf("%s with %v: got %v, want %q among them", test.status, test.extra, v.Asked(), want)
 		}
-		if debug := v.bodies[0]["enable_debug_logging"] == true; debug != test.debug {
+		if debug := v.Last().Body["enable_debug_logging"] == true; debug != test.debug {
 			t.Errorf("debug log %v, want %v", debug, test.debug)
 		}
 	}
@@ -345,7 +289,7 @@ func TestStart(t *testing.T) {
 	if err != nil || started == nil || started.Trigger != slipway.TriggerManual {
 		t.Fatalf("got %+v, %v; want the run", started, err)
 	}
-	if got := fmt.Sprint(v.bodies[0]["inputs"]); got != "map[dry:true level:3]" {
+	if got := fmt.Sprint(v.Last().Body["inputs"]); got != "map[dry:true level:3]" {
 		t.Errorf("inputs %s, want texts", got)
 	}
 	v.oldServer = true
@@ -458,8 +402,8 @@ func TestAppTokensAreKeptAndReplaced(t *testing.T) {
 	list(2)
 	v.issued[1] = "revoked"
 	list(3)
-	if len(v.seen()) == 0 || strings.Count(strings.Join(v.seen(), "\n"), "/installation\n") != 2 {
-		t.Errorf("the installation is looked for once, and again after a refusal: %q", v.seen())
+	if v.Count("GET /repos/octo/hello/installation") != 2 {
+		t.Errorf("the installation is looked for once, and again after a refusal: %v", v.Asked())
 	}
 	if _, err := b.List(t.Context(), "else/where", provider.ListOptions{}); !errors.Is(err, slipway.NotFound) || !strings.Contains(err.Error(), "install") {
 		t.Errorf("got %v, want that the app is to be installed", err)

@@ -40,7 +40,7 @@ const (
 // vendor plays GitHub: one repository, octo/hello, whose runs are the vendor's example with some members replaced. Every request is held against the
 // vendor's own description.
 type vendor struct {
-	*httptest.Server
+	*providertest.Stub
 	store *httptest.Server // where logs lie
 	key   *rsa.PrivateKey
 	now   func() time.Time
@@ -51,11 +51,8 @@ type vendor struct {
 	texts     map[int64]string // logs, by job
 	workflows []string
 	revision  int
-	fault     func(w http.ResponseWriter, r *http.Request) bool // answers in place of the vendor
-	requests  []string                                          // method and path
-	bodies    []map[string]any                                  // of what changes something
-	stored    []http.Header                                     // what the store of logs was sent
-	issued    []string                                          // tokens of installations
+	stored    []http.Header // what the store of logs was sent
+	issued    []string      // tokens of installations
 	oldServer bool
 }
 
@@ -89,8 +86,7 @@ func newVendor(t testing.TB) *vendor {
 	v := &vendor{key: privateKey(), now: time.Now, jobs: map[int64][]map[string]any{}, texts: map[int64]string{}, workflows: []string{"build.yml"}}
 	described := providertest.Describe(t, prefix, []string{"testdata/api/actions.openapi.json", "testdata/api/apps-meta.openapi.json"},
 		[]string{"POST /repos/[^/]+/[^/]+/actions/workflows/[^/]+/dispatches", "GET /app"})
-	v.Server = httptest.NewServer(described.Handler(t, http.HandlerFunc(v.serve)))
-	t.Cleanup(v.Close)
+	v.Stub = providertest.NewStub(t, described, v.serve)
 	v.store = httptest.NewServer(http.HandlerFunc(v.serveLog))
 	t.Cleanup(v.store.Close)
 	return v
@@ -196,28 +192,6 @@ func (v *vendor) endJob(run, name string) {
 	}
 }
 
-func (v *vendor) breakWith(fault func(w http.ResponseWriter, r *http.Request) bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.fault = fault
-}
-
-// always answers every request with a status, a message and headers.
-func always(status int, message string, header ...string) func(http.ResponseWriter, *http.Request) bool {
-	return func(w http.ResponseWriter, _ *http.Request) bool {
-		for i := 0; i < len(header); i += 2 {
-			w.Header().Set(header[i], header[i+1])
-		}
-		refuse(w, status, message)
-		return true
-	}
-}
-
-// on limits a fault to requests of a method.
-func on(method string, fault func(http.ResponseWriter, *http.Request) bool) func(http.ResponseWriter, *http.Request) bool {
-	return func(w http.ResponseWriter, r *http.Request) bool { return r.Method == method && fault(w, r) }
-}
-
 func refuse(w http.ResponseWriter, status int, message string) {
 	answer(w, status, map[string]any{"message": message, "documentation_url": "https://docs.github.com/rest"})
 }
@@ -230,28 +204,12 @@ func answer(w http.ResponseWriter, status int, body any) {
 	}
 }
 
-func (v *vendor) seen() []string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return slices.Clone(v.requests)
-}
-
 func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
-	v.mu.Lock()
-	fault := v.fault
-	v.mu.Unlock()
-	if fault != nil && fault(w, r) {
-		return
-	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	path := strings.TrimPrefix(r.URL.Path, prefix)
-	v.requests = append(v.requests, r.Method+" "+path)
 	var body map[string]any
 	_ = json.NewDecoder(r.Body).Decode(&body)
-	if r.Method != http.MethodGet {
-		v.bodies = append(v.bodies, body)
-	}
 	h := w.Header()
 	h.Set("X-Ratelimit-Limit", "5000")
 	h.Set("X-Ratelimit-Remaining", "4987")
