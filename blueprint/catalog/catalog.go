@@ -190,6 +190,8 @@ func document(target string) string {
 	switch {
 	case u.Host == "github.com" && len(parts) == 4 && parts[2] == "blob":
 		return "https://raw.githubusercontent.com/" + parts[0] + "/" + parts[1] + "/" + parts[3]
+	case u.Host == "bitbucket.org" && len(parts) == 4 && parts[2] == "src":
+		return "https://bitbucket.org/" + parts[0] + "/" + parts[1] + "/raw/" + parts[3]
 	case strings.Contains(u.Path, "/-/blob/"): // GitLab
 		u.Path, u.RawPath = strings.Replace(u.Path, "/-/blob/", "/-/raw/", 1), ""
 	case len(parts) == 4 && parts[2] == "src" && (strings.HasPrefix(parts[3], "branch/") || strings.HasPrefix(parts[3], "tag/") || strings.HasPrefix(parts[3], "commit/")): // Gitea, Forgejo

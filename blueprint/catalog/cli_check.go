@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -104,17 +105,30 @@ func segments(ref slipway.EntityRef) string {
 
 func (c cli) refresh() *cobra.Command {
 	return &cobra.Command{
-		Use:               "refresh ENTITY",
-		Short:             "Read the place of an entity again",
-		Long:              "Have the place that an entity came from read again now, instead of at its time.",
-		Example:           "  slipway catalog refresh component:default/web",
+		Use:   "refresh ENTITY|TARGET",
+		Short: "Read a place again",
+		Long:  "Have a place read again now, instead of at its time: by its target, or by an entity that came from it.",
+		Example: `  slipway catalog refresh component:default/web
+  slipway catalog refresh https://git.example.com/shop/web/blob/main/catalog-info.yaml`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: c.refs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.Do(cmd.Context(), http.MethodPost, "/api/catalog/refresh", map[string]string{"entityRef": args[0]}, nil); err != nil {
+			ref := args[0]
+			if strings.Contains(ref, "://") || filepath.IsAbs(ref) {
+				id, err := c.locationID(cmd.Context(), ref)
+				if err != nil {
+					return err
+				}
+				var l Location
+				if err := c.Do(cmd.Context(), http.MethodGet, "/api/catalog/locations/"+url.PathEscape(id), nil, &l); err != nil {
+					return err
+				}
+				ref = l.EntityRef
+			}
+			if err := c.Do(cmd.Context(), http.MethodPost, "/api/catalog/refresh", map[string]string{"entityRef": ref}, nil); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "The place of %s is read again; slipway catalog status %s tells what came of it.\n", args[0], args[0])
+			fmt.Fprintf(cmd.ErrOrStderr(), "It is read again; slipway catalog status %s tells what came of it.\n", args[0])
 			return nil
 		},
 	}

@@ -107,6 +107,9 @@ func TestFaultsAreSeenOnTheCommandLine(t *testing.T) {
 				t.Errorf("%v: got %s", args, got)
 			}
 		}
+		if got := run("refresh", half); !strings.Contains(got, "read again") {
+			t.Errorf("got %s", got)
+		}
 		run("remove", half)
 		if there(s, "component:default/half") {
 			t.Error("it is still there")

@@ -16,6 +16,7 @@ func TestAGitHostsPageStandsForItsFile(t *testing.T) {
 		"https://github.com/octo/web/blob/feature/x/a%20b/catalog-info.yaml":  "https://raw.githubusercontent.com/octo/web/feature/x/a%20b/catalog-info.yaml",
 		"https://gitlab.example.com/a/b/c/-/blob/main/catalog-info.yaml":      "https://gitlab.example.com/a/b/c/-/raw/main/catalog-info.yaml",
 		"https://codeberg.org/octo/web/src/branch/main/catalog-info.yaml":     "https://codeberg.org/octo/web/raw/branch/main/catalog-info.yaml",
+		"https://bitbucket.org/octo/web/src/main/a%20b/catalog-info.yaml":     "https://bitbucket.org/octo/web/raw/main/a%20b/catalog-info.yaml",
 		"https://example.com/files/catalog-info.yaml?raw=1":                   "https://example.com/files/catalog-info.yaml?raw=1",
 		"https://git.example.com/octo/web/src/other/catalog-info.yaml":        "https://git.example.com/octo/web/src/other/catalog-info.yaml",
 		"http://127.0.0.1:7199/shop/web/blob/main/catalog-info.yaml":          "http://127.0.0.1:7199/shop/web/blob/main/catalog-info.yaml",

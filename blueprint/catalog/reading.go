@@ -244,8 +244,10 @@ func (r *reading) file(ctx context.Context, t target, c *content) (file, error) 
 	if len(entities)+len(faults) == 0 {
 		return r.unread(ctx, t, f, last, slipway.Errorf(slipway.Invalid, "it is empty"))
 	}
-	if f.Version, err = beginFile(ctx, r.db, r.location.ID, f); err != nil {
-		return f, err
+	if last.Digest != "" {
+		if f.Version, err = beginFile(ctx, r.db, r.location.ID, f); err != nil {
+			return f, err
+		}
 	}
 	var mine []*slipway.Entity
 	for _, e := range entities {

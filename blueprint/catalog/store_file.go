@@ -95,16 +95,16 @@ func saveFile(ctx context.Context, tx *store.Tx, location string, f file) error 
 		}
 		texts[i] = string(raw)
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO catalog_file (location_id, type, target, parent, etag, last_modified, digest, error, faults, refs, targets, read_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+	_, err := tx.Exec(ctx, `INSERT INTO catalog_file (location_id, type, target, parent, etag, last_modified, digest, error, faults, refs, targets, read_at, version)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 + 1)
 		ON CONFLICT (location_id, type, target) DO UPDATE SET parent = $4, etag = $5, last_modified = $6, error = $8, faults = $9, refs = $10, targets = $11, read_at = $12,
 			version = catalog_file.version + 1, digest = CASE WHEN catalog_file.version = $13 THEN $7 ELSE '' END`,
 		location, f.Type, f.Target, f.Parent, f.ETag, f.LastModified, f.Digest, f.Error, texts[0], texts[1], texts[2], f.ReadAt, f.Version)
 	return err
 }
 
-// beginFile notes that new content of a file is about to be stored: whatever happens now, it is read in full until saveFile has said how it ended. It gives
-// the file's version.
+// beginFile notes that new content is about to be stored of a file that was fine before: whatever happens now, it is read in full until saveFile has
+// said how it ended. It gives the file's version.
 func beginFile(ctx context.Context, db *store.DB, location string, f file) (version int64, err error) {
 	err = db.Write(ctx, func(tx *store.Tx) error {
 		return store.Err(tx.QueryRowContext(ctx, `INSERT INTO catalog_file (location_id, type, target, parent, version) VALUES ($1, $2, $3, $4, 1)

@@ -63,9 +63,9 @@ func harness(v *vendor, p *provider.Provider, inClear bool) providertest.Harness
 			return v.client(t, map[string]any{"webhookSecret": ""}, provider.Env{}).provider(), prove(body), body
 		},
 		Foreign: func(testing.TB) (http.Header, []byte) {
-			body := []byte(`{"object_kind":"push"}`)
+			body := []byte(`{"object_kind":"note"}`)
 			h := prove(body)
-			h.Set("X-Gitlab-Event", "Push Hook")
+			h.Set("X-Gitlab-Event", "Note Hook")
 			return h, body
 		},
 		Admit: func(_ testing.TB, sees bool) provider.Secret {

@@ -79,9 +79,11 @@ func signingKeys(token provider.Secret) [][]byte {
 }
 
 // parse reads whose pipeline changed. A notification does not say when GitLab last changed the pipeline, and calls its branch otherwise than the API does, so the
-// project is read again: under its path and its number, as entities name either. Jobs change nothing that their pipeline does not tell.
+// project is read again: under its path and its number, as entities name either. Jobs change nothing that their pipeline does not tell. A push tells where the
+// repository is found.
 func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
-	if h.Get(eventHeader) != "Pipeline Hook" {
+	event := h.Get(eventHeader)
+	if event != "Pipeline Hook" && event != "Push Hook" {
 		return nil, nil
 	}
 	var said struct {
@@ -91,12 +93,20 @@ func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 		Project struct {
 			ID   int64  `json:"id"`
 			Path string `json:"path_with_namespace"`
+			URL  string `json:"web_url"`
 		} `json:"project"`
 	}
 	if err := provider.Unmarshal(body, &said); err != nil {
-		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body is no pipeline event").WithCause(err)
+		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body is no %s event", strings.ToLower(strings.TrimSuffix(event, " Hook"))).WithCause(err)
 	}
 	id := cmp.Or(h.Get(idHeader), h.Get("Idempotency-Key"), h.Get("X-Gitlab-Event-UUID"))
+	if event == "Push Hook" {
+		project, page := strings.ToLower(said.Project.Path), provider.RepositoryAddress(said.Project.URL)
+		if page == "" || !slug.MatchString(project) {
+			return nil, slipway.Errorf(slipway.Invalid, "the webhook's body does not say where the repository is found; a custom template must keep project")
+		}
+		return []provider.Delivery{{Project: project, ID: id, Pushed: []string{page}}}, nil
+	}
 	var list []provider.Delivery
 	if project := strings.ToLower(said.Project.Path); slug.MatchString(project) {
 		list = append(list, provider.Delivery{Project: project, ID: id})
