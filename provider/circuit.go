@@ -9,19 +9,23 @@ import (
 )
 
 // A circuit keeps requests from a host that does not answer. After circuitAfter failures in a row, as one client sees them, the host is held for circuitRest, by all
-// clients that share Holds; then one request of all of them may try, and its end decides.
+// clients that share Holds; then one request of all of them may try, and its end decides. Where others reach the host and only this client does not, it keeps away alone: one
+// replica with a network out of order must not keep the others from a vendor.
 const (
 	circuitAfter = 5
 	circuitRest  = 15 * time.Second
 )
 
-// circuitKey names the host to all replicas. No account is called so.
-func (c *Client) circuitKey() string { return c.base.Host + " *" }
+// circuitKey names the host to all replicas, as it is reached: a wrong scheme in one provider's address says nothing of another's. No account is called so.
+func (c *Client) circuitKey() string { return c.base.Scheme + "://" + c.base.Host + " *" }
 
 // enter says whether the host may be asked now; then leave must be called with what it gave.
 func (c *Client) enter(ctx context.Context) (probe bool, err error) {
 	away := func(wait time.Duration) error {
 		return slipway.Errorf(slipway.Unavailable, "%s has not answered for a while; it is asked again soon", c.o.Vendor).After(wait)
+	}
+	if until, _ := c.own.Until(ctx, c.circuitKey()); until.After(c.now()) { // what is in memory never fails
+		return false, away(until.Sub(c.now()))
 	}
 	until, err := c.holds.Until(ctx, c.circuitKey())
 	if err != nil || until.IsZero() {
@@ -50,15 +54,19 @@ func (c *Client) leave(ctx context.Context, probe bool, e ending) {
 	c.mu.Lock()
 	switch e {
 	case answered:
-		c.failures = 0
+		c.failures, c.told = 0, false
 	case failed:
 		c.failures++
 	}
 	open := e == failed && (probe || c.failures >= circuitAfter)
+	alone := open && !probe && c.told // what was told is over: another has reached it since
+	c.told = c.told || open
 	c.mu.Unlock()
 	var err error
 	ctx = context.WithoutCancel(ctx)
 	switch {
+	case alone:
+		_ = c.own.Hold(ctx, c.circuitKey(), c.now().Add(circuitRest))
 	case open:
 		err = c.holds.Hold(ctx, c.circuitKey(), c.now().Add(circuitRest))
 	case probe && e == answered:

@@ -52,9 +52,11 @@ type Client struct {
 	now   func() time.Time
 	log   *slog.Logger
 	holds Holds
+	own   Holds // of this client alone: of accounts that are callers' own (Request.As), which anybody can bring, and of a host that others reach
 
 	mu        sync.Mutex
-	failures  int // of the host, in a row
+	failures  int  // of the host, in a row
+	told      bool // to the other replicas, that the host does not answer; since then it has not answered here
 	limits    map[string]Limit
 	refusals  map[string]int // in a row, that did not say until when
 	lastWrite time.Time
@@ -80,7 +82,7 @@ func NewClient(env Env, o ClientOptions) (*Client, error) {
 	}
 	c := &Client{
 		o: o, base: base, http: guard(env.HTTP), now: env.Now, log: env.Log, holds: env.Holds,
-		limits: map[string]Limit{}, refusals: map[string]int{},
+		own: NewHolds(), limits: map[string]Limit{}, refusals: map[string]int{},
 	}
 	if c.now == nil {
 		c.now = time.Now
@@ -243,7 +245,7 @@ type fleeting struct{ error }
 
 func (f fleeting) Unwrap() error { return f.error }
 
-// Limits is what the vendor last said, by account.
+// Limits is what the vendor last said, by account of the provider's. What it said to callers of their own (Request.As) is not among it.
 func (c *Client) Limits() []Limit {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -274,7 +276,7 @@ func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.held(ctx, auth.Account); err != nil {
+	if err := c.held(ctx, r, auth.Account); err != nil {
 		return nil, err
 	}
 	if req.Method != http.MethodGet {
@@ -292,9 +294,9 @@ func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
 	if err != nil {
 		return nil, c.broken(ctx, err)
 	}
-	limit := c.learn(auth.Account, res)
+	limit := c.learn(r, auth.Account, res)
 	if !limit.Until.IsZero() {
-		c.hold(ctx, auth.Account, limit.Until)
+		c.hold(ctx, r, auth.Account, limit.Until)
 	}
 	if res.StatusCode < 300 || res.StatusCode == http.StatusNotModified && r.Validator != "" || r.Leads && req.Method != http.MethodGet && res.StatusCode < 400 {
 		return res, nil
@@ -438,9 +440,9 @@ func (c *Client) failure(ctx context.Context, r Request, account string, limit L
 			wait = limit.Until.Sub(now)
 		}
 		if wait == 0 {
-			wait = c.refused(account)
+			wait = c.refused(r, account)
 		}
-		c.hold(ctx, account, now.Add(wait))
+		c.hold(ctx, r, account, now.Add(wait))
 		return e.After(wait)
 	case slipway.Unavailable:
 		e = e.After(wait)
@@ -531,8 +533,16 @@ func clip(s string) string {
 // holdKey names an account at this vendor to all replicas.
 func (c *Client) holdKey(account string) string { return c.base.Host + " " + account }
 
-func (c *Client) held(ctx context.Context, account string) error {
-	until, err := c.holds.Until(ctx, c.holdKey(account))
+// holdsOf is where it is noted until when nothing more is taken from who sends a request.
+func (c *Client) holdsOf(r Request) Holds {
+	if r.As != nil {
+		return c.own
+	}
+	return c.holds
+}
+
+func (c *Client) held(ctx context.Context, r Request, account string) error {
+	until, err := c.holdsOf(r).Until(ctx, c.holdKey(account))
 	if err != nil {
 		c.log.WarnContext(ctx, "it is not known whether a vendor takes requests", "error", err)
 		return nil
@@ -543,23 +553,25 @@ func (c *Client) held(ctx context.Context, account string) error {
 	return nil
 }
 
-func (c *Client) hold(ctx context.Context, account string, until time.Time) {
-	if err := c.holds.Hold(context.WithoutCancel(ctx), c.holdKey(account), until); err != nil {
+func (c *Client) hold(ctx context.Context, r Request, account string, until time.Time) {
+	if err := c.holdsOf(r).Hold(context.WithoutCancel(ctx), c.holdKey(account), until); err != nil {
 		c.log.WarnContext(ctx, "that a vendor takes no more requests was not noted", "error", err)
 	}
 }
 
 // refused gives how long to keep away from a vendor that did not say it.
-func (c *Client) refused(account string) time.Duration {
+func (c *Client) refused(r Request, account string) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	rest := min(firstRest<<min(c.refusals[account], 8), maxRest)
-	c.refusals[account]++
+	if r.As == nil {
+		c.refusals[account]++
+	}
 	return rest + rand.N(rest/10)
 }
 
 // learn keeps what an answer says of limits.
-func (c *Client) learn(account string, res *http.Response) (l Limit) {
+func (c *Client) learn(r Request, account string, res *http.Response) (l Limit) {
 	now := c.now()
 	if c.o.Limit != nil {
 		l = c.o.Limit(res.Header, now)
@@ -570,7 +582,7 @@ func (c *Client) learn(account string, res *http.Response) (l Limit) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if l.Total > 0 {
+	if l.Total > 0 && r.As == nil {
 		c.limits[account] = l
 	}
 	if res.StatusCode < 400 {

@@ -364,6 +364,50 @@ func TestHostThatIsDownIsLeftAlone(t *testing.T) {
 	})
 }
 
+func TestAReplicaThatReachesNobodyKeepsAwayAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		holds := provider.NewHolds()
+		client := func(url string, up bool) *provider.Client {
+			return newClient(t, provider.Env{Holds: holds, HTTP: &http.Client{Transport: answers(func(r *http.Request) (*http.Response, error) {
+				if !up {
+					return nil, errors.New("no route to host")
+				}
+				return response(r, 200)
+			})}}, provider.ClientOptions{URL: url})
+		}
+		get := func(c *provider.Client) error {
+			body, err := c.Open(t.Context(), provider.Request{Path: "/x"})
+			if err == nil {
+				body.Close()
+			}
+			return err
+		}
+		sick, well := client("https://ci.example.com", false), client("https://ci.example.com", true)
+		for range 5 {
+			if get(sick) == nil {
+				t.Fatal("it reaches the host")
+			}
+		}
+		if get(well) == nil {
+			t.Error("what one found out, the other is not told")
+		}
+		if err := get(client("http://ci.example.com", true)); err != nil {
+			t.Errorf("the host as another address has it: %v", err)
+		}
+		_ = provider.Wait(t.Context(), 16*time.Second)
+		for i := range 20 {
+			if err := get(well); err != nil {
+				t.Fatalf("request %d of who reaches the host: %v", i, err)
+			}
+			if get(sick) == nil {
+				t.Fatal("it reaches the host")
+			}
+			_ = provider.Wait(t.Context(), 5*time.Second)
+		}
+	})
+}
+
 func TestStoreThatIsDownSaysNothingAboutTheVendor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -516,6 +560,51 @@ func TestVendorThatHasEnoughIsLeftAlone(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatIsSaidToCallersIsNoMatterOfTheProvider(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int32
+		hc := &http.Client{Transport: answers(func(r *http.Request) (*http.Response, error) {
+			asked.Add(1)
+			return response(r, 200, "X-Limit", "60", "X-Remaining", "0", "X-Reset", fmt.Sprint(time.Now().Add(time.Hour).Unix()))
+		})}
+		var held written
+		c := newClient(t, provider.Env{HTTP: hc, Holds: &held}, provider.ClientOptions{
+			URL: "https://ci.example.com", Limit: func(h http.Header, now time.Time) provider.Limit { return provider.EpochLimit(h, "X-", now) },
+		})
+		ask := func(who string) error {
+			_, err := c.JSON(t.Context(), provider.Request{Path: "/x", As: &provider.Authorization{Header: "Private-Token", Value: who, Account: "caller " + who}}, &struct{}{})
+			return err
+		}
+		if err := ask("jane"); err != nil {
+			t.Fatal(err)
+		}
+		if err := ask("jane"); !errors.Is(err, slipway.RateLimited) || asked.Load() != 1 {
+			t.Errorf("a caller of whom the vendor takes no more: %v, sent %d times", err, asked.Load())
+		}
+		if err := ask("joe"); err != nil {
+			t.Errorf("another caller: %v", err)
+		}
+		if l := c.Limits(); len(l) != 0 {
+			t.Errorf("the provider's limits are callers' own: %+v", l)
+		}
+		if len(held) != 0 {
+			t.Errorf("all replicas were told of %q", held)
+		}
+	})
+}
+
+// written is Holds that say what was held.
+type written []string
+
+func (w *written) Until(context.Context, string) (time.Time, error) { return time.Time{}, nil }
+func (w *written) Hold(_ context.Context, key string, _ time.Time) error {
+	*w = append(*w, key)
+	return nil
+}
+func (w *written) Probe(context.Context, string, time.Duration) (bool, error) { return true, nil }
+func (w *written) Release(context.Context, string) error                      { return nil }
 
 func TestHoldsThatFailHoldNothingUp(t *testing.T) {
 	t.Parallel()

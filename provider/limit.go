@@ -32,6 +32,9 @@ type Holds interface {
 	Release(ctx context.Context, key string) error
 }
 
+// maxHolds is how many keys Holds of one process remember. When there are more all are forgotten: then the vendor says it again.
+const maxHolds = 10_000
+
 // NewHolds makes Holds of this process alone.
 func NewHolds() Holds { return &holds{until: map[string]time.Time{}} }
 
@@ -50,6 +53,9 @@ func (h *holds) Hold(_ context.Context, key string, until time.Time) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if until.After(h.until[key]) {
+		if len(h.until) >= maxHolds {
+			clear(h.until)
+		}
 		h.until[key] = until
 	}
 	return nil
