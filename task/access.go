@@ -104,12 +104,23 @@ func (v *viewer) column(q *query) string {
 	if v.all() {
 		return fmt.Sprint(accessYes)
 	}
+	open := v.open(q, "s")
 	if len(v.keys) == 0 {
-		return fmt.Sprintf("CASE WHEN s.restricted THEN %d ELSE %d END", accessUnknown, accessYes)
+		return fmt.Sprintf("CASE WHEN %s THEN %d ELSE %d END", open, accessYes, accessUnknown)
 	}
-	return fmt.Sprintf(`CASE WHEN NOT s.restricted THEN %d ELSE COALESCE((SELECT CASE WHEN a.granted THEN %d ELSE %d END FROM task_access a
+	return fmt.Sprintf(`CASE WHEN %s THEN %d ELSE COALESCE((SELECT CASE WHEN a.granted THEN %d ELSE %d END FROM task_access a
 		WHERE a.viewer IN (%s) AND a.source_id = s.id AND a.until > %s LIMIT 1), %d) END`,
-		accessYes, accessYes, accessNo, q.list(anys(v.keys)), q.arg(store.At(v.engine.Now())), accessUnknown)
+		open, accessYes, accessYes, accessNo, q.list(anys(v.keys)), q.arg(store.At(v.engine.Now())), accessUnknown)
+}
+
+// open is that source s shows its items to whoever may read its entities. The providers at hand count beside what the source says of itself: another replica, which knew of
+// older ones, may have written it down a moment ago.
+func (v *viewer) open(q *query, s string) string {
+	names := v.engine.providers.Load().atSource
+	if len(names) == 0 {
+		return "NOT " + s + ".restricted"
+	}
+	return "NOT " + s + ".restricted AND " + s + ".provider NOT IN (" + q.list(anys(names)) + ")"
 }
 
 // condition is that the viewer may see the items of the source with an id, given as SQL.
@@ -117,12 +128,12 @@ func (v *viewer) condition(q *query, id string) string {
 	if v.all() {
 		return "TRUE"
 	}
-	open := "NOT s.restricted"
+	open := "(" + v.open(q, "looked") + ")" // the outer query may well call its sources s
 	if len(v.keys) > 0 {
-		open += fmt.Sprintf(` OR EXISTS (SELECT 1 FROM task_access a WHERE a.viewer IN (%s) AND a.source_id = s.id AND a.granted AND a.until > %s)`,
+		open += fmt.Sprintf(` OR EXISTS (SELECT 1 FROM task_access a WHERE a.viewer IN (%s) AND a.source_id = looked.id AND a.granted AND a.until > %s)`,
 			q.list(anys(v.keys)), q.arg(store.At(v.engine.Now())))
 	}
-	return "EXISTS (SELECT 1 FROM task_source s WHERE s.id = " + id + " AND (" + open + "))"
+	return "EXISTS (SELECT 1 FROM task_source looked WHERE looked.id = " + id + " AND (" + open + "))"
 }
 
 // Sees is the condition that the caller may see what comes from a source, whose id is given as SQL, beside what they may see of its entities. Its arguments are
@@ -149,10 +160,12 @@ func (e *Engine) Admit(ctx context.Context, caller *slipway.Caller) error {
 	}
 	var q query
 	var names []any
-	for name := range v.tokens {
-		names = append(names, name)
+	for _, name := range e.providers.Load().atSource {
+		if v.tokens[name] != "" {
+			names = append(names, name)
+		}
 	}
-	fmt.Fprintf(&q, `SELECT s.id, s.provider, s.project FROM task_source s WHERE s.restricted AND s.provider IN (%s)
+	fmt.Fprintf(&q, `SELECT s.id, s.provider, s.project FROM task_source s WHERE s.provider IN (%s)
 		AND NOT EXISTS (SELECT 1 FROM task_access a WHERE a.viewer IN (%s) AND a.source_id = s.id AND a.until > %s) ORDER BY s.id LIMIT %d`,
 		q.list(names), q.list(anys(v.keys)), q.arg(store.At(e.Now())), accessChecks)
 	rows, err := e.DB.QueryContext(ctx, q.String(), q.args...)
@@ -189,13 +202,22 @@ func (v *viewer) admit(ctx context.Context, sources []*source) (bool, error) {
 	defer cancel()
 	said := make([]error, len(ask))
 	var running sync.WaitGroup
+	var refused sync.Map // by provider: that it does not know the token, which is so for all of its projects. It need not be told again
 	places := make(chan struct{}, accessAtOnce)
 	for i, s := range ask {
 		places <- struct{}{}
+		if err, ok := refused.Load(s.provider); ok {
+			said[i] = err.(error)
+			<-places
+			continue
+		}
 		running.Go(func() {
 			defer func() { <-places }()
 			o, _ := v.engine.opened(s.provider)
 			said[i] = o.Provider.Access(wait, s.project, v.tokens[s.provider])
+			if slipway.CodeOf(said[i]) == slipway.Unauthenticated {
+				refused.Store(s.provider, said[i])
+			}
 		})
 	}
 	running.Wait()

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/provider/fake"
 	"github.com/slipway-platform/slipway/store"
 )
@@ -206,6 +208,100 @@ func TestWhatAVendorSaidOfACallerIsForgotten(t *testing.T) {
 		}
 		if sees() != 0 {
 			t.Error("while the vendor does not answer, what it said hours ago counts")
+		}
+	})
+}
+
+func TestWhatAnOlderReplicaWroteShowsNothing(t *testing.T) {
+	t.Parallel()
+	restricted(t, func(t *testing.T, w *world, _ *fake.Vendor, web, _ slipway.EntityRef) {
+		err := w.db.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(t.Context(), `UPDATE task_source SET restricted = FALSE`) // as one writes that has not heard yet that the provider hides them
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		jane := anybody("jane")
+		p, err := w.runs.Search(t.Context(), jane, web, Query{}, nil)
+		if err != nil || len(p.Items) != 0 || p.Sources[0].State != slipway.SourceHidden {
+			t.Errorf("%d items, %+v, %v", len(p.Items), p.Sources, err)
+		}
+		if events, _, err := w.Events.List(t.Context(), jane, 0, []string{"run.*"}, 100); err != nil || len(events) != 0 {
+			t.Errorf("%d events, %v", len(events), err)
+		}
+		if p, err = w.runs.Search(showing(t, "ci=janes-token"), jane, web, Query{}, nil); err != nil || len(p.Items) != 1 {
+			t.Errorf("with a token: %d items, %v", len(p.Items), err)
+		}
+	})
+}
+
+func TestWhatIsSeenOfSourcesIsThatOfTheOneThatIsMeant(t *testing.T) {
+	t.Parallel()
+	restricted(t, func(t *testing.T, w *world, _ *fake.Vendor, _, _ slipway.EntityRef) {
+		jane := anybody("jane")
+		for tokens, want := range map[string]string{"": "[]", "ci=janes-token": "[octo/web]"} {
+			ctx := t.Context()
+			if tokens != "" {
+				ctx = showing(t, tokens)
+			}
+			if err := w.Admit(ctx, jane); err != nil {
+				t.Fatal(err)
+			}
+			sees, args := w.Sees(ctx, jane, "s.id", 1)
+			rows, err := w.db.QueryContext(ctx, `SELECT s.project FROM task_source s WHERE `+sees, args...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for rows.Next() {
+				var project string
+				if err := rows.Scan(&project); err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, project)
+			}
+			if rows.Err() != nil || fmt.Sprint(got) != want {
+				t.Errorf("with tokens %q: %v, %v; want %s", tokens, got, rows.Err(), want)
+			}
+		}
+	})
+}
+
+func TestATokenThatNobodyKnowsIsNotTriedAtEveryProject(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		v := fake.New(fake.Config{})
+		v.Now = w.clock.now
+		var projects []string
+		for i := range 40 {
+			name := fmt.Sprintf("octo/p%d", i)
+			v.Project(name)
+			projects = append(projects, name)
+		}
+		p := v.Provider()
+		var asked atomic.Int64
+		p.Access = func(context.Context, string, provider.Secret) error {
+			asked.Add(1)
+			return slipway.Errorf(slipway.Unauthenticated, "nobody knows this token")
+		}
+		err := w.SetProviders(t.Context(), []Provider{{Name: "ci", Type: "fake", Provider: p, Settings: Settings{Visibility: VisibleAtSource}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref := w.entity("web", "team-a", map[string]string{fake.Annotation: strings.Join(projects, ",")})
+		eventually(t, "its projects", func() bool { return len(w.search(ref, Query{}).Sources) == len(projects) })
+		got, err := w.runs.Search(showing(t, "ci=guessed"), anybody("jane"), ref, Query{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range got.Sources {
+			if s.State != slipway.SourceHidden {
+				t.Errorf("%s is %s", s.Project, s.State)
+			}
+		}
+		if n := asked.Load(); n > accessAtOnce {
+			t.Errorf("the vendor was asked %d times about a token that it does not know", n)
 		}
 	})
 }

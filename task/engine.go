@@ -121,7 +121,8 @@ func (o Provider) ref() slipway.ProviderRef { return slipway.ProviderRef{Name: o
 type snapshot struct {
 	names      []string // in order
 	byName     map[string]Provider
-	restricted bool // some source shows its items only to those who may see it at the vendor
+	atSource   []string // those that show their items only to those who may see them at the vendor, in order
+	restricted bool     // some source shows its items only to those who may see it at the vendor
 }
 
 // SetProviders replaces the providers, all at once, and has entities bound to them anew: by one unique job per task, whichever replica asks. Sources of providers that
@@ -140,8 +141,12 @@ func (e *Engine) SetProviders(ctx context.Context, list []Provider) error {
 		}
 		s.byName[o.Name] = o
 		s.names = append(s.names, o.Name)
+		if o.Visibility == VisibleAtSource {
+			s.atSource = append(s.atSource, o.Name)
+		}
 	}
 	slices.Sort(s.names)
+	slices.Sort(s.atSource)
 	if err := e.DB.Write(ctx, func(tx *store.Tx) error { return e.restrict(ctx, tx, s) }); err != nil {
 		return err
 	}
