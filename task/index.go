@@ -221,7 +221,7 @@ func (x *Index[T]) write(ctx context.Context, tx *store.Tx, s lockedSource, o Pr
 	var order []*written[T]
 	for _, item := range items {
 		w := &written[T]{Row: x.task.Row(&item), item: item}
-		if w.ID == "" || len(w.ID) > maxID || w.Created.IsZero() {
+		if !storable(w.ID) || w.Created.IsZero() {
 			x.engine.Log.WarnContext(ctx, "an item without a proper id or creation was left out", "task", x.task.Name, "provider", o.Name, "id", clip(w.ID))
 			continue
 		}
@@ -306,14 +306,12 @@ func (x *Index[T]) people(ctx context.Context, q store.Querier, providerName str
 	for _, w := range items {
 		for _, f := range x.task.Fields {
 			if f.Person {
-				for _, v := range f.Of(&w.item) {
-					names = append(names, strings.ToLower(v))
-				}
+				names = append(names, f.ways(&w.item)...)
 			}
 		}
 	}
 	slices.Sort(names)
-	names = slices.DeleteFunc(slices.Compact(names), func(s string) bool { return s == "" })
+	names = slices.Compact(names)
 	refs := map[string]string{}
 	for chunk := range slices.Chunk(names, 200) {
 		args := []any{providerName}
@@ -430,11 +428,12 @@ func splice(out, doc []byte, ref string) []byte {
 // term is a value of a field.
 type term struct{ field, value string }
 
-// ways are the spellings of a field's value in an item, the stored one first.
+// ways are the spellings of a field's value in an item, the stored one first. What a table of either engine cannot hold is not in them: a vendor's odd text must not keep
+// its other items from being stored.
 func (f Field[T]) ways(item *T) []string {
 	var list []string
 	for _, v := range f.Of(item) {
-		if f.Person {
+		if v = strings.ReplaceAll(strings.ToValidUTF8(v, ""), "\x00", ""); f.Person {
 			v = strings.ToLower(v)
 		}
 		if v != "" && len(v) <= maxID && len(list) < maxAliases && !slices.Contains(list, v) {

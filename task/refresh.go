@@ -348,6 +348,13 @@ func (x *Index[T]) drop(ctx context.Context, l *look, id string) error {
 
 // store writes items of one page in small transactions. met: one of them was known and finished before.
 func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T]) (met bool, err error) {
+	page.Items = slices.DeleteFunc(slices.Clone(page.Items), func(item T) bool {
+		id := x.task.Row(&item).ID
+		if !storable(id) {
+			x.engine.Log.WarnContext(ctx, "an item without a proper id was left out", "task", x.task.Name, "provider", l.opened.Name, "id", clip(id))
+		}
+		return !storable(id)
+	})
 	if len(page.Items) == 0 {
 		return false, nil
 	}

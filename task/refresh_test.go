@@ -499,3 +499,24 @@ func TestAVendorThatDoesNotAnswerIsLeftAloneForAWhile(t *testing.T) {
 		t.Errorf("before the time that the vendor named: %v", err)
 	}
 }
+
+func TestWhatCannotStandInATableHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		v := fake.New(fake.Config{})
+		v.Now = w.clock.now
+		v.Project("octo/web")
+		odd := slipway.Build{ID: "1", CreatedAt: at(1), Status: slipway.BuildFailed, Commit: &slipway.Commit{SHA: "abc", Branch: "ma\x00in"}, TriggeredBy: &slipway.Person{ID: "ja\x00ne", Name: "\xff"}}
+		v.Add("octo/web", odd)
+		odd.ID = "2\x00"
+		v.Add("octo/web", odd)
+		v.Add("octo/web", slipway.Build{ID: "3", CreatedAt: at(3), Status: slipway.BuildSucceeded})
+		w.vendors(map[string]*fake.Vendor{"ci": v})
+		ref := w.entity("web", "team-a", map[string]string{fake.Annotation: "octo/web"})
+		w.await(ref, 2)
+		p := w.search(ref, Query{Filters: map[string][]string{"branch": {"main"}}})
+		if got := fmt.Sprint(ids(p)); got != "[1]" || p.Sources[0].State != slipway.SourceFresh {
+			t.Errorf("of the branch: %s, %+v", got, p.Sources)
+		}
+	})
+}
