@@ -619,3 +619,14 @@ func TestCheckTellsWhoseTokenItIs(t *testing.T) {
 		t.Errorf("limits %+v", l)
 	}
 }
+
+func TestAListOfJobsWithoutEndHasOne(t *testing.T) {
+	t.Parallel()
+	c, err := newClient(Config{URL: "https://ci.example.com"}, provider.Env{HTTP: providertest.Endless(t, `{"items":[],"next_page_token":"PAGE"}`, "Link", `<https://ci.example.com/x>; rel="next"`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := c.jobs(t.Context(), "7f3a0b52-0000-4000-8000-000000000000"); err != nil {
+		t.Errorf("%d jobs, %v", len(all), err)
+	}
+}

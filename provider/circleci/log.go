@@ -102,7 +102,7 @@ func writeErrors(out io.Writer, p pipeline) error {
 func (c *client) jobs(ctx context.Context, workflow string) ([]job, error) {
 	var all []job
 	token := ""
-	for {
+	for page := 1; ; page++ {
 		var found struct {
 			Items []job  `json:"items"`
 			Next  string `json:"next_page_token"`
@@ -115,7 +115,7 @@ func (c *client) jobs(ctx context.Context, workflow string) ([]job, error) {
 				all = append(all, j)
 			}
 		}
-		if found.Next == "" || found.Next == token || len(all) >= maxFamily {
+		if found.Next == "" || found.Next == token || page == maxFamilyPages {
 			break
 		}
 		token = found.Next

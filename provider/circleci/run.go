@@ -330,7 +330,7 @@ func (c *client) family(ctx context.Context, p pipeline) (family, error) {
 func (c *client) familyNow(ctx context.Context, p pipeline) (f family, err error) {
 	f.asked, f.changed = c.now(), p.UpdatedAt.Time
 	token := ""
-	for {
+	for page := 1; ; page++ {
 		var found struct {
 			Items []workflow `json:"items"`
 			Next  string     `json:"next_page_token"`
@@ -346,7 +346,7 @@ func (c *client) familyNow(ctx context.Context, p pipeline) (f family, err error
 			return f, fmt.Errorf("workflows of pipeline %s: %w", p.ID, err)
 		}
 		f.workflows = append(f.workflows, found.Items...)
-		if found.Next == "" || found.Next == token || len(f.workflows) >= maxFamily {
+		if found.Next == "" || found.Next == token || page == maxFamilyPages {
 			break
 		}
 		token = found.Next
@@ -399,8 +399,8 @@ func (c *client) member(ctx context.Context, w workflow, p pipeline, f family) (
 }
 
 const (
-	parallel  = 4   // requests for the workflows of several pipelines
-	maxFamily = 500 // workflows of one pipeline
+	parallel       = 4  // requests for the workflows of several pipelines
+	maxFamilyPages = 25 // of workflows of one pipeline, or of jobs of one workflow, that are looked at
 )
 
 // list reads one page of CircleCI's pipelines and the workflows of each. A workflow that was run again stands with its pipeline.

@@ -140,9 +140,10 @@ func (r workflowRun) commit() *slipway.Commit {
 }
 
 const (
-	maxPage   = 50     // what Gitea allows unless told otherwise
-	parallel  = 4      // looks at the jobs of several runs
-	maxDetail = 20_000 // runs whose details are remembered
+	maxPage     = 50     // what Gitea allows unless told otherwise
+	maxJobPages = 100    // more jobs of one run are not looked at
+	parallel    = 4      // looks at the jobs of several runs
+	maxDetail   = 20_000 // runs whose details are remembered
 )
 
 func (c *client) list(ctx context.Context, project string, o provider.ListOptions) (list provider.Page[slipway.Build], err error) {
@@ -279,7 +280,7 @@ func (c *client) jobs(ctx context.Context, project string, run int64) ([]job, er
 			return nil, fmt.Errorf("jobs of run %d of %s: %w", run, project, err)
 		}
 		all = append(all, found.Jobs...)
-		if provider.Link(a.Header, "next") == "" || len(found.Jobs) == 0 {
+		if provider.Link(a.Header, "next") == "" || len(found.Jobs) == 0 || page == maxJobPages {
 			return all, nil
 		}
 	}

@@ -439,3 +439,14 @@ func BenchmarkList(b *testing.B) {
 	}
 	b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "runs/s")
 }
+
+func TestAListOfJobsWithoutEndHasOne(t *testing.T) {
+	t.Parallel()
+	c, err := newClient(Config{URL: "https://ci.example.com"}, provider.Env{HTTP: providertest.Endless(t, `{"jobs":[{"id":1,"name":"test"}]}`, "Link", `<https://ci.example.com/x>; rel="next"`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := c.jobs(t.Context(), "octo/hello", "7"); err != nil || len(all) == 0 {
+		t.Errorf("%d jobs, %v", len(all), err)
+	}
+}

@@ -67,7 +67,7 @@ func (c *client) jobs(ctx context.Context, project, id string) ([]job, error) {
 			return nil, fmt.Errorf("jobs of run %s of %s: %w", id, project, err)
 		}
 		all = append(all, found.Jobs...)
-		if provider.Link(a.Header, "next") == "" || len(found.Jobs) == 0 {
+		if provider.Link(a.Header, "next") == "" || len(found.Jobs) == 0 || page == maxJobPages {
 			return all, nil
 		}
 	}

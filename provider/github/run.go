@@ -143,7 +143,10 @@ func (r workflowRun) commit() *slipway.Commit {
 	return c
 }
 
-const maxPage = 100
+const (
+	maxPage     = 100
+	maxJobPages = 50 // more jobs of one run are not looked at
+)
 
 func (c *client) list(ctx context.Context, project string, o provider.ListOptions) (provider.Page[slipway.Build], error) {
 	page, err := provider.Numbered[workflowRun]{

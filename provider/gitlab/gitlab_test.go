@@ -574,3 +574,14 @@ func TestCheckAndInspect(t *testing.T) {
 		t.Errorf("a revoked token: got %v, want unauthenticated", err)
 	}
 }
+
+func TestAListOfJobsWithoutEndHasOne(t *testing.T) {
+	t.Parallel()
+	c, err := newClient(Config{URL: "https://ci.example.com", TokenHeader: bearerHeader}, provider.Env{HTTP: providertest.Endless(t, `[{"id":1,"name":"test"}]`, "Link", `<https://ci.example.com/x>; rel="next"`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := c.jobs(t.Context(), "octo/hello", "7"); err != nil || len(all) == 0 {
+		t.Errorf("%d jobs, %v", len(all), err)
+	}
+}

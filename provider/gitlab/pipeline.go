@@ -118,8 +118,9 @@ func (p pipeline) commit(of commit) *slipway.Commit {
 }
 
 const (
-	maxPage    = 100
-	maxCommits = 10_000 // remembered
+	maxPage     = 100
+	maxJobPages = 50     // more jobs of one pipeline are not looked at
+	maxCommits  = 10_000 // remembered
 )
 
 // list reads pipelines by their ids, which is the order in which they were created.
@@ -239,7 +240,7 @@ func (c *client) jobs(ctx context.Context, project, id string) ([]job, error) {
 			return nil, fmt.Errorf("jobs of pipeline %s of %s: %w", id, project, err)
 		}
 		all = append(all, found...)
-		if a.Header.Get("X-Next-Page") == "" && provider.Link(a.Header, "next") == "" || len(found) == 0 {
+		if a.Header.Get("X-Next-Page") == "" && provider.Link(a.Header, "next") == "" || len(found) == 0 || page == maxJobPages {
 			slices.SortFunc(all, func(a, b job) int { return cmp.Compare(a.ID, b.ID) })
 			return all, nil
 		}

@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -180,6 +182,27 @@ var failures = map[string]Refusal{
 	"changed meanwhile":                  {Fault: On(http.MethodPost, Refuse(409, "it runs already")), Retrigger: true, Want: slipway.Conflict},
 	"may not run it again":               {Fault: On(http.MethodPost, Refuse(403, "read only")), Retrigger: true, Want: slipway.Forbidden},
 }
+
+// Endless is a vendor that answers everything with a body, and each time that there is more: what goes from page to page has to end by itself. It fails the test when
+// it is asked a thousand times.
+func Endless(t testing.TB, body string, header ...string) *http.Client {
+	var asked atomic.Int32
+	return &http.Client{Transport: answers(func(r *http.Request) (*http.Response, error) {
+		if asked.Add(1) > 1000 {
+			t.Error("it asks without end")
+			return nil, errors.New("asked too often")
+		}
+		res := &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(strings.ReplaceAll(body, "PAGE", strconv.Itoa(int(asked.Load()))))), Request: r}
+		for i := 0; i+1 < len(header); i += 2 {
+			res.Header.Set(header[i], header[i+1])
+		}
+		return res, nil
+	})}
+}
+
+type answers func(*http.Request) (*http.Response, error)
+
+func (f answers) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func tooMuch(w http.ResponseWriter, _ *http.Request) bool {
 	_, _ = io.WriteString(w, `{"items":["`)
