@@ -292,7 +292,8 @@ func (c *client) inspect(ctx context.Context, project string) (provider.Insight,
 // anonymous is who asks when nobody does.
 const anonymous = "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa"
 
-// access asks for a build as the holder of a token: builds are what is shown.
+// access asks for a build as the holder of a token: builds are what is shown. Azure leaves out what one may not see, rather than refuse it, so that nothing at all is an answer only
+// where there is nothing.
 func (c *client) access(ctx context.Context, project string, token provider.Secret) error {
 	s, err := readSource(project)
 	if err != nil {
@@ -303,8 +304,21 @@ func (c *client) access(ctx context.Context, project string, token provider.Secr
 		return err
 	}
 	query.Set("$top", "1")
+	count := func(as *provider.Authorization) (int, error) {
+		var found struct {
+			Value []struct{} `json:"value"`
+		}
+		_, err := c.call(ctx, provider.Request{Path: s.path("/build/builds"), Query: query, As: as}, &found)
+		return len(found.Value), err
+	}
 	as := withToken(token, "caller ")
-	_, err = c.call(ctx, provider.Request{Path: s.path("/build/builds"), Query: query, As: &as}, &struct{}{})
+	if theirs, err := count(&as); err != nil || theirs > 0 {
+		return err
+	}
+	ours, err := count(nil)
+	if err == nil && ours > 0 {
+		err = slipway.Errorf(slipway.Forbidden, "Azure DevOps shows no build of %s to whoever has this token", project)
+	}
 	return err
 }
 

@@ -540,3 +540,33 @@ func TestTokensAreShownAsWhatTheyAre(t *testing.T) {
 		t.Error("a source is not written as it is read")
 	}
 }
+
+// answers is a transport.
+type answers func(*http.Request) (*http.Response, error)
+
+func (f answers) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestWhoIsShownNoneOfTheBuildsMayNotSeeThem(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		ours, theirs string
+		want         slipway.Code
+	}{{`[{}]`, `[{}]`, ""}, {`[]`, `[]`, ""}, {`[{}]`, `[]`, slipway.Forbidden}} {
+		c, err := newClient(Config{URL: "https://dev.azure.com/fabrikam", APIVersion: "7.1"}, provider.Env{HTTP: &http.Client{Transport: answers(func(r *http.Request) (*http.Response, error) {
+			body := `{"value":` + tt.ours + `}`
+			switch {
+			case strings.HasSuffix(r.URL.Path, "/definitions"):
+				body = `{"value":[{"id":5,"name":"web-ci"}]}`
+			case r.Header.Get("Authorization") != "":
+				body = `{"value":` + tt.theirs + `}`
+			}
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+		})}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.access(t.Context(), "shop//web-ci", "theirs"); slipway.CodeOf(err) != tt.want {
+			t.Errorf("ours %s, theirs %s: got %v, want %q", tt.ours, tt.theirs, err, tt.want)
+		}
+	}
+}

@@ -257,7 +257,8 @@ func (c *client) inspect(ctx context.Context, project string) (provider.Insight,
 	return in, err
 }
 
-// access asks for the job as the holder of an API token, which is written with its user before it: jane:11d0…
+// access asks for the job as the holder of an API token, which is written with its user before it: jane:11d0… In what holds jobs, Jenkins leaves out those that one may not see: who
+// does not see them all sees none of them here.
 func (c *client) access(ctx context.Context, project string, token provider.Secret) error {
 	if _, err := fullName(project); err != nil {
 		return err
@@ -267,12 +268,34 @@ func (c *client) access(ctx context.Context, project string, token provider.Secr
 		return slipway.Errorf(slipway.Unauthenticated, "an API token of Jenkins is sent with its user: <user>:<token>")
 	}
 	as := basic(user, provider.Secret(password), "caller "+token.Fingerprint())
+	theirs, holds, err := c.jobsIn(ctx, project, &as)
+	if err != nil || !holds {
+		return err
+	}
+	ours, _, err := c.jobsIn(ctx, project, nil)
+	if err != nil {
+		return err
+	}
+	for name := range ours {
+		if !theirs[name] {
+			return slipway.Errorf(slipway.Forbidden, "Jenkins does not show all jobs in %s to this account", project)
+		}
+	}
+	return nil
+}
+
+// jobsIn gives the names of a project and of what lies in it. holds: it is of the kind that holds jobs.
+func (c *client) jobsIn(ctx context.Context, project string, as *provider.Authorization) (names map[string]bool, holds bool, err error) {
 	var found item
-	_, err := c.ask(ctx, provider.Request{Path: jobPath(project) + "/api/json", Query: url.Values{"tree": {"fullName"}}, As: &as}, &found)
+	_, err = c.ask(ctx, provider.Request{Path: jobPath(project) + "/api/json", Query: url.Values{"tree": {tree("name", "name")}}, As: as}, &found)
 	if err == nil && found.FullName == "" {
 		err = c.api.Strange(errors.New("the job has no name"))
 	}
-	return err
+	names = map[string]bool{}
+	for job := range found.all {
+		names[job.FullName] = true
+	}
+	return names, found.Jobs != nil, err
 }
 
 // projects reads the annotations.

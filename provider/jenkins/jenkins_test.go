@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -418,6 +419,37 @@ func TestAddressesWithBranchesAndSpaces(t *testing.T) {
 	for _, foreign := range []string{"shop/web/main#1", "night build2/x#1", "night build#01", "night build#0", "night build#-1", "night build#1x", "#1", "night build"} {
 		if _, err := c.get(t.Context(), "night build", foreign); !errors.Is(err, slipway.NotFound) {
 			t.Errorf("build %q of another project: got %v, want not found", foreign, err)
+		}
+	}
+}
+
+// answers is a transport.
+type answers func(*http.Request) (*http.Response, error)
+
+func (f answers) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestWhoDoesNotSeeAllJobsOfAFolderSeesNone(t *testing.T) {
+	t.Parallel()
+	const all = `{"fullName":"shop","jobs":[{"fullName":"shop/web"},{"fullName":"shop/in","jobs":[{"fullName":"shop/in/secret"}]}]}`
+	for theirs, want := range map[string]slipway.Code{
+		all:                             "",
+		`{"fullName":"shop","jobs":[]}`: slipway.Forbidden,
+		`{"fullName":"shop","jobs":[{"fullName":"shop/web"}]}`:                                  slipway.Forbidden,
+		`{"fullName":"shop","jobs":[{"fullName":"shop/web"},{"fullName":"shop/in","jobs":[]}]}`: slipway.Forbidden,
+		`{"fullName":"shop"}`: "", // a job, and no folder
+	} {
+		c, err := newClient(Config{URL: "https://ci.example.com", Unstable: "failed"}, provider.Env{HTTP: &http.Client{Transport: answers(func(r *http.Request) (*http.Response, error) {
+			body := all
+			if r.Header.Get("Authorization") != "" {
+				body = theirs
+			}
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+		})}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.access(t.Context(), "shop", "jane:11d0"); slipway.CodeOf(err) != want {
+			t.Errorf("%s: got %v, want %q", theirs, err, want)
 		}
 	}
 }
