@@ -151,7 +151,7 @@ type service struct {
 	maxWaiting int
 
 	woken   chan struct{} // holds one: there may be work
-	changed broadcast     // rings at every change of a build or log on this replica
+	changed broadcast     // rings at every change of a build or its log on this replica
 
 	mu      sync.Mutex
 	opened  map[string]*ci                     // by name
@@ -470,7 +470,7 @@ func (p *ci) enqueue(ctx context.Context, r row, onlyIf func(tx *store.Tx) (bool
 func (s *service) tell(ctx context.Context, tx *store.Tx, r row) error {
 	tx.AfterCommit(func() {
 		s.wake()
-		s.changed.ring()
+		s.changed.ring(r.ID)
 	})
 	return s.observe(ctx, tx, r.Provider, r.Project, s.present(r))
 }

@@ -11,28 +11,46 @@ import (
 	"github.com/slipway-platform/slipway/store"
 )
 
-// broadcast lets many wait for the next time that something happens.
+// broadcast lets many wait for the next change of a build. The zero value is ready for use.
 type broadcast struct {
 	mu   sync.Mutex
-	next chan struct{}
+	next map[string]*bell
 }
 
-// wait gives a channel that is closed when it rings next.
-func (b *broadcast) wait() <-chan struct{} {
+// bell is what those wait for who wait for one build.
+type bell struct {
+	rung    chan struct{}
+	waiting int
+}
+
+// wait gives a channel that is closed at the next change of a build. Whoever has it calls done, rung or not.
+func (b *broadcast) wait(id string) (rung <-chan struct{}, done func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.next == nil {
-		b.next = make(chan struct{})
+		b.next = map[string]*bell{}
 	}
-	return b.next
+	one := b.next[id]
+	if one == nil {
+		one = &bell{rung: make(chan struct{})}
+		b.next[id] = one
+	}
+	one.waiting++
+	return one.rung, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if one.waiting--; one.waiting == 0 && b.next[id] == one {
+			delete(b.next, id)
+		}
+	}
 }
 
-func (b *broadcast) ring() {
+func (b *broadcast) ring(id string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.next != nil {
-		close(b.next)
-		b.next = nil
+	if one := b.next[id]; one != nil {
+		close(one.rung)
+		delete(b.next, id)
 	}
 }
 
@@ -61,7 +79,7 @@ func (w *logWriter) Write(p []byte) (int, error) {
 		if err != nil {
 			return n, err
 		}
-		w.changed.ring()
+		w.changed.ring(w.id)
 	}
 	return len(p), nil
 }
@@ -99,32 +117,41 @@ const followEvery = 500 * time.Millisecond
 
 func (r *logReader) Read(p []byte) (int, error) {
 	for len(r.text) == 0 {
-		more := r.changed.wait()
-		// Asked before reading: what is written until the build ends is read then.
-		finished, err := isFinished(r.ctx, r.db, r.id)
-		if err == nil {
-			r.text, r.after, err = readLog(r.ctx, r.db, r.id, r.after)
-		}
-		switch {
-		case r.ctx.Err() != nil:
-			return 0, r.ctx.Err()
-		case err != nil:
+		if err := r.more(); err != nil {
 			return 0, err
-		case len(r.text) > 0:
-		case finished || !r.follow:
-			return 0, io.EOF
-		default:
-			select {
-			case <-r.ctx.Done():
-				return 0, r.ctx.Err()
-			case <-more:
-			case <-time.After(followEvery):
-			}
 		}
 	}
 	n := copy(p, r.text)
 	r.text = r.text[n:]
 	return n, nil
+}
+
+// more reads what is new. Where there is nothing yet it waits for the next change, and gives nothing.
+func (r *logReader) more() error {
+	more, done := r.changed.wait(r.id)
+	defer done()
+	// Asked before reading: what is written until the build ends is read then.
+	finished, err := isFinished(r.ctx, r.db, r.id)
+	if err == nil {
+		r.text, r.after, err = readLog(r.ctx, r.db, r.id, r.after)
+	}
+	switch {
+	case r.ctx.Err() != nil:
+		return r.ctx.Err()
+	case err != nil:
+		return err
+	case len(r.text) > 0:
+		return nil
+	case finished || !r.follow:
+		return io.EOF
+	}
+	select {
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	case <-more:
+	case <-time.After(followEvery):
+	}
+	return nil
 }
 
 func (r *logReader) Close() error { return nil }
