@@ -66,12 +66,15 @@ func branchOf(b *slipway.Build) []string {
 }
 
 // row orders the states of one build. Where the vendor dates its changes, that is the order. Where it does not, a later attempt is newer, and within one a build
-// only goes forward.
+// only goes forward: so it does within what a vendor's clock tells apart, which may be a second.
 func row(b *slipway.Build) task.Row {
 	r := task.Row{ID: b.ID, Created: b.CreatedAt, Status: string(b.Status), Finished: b.Status.Finished() || b.FinishedAt != nil}
 	switch {
 	case b.UpdatedAt != nil:
 		r.Version = b.UpdatedAt.UnixMicro()
+		if r.Finished {
+			r.Version++
+		}
 	case r.Finished:
 		r.Version = int64(b.Attempt)<<2 | 2
 	case b.Status != slipway.BuildStarting:
