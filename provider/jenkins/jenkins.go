@@ -95,6 +95,7 @@ type client struct {
 	logPace  time.Duration // between two looks at a log that is followed
 	pace     time.Duration // before the first look for a build that was asked for; the next ones wait longer
 	patience int           // how often it is looked for
+	window   int           // how many of each job's newest builds a folder is read with at most
 
 	mu       sync.Mutex
 	session  session
@@ -104,7 +105,7 @@ type client struct {
 func newClient(cfg Config, env provider.Env) (*client, error) {
 	c := &client{
 		cfg: cfg, base: strings.TrimRight(cfg.URL, "/"), instance: cmp.Or(cfg.Instance, env.Name), now: env.Now,
-		logPace: time.Second, pace: 200 * time.Millisecond, patience: 8,
+		logPace: time.Second, pace: 200 * time.Millisecond, patience: 8, window: maxWindow,
 	}
 	if c.now == nil {
 		c.now = time.Now

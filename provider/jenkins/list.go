@@ -196,7 +196,7 @@ func (c *client) folder(ctx context.Context, project string, first *item, from p
 		}
 		first = nil
 		all, certain, jobs := merge(*i, from.window)
-		wider := min(from.window*4, maxWindow, max(maxRuns/max(jobs, 1), 1))
+		wider := min(from.window*4, c.window, max(maxRuns/max(jobs, 1), 1))
 		if certain != nil && wider <= from.window {
 			certain = nil // older ones of a job are not read
 		}
