@@ -42,6 +42,9 @@ var Kind = provider.Kind{
 	Open: open,
 }
 
+// apiPath is where the API is below what people use. It may stand in the configured address, where people know it from other programs.
+const apiPath = "/api/v4"
+
 // The headers in which GitLab takes a token.
 const (
 	bearerHeader  = "Authorization"
@@ -103,7 +106,7 @@ func newClient(cfg Config, env provider.Env) (*client, error) {
 		c.now = time.Now
 	}
 	c.api, err = provider.NewClient(env, provider.ClientOptions{
-		Vendor: "GitLab", URL: strings.TrimRight(cfg.URL, "/") + "/api/v4", Authorize: c.authorize, Classify: classify,
+		Vendor: "GitLab", URL: strings.TrimSuffix(strings.TrimRight(cfg.URL, "/"), apiPath) + apiPath, Authorize: c.authorize, Classify: classify,
 		Limit:  func(h http.Header, now time.Time) provider.Limit { return provider.EpochLimit(h, "RateLimit-", now) },
 		Header: http.Header{"Accept": {"application/json"}},
 	})

@@ -351,6 +351,16 @@ func TestListIsCheapAndCompletedOnDemand(t *testing.T) {
 	}
 }
 
+func TestAddressMayBeThatOfTheAPI(t *testing.T) {
+	t.Parallel()
+	v := newVendor(t)
+	for _, address := range []string{v.URL + prefix, v.URL + prefix + "/", v.URL + prefix + "/api/v4", v.URL + prefix + "/api/v4/"} {
+		if err := v.client(t, map[string]any{"url": address}, provider.Env{}).check(t.Context()); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
+
 func TestProjectsHaveNumbersToo(t *testing.T) {
 	t.Parallel()
 	v := newVendor(t)
