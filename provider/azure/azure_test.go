@@ -388,6 +388,17 @@ func TestRetriggerChoosesWhatToRun(t *testing.T) {
 	}
 }
 
+func TestBuildWithWarningsHasNoFailedJobs(t *testing.T) {
+	t.Parallel()
+	v := newVendor(t)
+	id := v.add(t, slipway.Build{Status: slipway.BuildSucceeded})
+	v.find(id).members["result"] = "partiallySucceeded"
+	again, err := v.client(t, nil, provider.Env{}).retrigger(t.Context(), web, id, nil, slipway.Caller{})
+	if err != nil || again == nil || again.ID == id {
+		t.Errorf("got %+v, %v; want a new build", again, err)
+	}
+}
+
 func TestWhatRunsAgainIsNewer(t *testing.T) {
 	t.Parallel()
 	v := newVendor(t)

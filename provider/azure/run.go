@@ -281,7 +281,7 @@ func (c *client) retrigger(ctx context.Context, project, id string, extra map[st
 	case stage != "":
 		request.Path += "/stages/" + url.PathEscape(stage)
 		request.Body = map[string]any{"state": "retry", "forceRetryAllJobs": all}
-	case all || r.Result == "succeeded":
+	case all || statuses[r.words()] == slipway.BuildSucceeded:
 		return c.anew(ctx, s, r, extra)
 	default:
 		request.Query, request.Body = url.Values{"retry": {"true"}}, map[string]any{}
