@@ -428,6 +428,13 @@ func (r *report) add(what, engine, got, want string) {
 	r.lines = append(r.lines, fmt.Sprintf("| %s | %s | %s | %s |", what, engine, got, want))
 }
 
+// note is add for somebody who waits for the end.
+func (r *report) note(t *testing.T, what string, e store.Engine, got, want string) {
+	t.Helper()
+	t.Logf("%s: %s (%s)", what, got, want)
+	r.add(what, string(e), got, want)
+}
+
 var numbers report
 
 func TestNumbers(t *testing.T) {

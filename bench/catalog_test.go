@@ -54,23 +54,32 @@ const (
 )
 
 func measureCatalog(t *testing.T, e store.Engine) {
-	n, seconds := number("BENCH_ENTITIES", 100_000), float64(number("BENCH_SECONDS", 5))
-	files, database := t.TempDir(), storetest.URL(t, e)
-	note := func(what, got, want string) { catalogNumbers.add(what, string(e), got, want) }
+	database, n := storetest.URL(t, e), number("BENCH_ENTITIES", 100_000)
+	fillCatalog(t, e, database, n)
+	readCatalog(t, e, database, n)
+}
+
+// serveCatalog starts a server that reads locations again so often.
+func serveCatalog(t *testing.T, database string, refresh time.Duration, roots, allow []string) *process {
+	t.Helper()
+	raw, err := json.Marshal(map[string]any{"roots": roots, "allow": allow, "maxFile": 16 << 20, "refresh": refresh})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(sectionsVariable, string(raw))
+	return start(t, "slipway", database, t.TempDir())
+}
+
+// fillCatalog measures how a catalog is read from files.
+func fillCatalog(t *testing.T, e store.Engine, database string, n int) {
+	files := t.TempDir()
+	note := func(what, got, want string) { catalogNumbers.note(t, what, e, got, want) }
 	for from := 0; from < n; from += perFile {
 		writeFile(t, filepath.Join(files, fmt.Sprintf("part-%03d.yaml", from/perFile)), from, min(from+perFile, n))
 	}
 	writeFile(t, filepath.Join(files, "one.yaml"), n, n+oneFile)
 	host := newHost(t)
-	serve := func(refresh time.Duration) *process {
-		raw, err := json.Marshal(map[string]any{"roots": []string{files}, "allow": []string{host.URL + "/*"}, "maxFile": 16 << 20, "refresh": refresh})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Setenv(sectionsVariable, string(raw))
-		return start(t, "slipway", database, t.TempDir())
-	}
-	p := serve(polling)
+	p := serveCatalog(t, database, polling, []string{files}, []string{host.URL + "/*"})
 
 	// One file, then all the others.
 	begin := time.Now()
@@ -99,12 +108,16 @@ func measureCatalog(t *testing.T, e store.Engine) {
 	note("1,000 addresses that answer 304 every 5 minutes (100 every 30 s), above idle",
 		fmt.Sprintf("%.2f %% of a core (%d answers 304, idle %.2f %%)", busy-idle, host.notModified.Load()-before, idle), "≤ 1 %")
 	p.stop()
+}
 
-	// What reads cost, on a server that only reads.
+// readCatalog measures what reads cost, on a server that only reads.
+func readCatalog(t *testing.T, e store.Engine, database string, n int) {
+	seconds := float64(number("BENCH_SECONDS", 5))
+	note := func(what, got, want string) { catalogNumbers.note(t, what, e, got, want) }
 	if e == store.Postgres {
 		vacuum(t, database)
 	}
-	p, bare := serve(time.Hour), start(t, "bareCatalog", database)
+	p, bare := serveCatalog(t, database, time.Hour, nil, nil), start(t, "bareCatalog", database)
 	p.settle(t)
 	components := make([]int, 200)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -422,7 +435,9 @@ func runBareCatalog(url string) error {
 		out = append(out, relations.String...)
 		return append(out, `]}`...), err
 	}
+	room := 32 << 10 // for an answer
 	answer := func(before, after string, statement string, args func(*http.Request) []any) http.HandlerFunc {
+		room := room
 		return func(w http.ResponseWriter, r *http.Request) {
 			rows, err := db.QueryContext(r.Context(), statement, args(r)...)
 			if err != nil {
@@ -430,7 +445,7 @@ func runBareCatalog(url string) error {
 				return
 			}
 			defer rows.Close()
-			out := append(make([]byte, 0, 64<<10), before...)
+			out := append(make([]byte, 0, room), before...)
 			for n := 0; rows.Next() && (n < 20); n++ {
 				if n > 0 {
 					out = append(out, ',')
@@ -463,6 +478,7 @@ func runBareCatalog(url string) error {
 	many := `SELECT ` + columns + `, e.ref FROM entity e WHERE e.ref IN (` + strings.Join(holders, ", ") + `)`
 
 	mux := http.NewServeMux()
+	room = 2 << 10
 	mux.HandleFunc("GET /api/catalog/entities/by-name/{kind}/{namespace}/{name}", answer("", "", `SELECT `+columns+` FROM entity e WHERE e.ref = $1`, func(r *http.Request) []any {
 		return []any{r.PathValue("kind") + ":" + r.PathValue("namespace") + "/" + r.PathValue("name")}
 	}))

@@ -16,6 +16,9 @@ func Walk(s *Store) *Store {
 // Listen has every query of a store told to f, before it is made.
 func Listen(s *Store, f func(query string, args []any)) { s.read = listening{s.read, f} }
 
+// Reader is where a store reads, for what takes it as an argument.
+func Reader(s *Store) store.Querier { return s.read }
+
 type listening struct {
 	store.Querier
 	tell func(query string, args []any)

@@ -20,8 +20,29 @@ func rowColumns(caller *slipway.Caller, argStart int) (columns string, args []an
 }
 
 const beforeRelations = `e.id, e.kind, e.namespace, e.name, e.uid, e.etag, COALESCE(e.owner, ''), COALESCE(e.system, ''), e.doc, e.source, e.updated_at,
-	(SELECT STRING_AGG(l.line, '|') FROM (SELECT n.type || ' ' || n.target AS line FROM relation n WHERE n.source = e.ref`
+	` + relationsColumn
+const relationsColumn = `(SELECT STRING_AGG(l.line, '|') FROM (SELECT n.type || ' ' || n.target AS line FROM relation n WHERE n.source = e.ref`
 const afterRelations = ` GROUP BY n.type, n.target) l), e.status, e.orphaned_at IS NOT NULL`
+
+// documentColumns are those of rowColumns that make the document: of many rows, reading more takes longer than finding them.
+func documentColumns(caller *slipway.Caller, argStart int) (columns string, args []any) {
+	visible, args := visibleTarget(caller, "n.target", argStart)
+	return `e.id, e.ref, e.doc, ` + relationsColumn + visible + ` GROUP BY n.type, n.target) l), e.status`, args
+}
+
+func scanDocument(scan func(...any) error, more ...any) (Row, error) {
+	var r Row
+	var ref, doc string
+	var relations, status sql.NullString
+	if err := scan(append([]any{&r.ID, &ref, &doc, &relations, &status}, more...)...); err != nil {
+		return Row{}, store.Err(err)
+	}
+	kind, rest, _ := strings.Cut(ref, ":")
+	namespace, name, _ := strings.Cut(rest, "/")
+	r.Ref = slipway.EntityRef{Kind: kind, Namespace: namespace, Name: name}
+	r.JSON = derived(doc, relations.String, status.String)
+	return r, nil
+}
 
 // visibleTarget is the condition, beginning with AND, that leaves out relations with entities that are there and that the caller may not read: an entity
 // that nobody shows them could say in its own file that it depends on this one. Targets that do not exist stay, for only this entity can have named them.

@@ -45,7 +45,7 @@ type Mark struct {
 	Ref    string    `json:"r"`
 }
 
-// List gives the entities of a query that the caller may read, and the mark to go on from, nil on the last page. With Before it goes on
+// List gives the entities of a query that the caller may read, as in a Page, and the mark to go on from, nil on the last page. With Before it goes on
 // backwards, and nil stands for the first page. At most two round trips: one asks how long the posting lists of the filter are, one
 // reads the page. A page may be shorter than the limit though there is more: it ends after 16 MiB of documents.
 func (s *Store) List(ctx context.Context, caller *slipway.Caller, q Query) ([]Row, *Mark, error) {
@@ -57,7 +57,7 @@ func (s *Store) List(ctx context.Context, caller *slipway.Caller, q Query) ([]Ro
 	return page.Rows, next, err
 }
 
-// Page is a page of a list. A mark that is nil says that there is nothing on that side, as far as the page knows: one that was read
+// Page is a page of a list, of whose rows only ID, Ref and JSON are filled in. A mark that is nil says that there is nothing on that side, as far as the page knows: one that was read
 // forwards from a mark has something before it.
 type Page struct {
 	Rows           []Row
@@ -101,7 +101,7 @@ func (s *Store) Page(ctx context.Context, caller *slipway.Caller, q Query) (Page
 	}
 	// The page first, with what it is sorted by; then its documents: a driven page sorts more rows than it shows.
 	page, order, marked := b.page(q)
-	columns, more := rowColumns(caller, len(b.args)+1)
+	columns, more := documentColumns(caller, len(b.args)+1)
 	b.args = append(b.args, more...)
 	statement := b.with + `SELECT ` + columns + marked + ` FROM (` + page + `) p CROSS JOIN entity e WHERE e.id = p.id ORDER BY ` + order
 	rows, err := s.read.QueryContext(ctx, statement, b.args...)
@@ -117,7 +117,7 @@ func (s *Store) Page(ctx context.Context, caller *slipway.Caller, q Query) (Page
 		for i := range more {
 			more[i] = &mark.Values[i]
 		}
-		r, err := scanRow(rows.Scan, more...)
+		r, err := scanDocument(rows.Scan, more...)
 		if err != nil {
 			return err
 		}
