@@ -152,8 +152,9 @@ func (e *Engine) restrictEvents(ctx context.Context, caller *slipway.Caller, ori
 	return e.Sees(ctx, caller, origin, argStart)
 }
 
-// Admit has vendors asked whether the caller may see sources that show their items only to those who may, as far as the caller shows tokens and it is not known.
-func (e *Engine) Admit(ctx context.Context, caller *slipway.Caller) error {
+// Admit has vendors asked whether the caller may see sources that show their items only to those who may, as far as the caller shows tokens and it is not known: those of one
+// project, by its name or <provider>:<name>, or any ("").
+func (e *Engine) Admit(ctx context.Context, caller *slipway.Caller, project string) error {
 	v := e.viewer(ctx, caller)
 	if v.all() || len(v.keys) == 0 {
 		return nil
@@ -165,7 +166,11 @@ func (e *Engine) Admit(ctx context.Context, caller *slipway.Caller) error {
 			names = append(names, name)
 		}
 	}
-	fmt.Fprintf(&q, `SELECT s.id, s.provider, s.project FROM task_source s WHERE s.provider IN (%s)
+	one := ""
+	if project != "" {
+		one = fmt.Sprintf(` AND %s IN (s.project, s.provider || ':' || s.project)`, q.arg(project))
+	}
+	fmt.Fprintf(&q, `SELECT s.id, s.provider, s.project FROM task_source s WHERE s.provider IN (%s)`+one+`
 		AND NOT EXISTS (SELECT 1 FROM task_access a WHERE a.viewer IN (%s) AND a.source_id = s.id AND a.until > %s) ORDER BY s.id LIMIT %d`,
 		q.list(names), q.list(anys(v.keys)), q.arg(store.At(e.Now())), accessChecks)
 	rows, err := e.DB.QueryContext(ctx, q.String(), q.args...)

@@ -245,7 +245,7 @@ func TestWhatIsSeenOfSourcesIsThatOfTheOneThatIsMeant(t *testing.T) {
 			if tokens != "" {
 				ctx = showing(t, tokens)
 			}
-			if err := w.Admit(ctx, jane); err != nil {
+			if err := w.Admit(ctx, jane, ""); err != nil {
 				t.Fatal(err)
 			}
 			sees, args := w.Sees(ctx, jane, "s.id", 1)
@@ -263,6 +263,44 @@ func TestWhatIsSeenOfSourcesIsThatOfTheOneThatIsMeant(t *testing.T) {
 			}
 			if rows.Err() != nil || fmt.Sprint(got) != want {
 				t.Errorf("with tokens %q: %v, %v; want %s", tokens, got, rows.Err(), want)
+			}
+		}
+	})
+}
+
+func TestTheProjectThatIsMeantIsAskedAboutBeforeAllOthers(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		v := fake.New(fake.Config{})
+		v.Now = w.clock.now
+		w.visibility(v, VisibleAtSource)
+		var projects []string
+		for i := range 2 * accessChecks {
+			name := fmt.Sprintf("octo/p%d", i)
+			v.Project(name)
+			projects = append(projects, name)
+		}
+		last := projects[len(projects)-1]
+		v.Admit("janes-token", last)
+		for i, part := range [][]string{projects[:accessChecks], projects[accessChecks:]} {
+			w.entity(fmt.Sprintf("e%d", i), "team-a", map[string]string{fake.Annotation: strings.Join(part, ",")})
+		}
+		count := func(condition string, args []any) (n int) {
+			t.Helper()
+			if err := w.db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM task_source s WHERE `+condition, args...).Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		eventually(t, "its projects", func() bool { return count("TRUE", nil) == len(projects) })
+		for _, name := range []string{last, "ci:" + last} {
+			jane := anybody(name)
+			ctx := showing(t, "ci=janes-token")
+			if err := w.Admit(ctx, jane, name); err != nil {
+				t.Fatal(err)
+			}
+			if n := count(w.Sees(ctx, jane, "s.id", 1)); n != 1 {
+				t.Errorf("%s: %d projects are seen, want that one", name, n)
 			}
 		}
 	})

@@ -386,7 +386,7 @@ func (x *Index[T]) SearchAll(ctx context.Context, caller *slipway.Caller, scope 
 		return Page{}, err
 	}
 	if wide {
-		if err := x.engine.Admit(ctx, caller); err != nil {
+		if err := x.engine.Admit(ctx, caller, ""); err != nil {
 			return Page{}, err
 		}
 		return x.itemsByTime(ctx, v, scope, p)

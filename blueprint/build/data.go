@@ -65,7 +65,7 @@ func (s *service) jobKind(k resource.Kind) resource.Kind {
 }
 
 func (s *service) listJobs(ctx context.Context, id, after string, limit int) ([]resource.Fixed, error) {
-	if err := s.engine.Admit(ctx, auth.Narrowed(ctx)); err != nil {
+	if err := s.engine.Admit(ctx, auth.Narrowed(ctx), id); err != nil {
 		return nil, err
 	}
 	found, err := s.selectJobs(ctx, s.engine.DB, auth.Narrowed(ctx), id, after, limit)
@@ -93,7 +93,7 @@ func (s *service) runKind(k resource.Kind) resource.Kind {
 			if err != nil {
 				return nil, err
 			}
-			if err := s.engine.Admit(ctx, auth.Narrowed(ctx)); err != nil {
+			if err := s.engine.Admit(ctx, auth.Narrowed(ctx), q.Parent); err != nil {
 				return nil, err
 			}
 			found, err := s.selectRuns(ctx, s.engine.DB, auth.Narrowed(ctx), q.Parent, after, q.Limit)
