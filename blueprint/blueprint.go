@@ -248,6 +248,11 @@ type Starter interface {
 	Start(ctx context.Context) error
 }
 
+// Reloader is a service that has something to read again when an operator says so (SIGHUP): all of it, or none with an error.
+type Reloader interface {
+	Reload(ctx context.Context) error
+}
+
 // Retention says how long things are kept. Every table that grows follows one of these.
 type Retention struct {
 	Builds slipway.Duration `yaml:"builds" doc:"Builds in the index"`

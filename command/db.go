@@ -167,7 +167,7 @@ func (d *databases) createKey(ctx context.Context, anyway bool) (created bool, e
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return false, slipway.Errorf(slipway.Invalid, "the folder of the key file cannot be made: set secrets.keyFile to a place where you may write").WithCause(err)
 	}
-	return true, server.MakeKey(file)
+	return true, d.config.Secrets.Make()
 }
 
 func (a *app) migrateUp() *cobra.Command {

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +27,7 @@ func (a *app) serve() *cobra.Command {
 No configuration is needed: the first start makes the data folder with an embedded SQLite database, prints the address, and writes an
 admin token to <data-dir>/admin-token, readable by you alone. On PostgreSQL, "slipway db create" comes before the first start, and the
 first token from "slipway token create --admin". Any number of servers can share one PostgreSQL; --role splits them into those that answer
-and those that work.`,
+and those that work. On SIGHUP the key file and the folders of resources: are read again.`,
 		Example: `  slipway serve
   slipway serve --listen 127.0.0.1:9000 --data-dir /var/lib/slipway
   SLIPWAY_DATABASES_MAIN=postgres://slipway@db/slipway slipway serve --config slipway.yaml --role worker`,
@@ -48,6 +50,7 @@ and those that work.`,
 			if r.newToken {
 				fmt.Fprintf(out, "An admin token was written to %s\n", r.tokenFile)
 			}
+			defer r.reloadOnHangup(cmd.Context(), logger(cmd.ErrOrStderr(), l))()
 			return r.run(cmd.Context())
 		},
 	}
@@ -103,6 +106,27 @@ func reachable(addr string) string {
 		return net.JoinHostPort("127.0.0.1", port)
 	}
 	return addr
+}
+
+// reloadOnHangup has the server read again what may change while it runs whenever the process gets SIGHUP, until stop is called.
+func (r *running) reloadOnHangup(ctx context.Context, log *slog.Logger) (stop func()) {
+	hangups, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-hangups:
+			}
+			if err := r.server.Reload(ctx); err != nil {
+				log.ErrorContext(ctx, "what was to be read again has faults and was left as it was", "error", err)
+			} else {
+				log.InfoContext(ctx, "keys and resources were read again")
+			}
+		}
+	}()
+	return func() { signal.Stop(hangups); close(done) }
 }
 
 // run serves until the context ends.

@@ -7,6 +7,7 @@ package secret
 
 import (
 	"bytes"
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -25,6 +26,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/slipway-platform/slipway"
 )
@@ -41,14 +43,34 @@ const (
 // a replica reads it again when it meets a key that it does not know, so that a rotation needs no
 // restart. A Keyring may be used by many goroutines at once.
 //
-// The file has one key per line, "<8 hex digits> <base64 of 32 bytes>"; empty lines and lines that begin
-// with # are skipped. A line whose key is no longer needed may be deleted by hand.
+// The file has one key per line, "<8 hex digits> <base64 of 32 bytes>", or "<8 hex digits> kms:<base64>" for a key that a
+// key management service has wrapped; empty lines and lines that begin with # are skipped. A line whose key is no longer
+// needed may be deleted by hand.
 type Keyring struct {
-	path string
+	path  string // "": the keys were given as text
+	given string
+	kms   KMS
 
-	mu   sync.RWMutex
-	keys []key
-	seen fs.FileInfo // the file as last read
+	mu        sync.RWMutex
+	keys      []key
+	seen      fs.FileInfo       // the file as last read
+	unwrapped map[string][]byte // master keys by what was wrapped, so that a service is asked once for each
+}
+
+// KMS is a key management service, which keeps a key that never leaves it. With one, the key file holds master keys that
+// only the service can unwrap: a copy of it opens nothing. It is asked at start, when the file has changed, and when a key
+// is made; never for a secret. An error is passed on; it must hold no key. Command is one.
+type KMS interface {
+	Wrap(ctx context.Context, key []byte) ([]byte, error)
+	Unwrap(ctx context.Context, wrapped []byte) ([]byte, error)
+}
+
+// Keys says where the master keys are.
+type Keys struct {
+	File   string // path of the key file
+	Create bool   // make the file when there is none
+	Text   string // the lines of a key file, in place of one; such keys are rotated by whoever gives them
+	KMS    KMS    // nil: the keys are not wrapped
 }
 
 type key struct {
@@ -57,23 +79,47 @@ type key struct {
 	aead   cipher.AEAD
 }
 
-// OpenKeyring reads the key file at path. When there is none, create makes one with a fresh key, mode
-// 0600; of several processes that create the same file at once one wins and all use its key. A file that
-// others may touch, or a group may write, is refused, as is a damaged one.
+// OpenKeyring is Open with a key file and nothing else.
 func OpenKeyring(path string, create bool) (*Keyring, error) {
-	k := &Keyring{path: path}
+	return Open(Keys{File: path, Create: create})
+}
+
+// Open reads the keys. When there is no file, Create makes one with a fresh key, mode 0600; of several processes that create
+// the same file at once one wins and all use its key. A file that others may touch, or a group may write, is refused, as is a
+// damaged one.
+func Open(o Keys) (*Keyring, error) {
+	k := &Keyring{path: o.File, kms: o.KMS}
+	if o.Text != "" {
+		k.path, k.given = "", o.Text
+		return k, k.load()
+	}
 	err := k.load()
 	if !errors.Is(err, fs.ErrNotExist) {
 		return k, err
 	}
-	if !create {
+	if !o.Create {
 		return nil, slipway.Errorf(slipway.Invalid,
-			"there is no key file at %s: copy it from another replica or a backup; without it nothing that is sealed can be read", path).WithCause(err)
+			"there is no key file at %s: copy it from another replica or a backup; without it nothing that is sealed can be read", o.File).WithCause(err)
 	}
-	if err := createFile(path, append(newLine(), '\n')); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, slipway.Errorf(slipway.Internal, "the key file %s cannot be created", path).WithCause(err)
+	line, err := k.newLine()
+	if err != nil {
+		return nil, err
+	}
+	if err := createFile(o.File, append(line, '\n')); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, slipway.Errorf(slipway.Internal, "the key file %s cannot be created", o.File).WithCause(err)
 	}
 	return k, k.load()
+}
+
+// Reload reads the keys again, or keeps those that it has and says what is wrong.
+func (k *Keyring) Reload() error { return k.load() }
+
+// place is where the keys are, for messages.
+func (k *Keyring) place() string {
+	if k.path == "" {
+		return "the text of secrets.keys"
+	}
+	return k.path
 }
 
 // KeyIDs lists the ids of the keys, newest first. An id is no secret.
@@ -106,7 +152,7 @@ func (k *Keyring) Open(sealed string, place ...string) ([]byte, error) {
 	}
 	key, ok := k.find(id)
 	if !ok {
-		return nil, slipway.Errorf(slipway.Internal, "a value is sealed with key %.16q, which %s does not hold: restore that line of the key file", id, k.path)
+		return nil, slipway.Errorf(slipway.Internal, "a value is sealed with key %.16q, which %s does not hold: restore that line of the key file", id, k.place())
 	}
 	box, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil {
@@ -140,21 +186,34 @@ func (k *Keyring) Verify(purpose string, data, signature []byte) bool {
 	return ok && hmac.Equal(signature, key.mac(purpose, data))
 }
 
+// rotating is how long a rotation may take at most: what an earlier one left behind is from one that was killed.
+const rotating = 2 * kmsTimeout
+
 // Rotate puts a fresh key in front of the others, in the file and in memory. A second rotation at the
-// same time is a Conflict.
+// same time is a Conflict; one that was killed half-way has changed nothing, and is in nobody's way a minute later.
 func (k *Keyring) Rotate() error {
+	if k.path == "" {
+		return slipway.Errorf(slipway.Conflict, "the keys are given by the configuration (secrets.keys): put a line with a new key first there, restart, and have the secrets sealed with it")
+	}
+	line, err := k.newLine()
+	if err != nil {
+		return err
+	}
 	// The new file is also the lock: it is complete before it takes the old one's place, and nobody else
 	// can begin one meanwhile.
 	next := k.path + ".rotating"
+	if left, err := os.Stat(next); err == nil && time.Since(left.ModTime()) > rotating {
+		_ = os.Remove(next) // when that fails, so does the next line
+	}
 	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return slipway.Errorf(slipway.Conflict, "another rotation is under way: if none is, delete %s and try again", next).WithCause(err)
+		return slipway.Errorf(slipway.Conflict, "another rotation is under way; try again in a minute").After(rotating).WithCause(err)
 	} else if err != nil {
 		return slipway.Errorf(slipway.Internal, "the key file cannot be rotated: its folder must be writable").WithCause(err)
 	}
 	old, err := os.ReadFile(k.path)
 	if err == nil {
-		err = writeAll(f, bytes.Join([][]byte{newLine(), old}, []byte("\n")))
+		err = writeAll(f, bytes.Join([][]byte{line, old}, []byte("\n")))
 	} else {
 		f.Close()
 	}
@@ -177,8 +236,8 @@ func (k *Keyring) newest() key {
 
 // find looks a key up, and looks into the file once more when another process has changed it.
 func (k *Keyring) find(id string) (key, bool) {
-	if found, ok := k.known(id); ok {
-		return found, true
+	if found, ok := k.known(id); ok || k.path == "" {
+		return found, ok
 	}
 	now, err := os.Stat(k.path)
 	k.mu.RLock()
@@ -203,6 +262,9 @@ func (k *Keyring) known(id string) (key, bool) {
 
 // load replaces the keys by those of the file, or keeps the old ones and says what is wrong with it.
 func (k *Keyring) load() error {
+	if k.path == "" {
+		return k.read([]byte(k.given), nil)
+	}
 	f, err := os.Open(k.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -225,9 +287,32 @@ func (k *Keyring) load() error {
 	if err != nil {
 		return slipway.Errorf(slipway.Internal, "the key file %s cannot be read", k.path).WithCause(err)
 	}
-	keys, err := parse(text)
+	return k.read(text, info)
+}
+
+// read takes over the keys of a text.
+func (k *Keyring) read(text []byte, info fs.FileInfo) error {
+	lines, err := parse(text)
 	if err != nil {
-		return slipway.Errorf(slipway.Invalid, "the key file %s is damaged: %v", k.path, err)
+		return slipway.Errorf(slipway.Invalid, "the key file %s is damaged: %v", k.place(), err)
+	}
+	var keys []key
+	for _, l := range lines {
+		master := l.master
+		if l.wrapped {
+			if master, err = k.unwrap(l.master); err != nil {
+				return err
+			}
+		}
+		block, err := aes.NewCipher(derive(master, "slipway seal v1"))
+		if err != nil {
+			return err
+		}
+		aead, err := cipher.NewGCMWithRandomNonce(block)
+		if err != nil {
+			return err
+		}
+		keys = append(keys, key{id: l.id, master: master, aead: aead})
 	}
 	k.mu.Lock()
 	k.keys, k.seen = keys, info
@@ -235,44 +320,46 @@ func (k *Keyring) load() error {
 	return nil
 }
 
+// line is a key as it stands in the file.
+type line struct {
+	id      string
+	master  []byte
+	wrapped bool // master is what a service wrapped
+}
+
+const wrappedMark = "kms:"
+
 // parse reads the lines of a key file. Its errors name lines, never their text.
-func parse(text []byte) ([]key, error) {
-	var keys []key
+func parse(text []byte) ([]line, error) {
+	var all []line
 	ids := map[string]bool{}
 	number := 0
-	for line := range strings.Lines(string(text)) {
+	for text := range strings.Lines(string(text)) {
 		number++
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
+		text = strings.TrimSpace(text)
+		if text == "" || text[0] == '#' {
 			continue
 		}
-		id, encoded, _ := strings.Cut(line, " ")
+		id, encoded, _ := strings.Cut(text, " ")
 		raw, err := hex.DecodeString(id)
 		if err != nil || len(raw) != idSize || id != strings.ToLower(id) {
 			return nil, fmt.Errorf("line %d does not begin with an id of 8 hex digits", number)
 		}
-		master, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
-		if err != nil || len(master) != keySize {
+		encoded, wrapped := strings.CutPrefix(strings.TrimSpace(encoded), wrappedMark)
+		master, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil || !wrapped && len(master) != keySize || len(master) == 0 {
 			return nil, fmt.Errorf("the key in line %d is not the base64 of 32 bytes", number)
 		}
 		if ids[id] {
 			return nil, fmt.Errorf("line %d repeats the id %s", number, id)
 		}
 		ids[id] = true
-		block, err := aes.NewCipher(derive(master, "slipway seal v1"))
-		if err != nil {
-			return nil, err
-		}
-		aead, err := cipher.NewGCMWithRandomNonce(block)
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, key{id: id, master: master, aead: aead})
+		all = append(all, line{id, master, wrapped})
 	}
-	if len(keys) == 0 {
+	if len(all) == 0 {
 		return nil, errors.New("it holds no key")
 	}
-	return keys, nil
+	return all, nil
 }
 
 func (k key) mac(purpose string, data []byte) []byte {
@@ -301,10 +388,19 @@ func bind(place []string) []byte {
 	return b
 }
 
-func newLine() []byte {
+// newLine makes a key.
+func (k *Keyring) newLine() ([]byte, error) {
 	var b [idSize + keySize]byte
 	rand.Read(b[:]) // never fails: the program ends instead
-	return fmt.Appendf(nil, "%x %s", b[:idSize], base64.StdEncoding.EncodeToString(b[idSize:]))
+	master, mark := b[idSize:], ""
+	if k.kms != nil {
+		var err error
+		if master, err = k.wrap(master); err != nil {
+			return nil, err
+		}
+		mark = wrappedMark
+	}
+	return fmt.Appendf(nil, "%x %s%s", b[:idSize], mark, base64.StdEncoding.EncodeToString(master)), nil
 }
 
 // createFile makes a complete file appear at path at once, or fails with fs.ErrExist.

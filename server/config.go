@@ -34,7 +34,7 @@ type Config struct {
 	Fetch      fetch.Config        `yaml:"fetch" doc:"What may be read from user-given addresses"`
 	Auth       auth.Config         `yaml:",inline" mapstructure:",squash"`
 	Providers  []ProviderConfig    `yaml:"providers" doc:"Vendors: name, type, and what the type takes"`
-	Resources  []string            `yaml:"resources" doc:"Folders or files with Data API documents, applied at start"`
+	Resources  []string            `yaml:"resources" doc:"Folders or files with Data API documents, applied at start and on SIGHUP"`
 	Retention  blueprint.Retention `yaml:"retention" doc:"How long things are kept"`
 	Log        Log                 `yaml:"log" doc:"What is logged and how"`
 	Telemetry  Telemetry           `yaml:"telemetry" doc:"Where traces go"`
@@ -61,7 +61,23 @@ type CORS struct {
 
 // Secrets says where the master key is.
 type Secrets struct {
-	KeyFile string `yaml:"keyFile" doc:"File with the master keys; made at first start on SQLite, required on PostgreSQL, shared by all replicas"`
+	KeyFile string      `yaml:"keyFile" doc:"File with the master keys; made at first start on SQLite, required on PostgreSQL, shared by all replicas"`
+	Keys    secret.Text `yaml:"keys" doc:"The lines of a key file, in place of one, such as ${env:MASTER_KEYS}"`
+	KMS     KMS         `yaml:"kms" doc:"Commands that wrap and unwrap master keys, so that a copy of the key file opens nothing; each reads bytes on its standard input and writes the answer on its standard output"`
+}
+
+// KMS names the commands that reach a key management service.
+type KMS struct {
+	Wrap   []string `yaml:"wrap" doc:"Command with its arguments that wraps a new key"`
+	Unwrap []string `yaml:"unwrap" doc:"Command with its arguments that unwraps a key, at start and when the file has changed"`
+}
+
+func (s Secrets) open(create bool) (*secret.Keyring, error) {
+	keys := secret.Keys{File: s.KeyFile, Create: create, Text: s.Keys.Reveal()}
+	if len(s.KMS.Wrap)+len(s.KMS.Unwrap) > 0 {
+		keys.KMS = secret.Command{WrapArgs: s.KMS.Wrap, UnwrapArgs: s.KMS.Unwrap}
+	}
+	return secret.Open(keys)
 }
 
 // ProviderConfig is one entry of `providers:`. Rest is what the type takes.
@@ -221,7 +237,7 @@ func (c *Config) CheckKeyFile() error {
 
 // keyring opens the key file, or makes it.
 func (c *Config) keyring(create bool) (*secret.Keyring, error) {
-	keys, err := secret.OpenKeyring(c.Secrets.KeyFile, create)
+	keys, err := c.Secrets.open(create)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = slipway.Errorf(slipway.Invalid, "there is no key file at %s: for a new installation, slipway db create makes one; else copy it from "+
 			"another replica or a backup, as without it nothing that is sealed can be read", c.Secrets.KeyFile).WithCause(fs.ErrNotExist)

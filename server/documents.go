@@ -21,7 +21,7 @@ func describeDocuments(doc *huma.OpenAPI, kinds []resource.Kind) error {
 	ref := func(name string) *huma.Schema { return &huma.Schema{Ref: "#/components/schemas/" + name} }
 	document := &huma.Schema{Description: "A document of the kind in the path, bare or in an envelope"}
 	for _, k := range kinds {
-		if k.Source != nil || len(k.Types) == 0 {
+		if k.Permissions.Create == "" || len(k.Types) == 0 {
 			continue
 		}
 		var whole jsonSchema

@@ -490,9 +490,12 @@ func (s *Server) buildMux() error {
 			s.register(s.api, b, op, s.service(b.Name))
 		}
 	}
+	if err := describeDocuments(s.api.OpenAPI(), s.resources()); err != nil {
+		return err
+	}
 	s.pages()
 	s.mux.HandleFunc("/", s.unknown)
-	return describeDocuments(s.api.OpenAPI(), s.resources())
+	return nil
 }
 
 // openProviders opens the configured providers. A faulty one is marked failed, with the reason, and stops nothing else.
@@ -712,8 +715,22 @@ func (s *Server) NewToken(ctx context.Context, in auth.NewToken) (string, error)
 // Poll reads at once what other replicas changed, instead of within a second. For tests.
 func (s *Server) Poll(ctx context.Context) error { return s.revisions.Poll(ctx) }
 
+// Reload reads again what may change while the server runs: the key file, and what services read (resources:). What has a fault stays as it was.
+func (s *Server) Reload(ctx context.Context) error {
+	errs := []error{s.keys.Reload()}
+	for _, b := range s.blueprints {
+		if service, ok := s.services[b.Name].(blueprint.Reloader); ok && b.Name != Base.Name {
+			errs = append(errs, service.Reload(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // MakeKey makes a key file, as `slipway db create` does on PostgreSQL, once for all replicas. One that is there is left as it is.
-func MakeKey(path string) error {
-	_, err := secret.OpenKeyring(path, true)
+func MakeKey(path string) error { return Secrets{KeyFile: path}.Make() }
+
+// Make is MakeKey, with a key management service where one is configured. Where the keys are given as text it only reads them.
+func (s Secrets) Make() error {
+	_, err := s.open(true)
 	return err
 }

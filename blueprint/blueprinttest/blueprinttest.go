@@ -40,11 +40,12 @@ type Options struct {
 // Server is a running server, stopped when the test ends.
 type Server struct {
 	*Client
-	T       testing.TB
-	Server  *server.Server
-	DataDir string
-	Log     *Log
-	stop    func()
+	T        testing.TB
+	Server   *server.Server
+	DataDir  string
+	Database string // address
+	Log      *Log
+	stop     func()
 }
 
 // Client calls the server with one token.
@@ -109,7 +110,7 @@ func Start(t testing.TB, engine store.Engine, o Options) *Server {
 		}
 	}()
 	var once sync.Once
-	ts := &Server{T: t, Server: s, DataDir: dir, Log: log, stop: func() {
+	ts := &Server{T: t, Server: s, DataDir: dir, Database: url, Log: log, stop: func() {
 		once.Do(func() {
 			cancel()
 			<-done

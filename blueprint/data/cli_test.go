@@ -16,6 +16,7 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
+	"github.com/slipway-platform/slipway/blueprint/catalog"
 	"github.com/slipway-platform/slipway/blueprint/data"
 	"github.com/slipway-platform/slipway/store"
 )
@@ -96,16 +97,24 @@ data:
 }
 
 func TestAnExportAppliedToAnEmptyServerGivesTheSameExport(t *testing.T) {
+	for _, e := range []store.Engine{store.SQLite, store.Postgres} {
+		t.Run("from "+string(e), func(t *testing.T) { exportAndApply(t, e) })
+	}
+}
+
+func exportAndApply(t *testing.T, e store.Engine) {
+	other := map[store.Engine]store.Engine{store.SQLite: store.Postgres, store.Postgres: store.SQLite}[e]
 	for name, value := range map[string]string{"CREDENTIALS_TOK_SECRET": "tok-secret", "PROVIDERS_CI_WEBHOOKSECRET": "hook-secret"} {
 		t.Setenv(name, value)
 	}
-	o, _ := options()
-	from := blueprinttest.Start(t, store.SQLite, o)
+	o, _ := exporting()
+	from := blueprinttest.Start(t, e, o)
 	from.Post("/data", `[
 		{"kind":"credentials","id":"tok","type":"secretText","secret":"tok-secret","description":"a ${x} <b>"},
 		{"kind":"credentials","id":"app","type":"githubApp","appId":"7","installationId":9007199254740991,"labels":{"team":"web"}},
 		{"kind":"providers","id":"ci","type":"vendor","url":"u","credential":"tok","projects":["a","b"],"webhookSecret":"hook-secret"},
-		{"kind":"grants","id":"g","to":"group:default/shop","permissions":["data.credential.read"]}]`).Is(200)
+		{"kind":"grants","id":"g","to":"group:default/shop","permissions":["data.credential.read"]},
+		{"kind":"locations","id":"shop","type":"url","target":"https://git.example.com/shop.yaml"}]`).Is(200)
 	first, err := slipwayData(from, "export")
 	if err != nil || strings.Contains(first, "tok-secret") || !strings.Contains(first, `"installationId": 9007199254740991`) {
 		t.Fatalf("got %v %s", err, first)
@@ -119,23 +128,55 @@ func TestAnExportAppliedToAnEmptyServerGivesTheSameExport(t *testing.T) {
 		return file
 	}
 	// Back to where it came from: nothing changes, secrets included.
-	if out, err := slipwayData(from, "apply", "-f", write(first)); err != nil || !strings.Contains(out, "4 unchanged") {
+	if out, err := slipwayData(from, "apply", "-f", write(first)); err != nil || !strings.Contains(out, "5 unchanged") {
 		t.Fatalf("got %v %s", err, out)
 	}
 	movable, err := slipwayData(from, "export", "--env")
 	if err != nil || !strings.Contains(movable, "${env:CREDENTIALS_TOK_SECRET}") {
 		t.Fatalf("got %v %s", err, movable)
 	}
-	other, _ := options()
-	to := blueprinttest.Start(t, store.Postgres, other)
+	o, _ = exporting()
+	to := blueprinttest.Start(t, other, o)
 	if _, err := slipwayData(to, "apply", "-f", write(first)); err == nil {
 		t.Error("marks of secrets that this server does not have were taken for secrets")
 	}
-	if out, err := slipwayData(to, "apply", "-f", write(movable)); err != nil || !strings.Contains(out, "4 created") {
+	if out, err := slipwayData(to, "apply", "-f", write(movable)); err != nil || !strings.Contains(out, "5 created") {
 		t.Fatalf("got %v %s", err, out)
 	}
 	second, err := slipwayData(to, "export")
 	if err != nil || second != first {
 		t.Errorf("got %v\n%s\nwant\n%s", err, second, first)
 	}
+}
+
+// exporting has the catalog beside the rest.
+func exporting() (blueprinttest.Options, *vendor) {
+	o, v := options()
+	o.Blueprints = append(o.Blueprints, catalog.Blueprint)
+	return o, v
+}
+
+func TestDriftIsShown(t *testing.T) {
+	o, _ := options()
+	s := blueprinttest.Start(t, store.SQLite, o)
+	file := filepath.Join(t.TempDir(), "keys.yaml")
+	if err := os.WriteFile(file, []byte("version: 1\nkind: credentials\ndata:\n  - {id: a, type: secretText, secret: secret-a, description: one, labels: {team: web}}\n  - {id: b, type: secretText, secret: secret-b}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	diff := func(want string, differs bool) {
+		t.Helper()
+		out, err := slipwayData(s, "diff", "-f", file, "--prune", "team=web", "--exit-code")
+		if !strings.Contains(out, want) || (err != nil) != differs || strings.Contains(out, "secret-") {
+			t.Errorf("got %v\n%s\nwant %q, and whether it differs to be %t", err, out, want, differs)
+		}
+	}
+	diff("created credentials/a + type: secretText\n  + labels: {\"team\":\"web\"}\n  + scope: GLOBAL\n  + description: one\n  + secret: <redacted>\ncreated credentials/b", true)
+	if _, err := slipwayData(s, "apply", "-f", file); err != nil {
+		t.Fatal(err)
+	}
+	diff("0 created, 0 updated, 2 unchanged", false)
+	s.Do("PATCH", "/data/credentials/a", doc{"description": "two"}).Is(200)
+	s.Do("PATCH", "/data/credentials/b", doc{"secret": "other-one"}).Is(200)
+	s.Post("/data/credentials", doc{"id": "c", "type": "secretText", "labels": doc{"team": "web"}}).Is(201)
+	diff("updated credentials/a ~ description: two → one\nupdated credentials/b ~ a secret\ndeleted credentials/c", true)
 }

@@ -107,6 +107,7 @@ func (s *service) Start(ctx context.Context) error {
 	for _, kind := range []string{"credentials", "providers", "grants"} {
 		s.Revisions.Watch(resource.Revision(kind), s.wake)
 	}
+	s.Revisions.Watch(keysRevision, func() { go s.readKeys() }) // a key management service may take its time
 	follow, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop, s.stopped = stop, make(chan struct{})
 	go s.follow(follow)
@@ -139,6 +140,11 @@ func (s *service) follow(ctx context.Context) {
 	}
 }
 
+// Reload applies the configured folders again, all of them or nothing.
+func (s *service) Reload(ctx context.Context) error {
+	return s.applyFolders(auth.WithCaller(ctx, auth.System()))
+}
+
 func (s *service) reload(ctx context.Context) error {
 	if err := s.reloadGrants(ctx); err != nil {
 		return err
@@ -161,14 +167,46 @@ type rekeyArgs struct{}
 
 func (rekeyArgs) Kind() string { return "data.rekey" }
 
+// keysRevision is bumped when a key was put in front of the others, so that all replicas read the key file again.
+const keysRevision = "data.keys"
+
+// every replica has read the keys again so long after they changed: it is told within half a second.
+const keysRead = 3 * time.Second
+
+// rekey seals with the newest key what older ones sealed. A replica that had not read the new key yet may seal with an old one meanwhile, so that it looks again once
+// all have. Killed half-way, it goes on where it was.
 func (s *service) rekey(ctx context.Context, _ rekeyArgs) error {
+	if err := s.Keys.Reload(); err != nil { // another replica may have made the key
+		return err
+	}
 	total := 0
-	for {
-		n, err := s.documents.Rekey(ctx, 1000)
-		if total += n; err != nil || n == 0 {
-			s.Log.InfoContext(ctx, "secrets were sealed anew", "documents", total)
-			return err
+	pass := func() error {
+		for {
+			n, err := s.documents.Rekey(ctx, 1000)
+			if total += n; err != nil || n == 0 {
+				return err
+			}
 		}
+	}
+	if err := pass(); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(keysRead):
+	}
+	if err := pass(); err != nil {
+		return err
+	}
+	s.Log.InfoContext(ctx, "secrets were sealed anew", "documents", total, "key", s.Keys.KeyIDs()[0])
+	return nil
+}
+
+// readKeys reads the key file again, as another replica has changed it.
+func (s *service) readKeys() {
+	if err := s.Keys.Reload(); err != nil {
+		s.Log.Error("the key file has changed and cannot be read; the keys stay as they were", "error", err)
 	}
 }
 

@@ -2,6 +2,7 @@ package data_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -487,8 +488,12 @@ func TestSecretsAreSeenNowhere(t *testing.T) {
 		note(s.Post("/data/credentials", `{"id":"bad","type":"secretText","secret":"`+canary+`"`))
 		note(s.Post("/data/providers", `{"id":"p","type":"vendor","url":"broken","webhookSecret":"`+canary+`"}`).Is(201))
 		note(s.Post("/data?dryRun=true", `{"version":1,"kind":"credentials","data":{"id":"new","type":"secretText","secret":"`+canary+`"}}`).Is(200))
-		for _, path := range []string{"/data/credentials", "/data/credentials/github-key", "/data/providers", "/data/audit", "/metrics", "/data/credentials?filter=privateKey%3D" + canary} {
+		for _, path := range []string{"/data/credentials", "/data/credentials/github-key", "/data/providers", "/data/audit", "/metrics", "/api/events", "/api/jobs", "/data/credentials?filter=privateKey%3D" + canary} {
 			note(s.Get(path).Is(200))
+		}
+		for _, args := range [][]string{{"export"}, {"export", "--env"}, {"list", "credentials"}, {"get", "credentials/github-key"}} {
+			out, err := slipwayData(s, args...)
+			fmt.Fprint(&seen, out, err)
 		}
 		if strings.Contains(seen.String(), `"`+canary) || strings.Contains(strings.ReplaceAll(seen.String(), "privateKey="+canary, ""), canary) {
 			t.Errorf("an answer shows the secret: %s", seen.String())
@@ -497,6 +502,9 @@ func TestSecretsAreSeenNowhere(t *testing.T) {
 			t.Error("the log shows the secret")
 		}
 		s.Stop()
+		if rows := dump(t, s.Database); len(rows) < 10 || strings.Contains(rows, canary) {
+			t.Errorf("a copy of the database holds the secret, or nothing: %d bytes", len(rows))
+		}
 		files, err := filepath.Glob(filepath.Join(s.DataDir, "*"))
 		if err != nil {
 			t.Fatal(err)
@@ -507,6 +515,43 @@ func TestSecretsAreSeenNowhere(t *testing.T) {
 			}
 		}
 	})
+}
+
+// dump is every row of every table on PostgreSQL, and the file on SQLite.
+func dump(t *testing.T, url string) string {
+	t.Helper()
+	if file, ok := strings.CutPrefix(url, "sqlite:"); ok {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	db, err := store.Open("main", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	read := func(query string) (all []string) {
+		rows, err := db.QueryContext(t.Context(), query)
+		if err == nil {
+			err = store.Each(rows, func(rows *sql.Rows) error {
+				var text string
+				err := rows.Scan(&text)
+				all = append(all, text)
+				return err
+			})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	var out strings.Builder
+	for _, table := range read(`SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'`) {
+		out.WriteString(strings.Join(read(`SELECT CAST(t AS TEXT) FROM "`+table+`" AS t`), "\n"))
+	}
+	return out.String()
 }
 
 func TestKeysAreRotatedWhileWorkGoesOn(t *testing.T) {
@@ -532,6 +577,21 @@ func TestKeysAreRotatedWhileWorkGoesOn(t *testing.T) {
 		})
 		s.Post("/data/providers", `{"id":"last","type":"vendor","url":"u","credential":"c299"}`).Is(201)
 		blueprinttest.Eventually(t, "a secret still opens", func() bool { return v.credential("last") == "secret-number-299" })
+	})
+}
+
+// A document that is taken and may not be what its writer wants comes with a warning.
+func TestWarningsStandBesideTheAnswer(t *testing.T) {
+	each(t, func(t *testing.T, s *blueprinttest.Server, _ *vendor) {
+		var e struct{ Warnings []string }
+		s.Post("/data/credentials", `{"id":"empty","type":"secretText"}`).Is(201).Into(&e)
+		if len(e.Warnings) != 1 || !strings.HasPrefix(e.Warnings[0], "credentials/empty: it has no secret yet") {
+			t.Errorf("got %q", e.Warnings)
+		}
+		e.Warnings = nil
+		if s.Post("/data/credentials", sshKey).Is(201).Into(&e); len(e.Warnings) != 0 {
+			t.Errorf("got %q", e.Warnings)
+		}
 	})
 }
 

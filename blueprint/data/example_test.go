@@ -2,6 +2,7 @@ package data_test
 
 import (
 	"context"
+	"os"
 	"strings"
 	"testing"
 
@@ -31,6 +32,25 @@ var Teams = blueprint.Blueprint{
 	Open:        func(context.Context, *blueprint.Host) (any, error) { return nil, nil },
 }
 
+// The walk-through of the documentation is these declarations: a kind takes fewer than 60 lines.
+func TestAKindOfOnesOwnIsShort(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, walk, _ := strings.Cut(string(readme), "## A kind of your own")
+	lines := 0
+	for i, block := range strings.Split(walk, "```") {
+		if i%2 == 1 && strings.HasPrefix(block, "go\n") {
+			lines += strings.Count(block, "\n") - 1
+		}
+	}
+	if lines == 0 || lines >= 60 {
+		t.Errorf("the walk-through takes %d lines", lines)
+	}
+}
+
 func TestAKindOfOnesOwnAppearsByItself(t *testing.T) {
 	blueprinttest.Each(t, blueprinttest.Options{Blueprints: []blueprint.Blueprint{data.Blueprint, Teams}}, func(t *testing.T, s *blueprinttest.Server) {
 		s.Post("/data/teams", `{"id":"web","channel":"#web","pager":"`+canary+`"}`).Is(201)
@@ -44,5 +64,15 @@ func TestAKindOfOnesOwnAppearsByItself(t *testing.T) {
 			t.Errorf("the schema is %s", body)
 		}
 		s.With("data.credential.read").Get("/data/teams").Is(403)
+		for _, args := range [][]string{{"kinds"}, {"get", "teams/web"}, {"list", "teams", "--fields", "channel"}, {"schema", "teams"}, {"export", "teams"}} {
+			if out, err := slipwayData(s, args...); err != nil || !strings.Contains(out, "#web") && !strings.Contains(out, "Where the team talks") && !strings.Contains(out, "Teams and how") || strings.Contains(out, canary) {
+				t.Errorf("slipway data %s: got %s, %v", strings.Join(args, " "), out, err)
+			}
+		}
+		for _, path := range []string{"/openapi.json", "/openapi.yaml"} { // what the reference at /docs shows
+			if body := string(s.Get(path).Is(200).Body); !strings.Contains(body, "DataTeams") || !strings.Contains(body, "Key of the team's pager") {
+				t.Errorf("%s does not describe teams", path)
+			}
+		}
 	})
 }

@@ -385,16 +385,21 @@ func (s *service) startRekey(ctx context.Context, in *struct {
 	Location string `header:"Location" doc:"The job"`
 	Body     rekeying
 }, error) {
+	rotate := s.Keys.Reload
 	if in.Rotate == "true" {
-		if err := s.Keys.Rotate(); err != nil {
-			return nil, err
-		}
+		rotate = s.Keys.Rotate
+	}
+	if err := rotate(); err != nil {
+		return nil, err
 	}
 	out := &struct {
 		Location string `header:"Location" doc:"The job"`
 		Body     rekeying
 	}{Body: rekeying{s.Keys.KeyIDs()[0]}}
 	return out, s.DB("main").Write(ctx, func(tx *store.Tx) error {
+		if err := s.Revisions.Bump(ctx, tx, keysRevision); err != nil {
+			return err
+		}
 		id, _, err := s.Jobs.Insert(ctx, tx, rekeyArgs{}, job.Insert{Unique: "all"})
 		if err != nil {
 			return err

@@ -67,7 +67,7 @@ func (c *certificate) Check() []slipway.Detail {
 
 var credentials = resource.Kind{
 	Name: "credentials", Text: "What Slipway shows to others to be let in. Secrets are written and never read.",
-	Base: credentialBase{}, Permissions: credentialPermissions,
+	Base: credentialBase{}, Permissions: credentialPermissions, Warn: warnEmpty,
 	Types: []resource.Type{
 		{Symbol: "sshPrivateKey", Text: "A private key for SSH", Fields: sshPrivateKey{}},
 		{Symbol: "usernamePassword", Text: "An account with its password", Fields: usernamePassword{}},
@@ -76,6 +76,20 @@ var credentials = resource.Kind{
 		{Symbol: "certificate", Text: "A certificate with its key", Fields: certificate{}},
 		{Symbol: "githubApp", Text: "A GitHub app", Fields: githubApp{}},
 	},
+}
+
+// warnEmpty tells of a credential that lets nobody in.
+func warnEmpty(document json.RawMessage) []string {
+	var fields map[string]any
+	if json.Unmarshal(document, &fields) != nil {
+		return nil
+	}
+	for _, key := range []string{"privateKey", "password", "secret", "content", "keyStore"} {
+		if fields[key] != nil {
+			return nil
+		}
+	}
+	return []string{"it has no secret yet, and lets nobody in"}
 }
 
 // providerBase is what all providers have.
