@@ -25,7 +25,9 @@ type Command struct {
 }
 
 // Wrap implements KMS.
-func (c Command) Wrap(ctx context.Context, key []byte) ([]byte, error) { return run(ctx, c.WrapArgs, key) }
+func (c Command) Wrap(ctx context.Context, key []byte) ([]byte, error) {
+	return run(ctx, c.WrapArgs, key)
+}
 
 // Unwrap implements KMS.
 func (c Command) Unwrap(ctx context.Context, wrapped []byte) ([]byte, error) {
