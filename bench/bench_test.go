@@ -150,6 +150,17 @@ func runBare(url string) error {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(out)
 	})
+	mux.HandleFunc("GET /data/{kind}/{id}", func(w http.ResponseWriter, r *http.Request) {
+		var doc string
+		var version int64
+		if err := db.QueryRowContext(r.Context(), `SELECT doc, version FROM resource WHERE kind = $1 AND id = $2`, r.PathValue("kind"), r.PathValue("id")).Scan(&doc, &version); err != nil {
+			http.Error(w, err.Error(), http.StatusNotFound)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("ETag", strconv.Quote(strconv.FormatInt(version, 36)))
+		_, _ = io.WriteString(w, `{"version":1,"data":`+doc+`}`)
+	})
 	mux.HandleFunc("GET /api/auth/me", func(w http.ResponseWriter, r *http.Request) { // what Slipway answers there, without asking who calls
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(make([]byte, 300))
