@@ -144,7 +144,8 @@ func (s *Store) put(ctx context.Context, tx *store.Tx, source string, described 
 	return result, s.changed(ctx, tx, changes)
 }
 
-// PutAll is Put for any number of entities: it opens a transaction per chunk, and none for what has not changed.
+// PutAll is Put for any number of entities: it opens a transaction per chunk, and none for what has not changed. Each entity is written whole or not at all; an error
+// leaves what was written before it, and a repeat goes on from there.
 func (s *Store) PutAll(ctx context.Context, source string, entities []*slipway.Entity) (PutResult, error) {
 	var result PutResult
 	known := termIDs{}
