@@ -38,9 +38,10 @@ import (
 )
 
 const (
-	roleVariable = "SLIPWAY_BENCH_ROLE"
-	connections  = 16
-	rounds       = 5
+	roleVariable      = "SLIPWAY_BENCH_ROLE"
+	providersVariable = "SLIPWAY_BENCH_PROVIDERS" // JSON: the providers of a server
+	connections       = 16
+	rounds            = 5
 	// deep is the entity whose history is read far back: page 1,000 needs 20,000 builds.
 	deep = "component:default/c0"
 )
@@ -74,6 +75,9 @@ func runSlipway(url, dir string) error {
 	c.Secrets.KeyFile = filepath.Join(dir, "master.key")
 	c.Auth.RateLimits.Service = 1_000_000_000 // counted as always, never reached
 	if err := configureCatalog(c); err != nil {
+		return err
+	}
+	if err := configureProviders(c); err != nil {
 		return err
 	}
 	if err := server.MakeKey(c.Secrets.KeyFile); err != nil {

@@ -282,7 +282,7 @@ func (x *Index[T]) storedItems(ctx context.Context, q store.Querier, source int6
 	for _, w := range items {
 		args = append(args, w.ID)
 	}
-	rows, err := q.QueryContext(ctx, `SELECT id, created, version, finished, doc FROM `+x.table+`
+	rows, err := q.QueryContext(ctx, `SELECT id, created, version, finished, doc FROM `+x.table+x.by("id")+`
 		WHERE source_id = $1 AND id IN (`+numbers(2, len(items))+`)`, args...)
 	if err != nil {
 		return nil, store.Err(err)

@@ -14,13 +14,13 @@ import (
 	"github.com/slipway-platform/slipway/store"
 )
 
-// Whatever arrives, changes or shares its moment with others between two pages: what was there at the first page is seen exactly once, in order.
+// Of three vendors, whatever arrives, changes or shares its moment with others between two pages: what was there at the first page is seen exactly once, in order.
 func TestPagesByCursorNeitherRepeatNorDrop(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		w.stop()
 		v := fake.New(fake.Config{})
-		w.vendors(map[string]*fake.Vendor{"one": v, "two": v})
+		w.vendors(map[string]*fake.Vendor{"one": v, "two": v, "three": v})
 		run := 0
 		rapid.Check(t, func(r *rapid.T) {
 			run++
@@ -47,7 +47,7 @@ func TestPagesByCursorNeitherRepeatNorDrop(t *testing.T) {
 						Commit:    &slipway.Commit{Branch: rapid.SampledFrom([]string{"main", "topic"}).Draw(r, "branch")},
 					}
 					err := w.db.Write(t.Context(), func(tx *store.Tx) error {
-						_, err := w.runs.Observe(t.Context(), tx, rapid.SampledFrom([]string{"one", "two"}).Draw(r, "provider"), project, b)
+						_, err := w.runs.Observe(t.Context(), tx, rapid.SampledFrom([]string{"one", "two", "three"}).Draw(r, "provider"), project, b)
 						return err
 					})
 					if err != nil {

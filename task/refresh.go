@@ -472,8 +472,10 @@ func (x *Index[T]) note(ctx context.Context, l *look, cause error) error {
 		if cause == nil {
 			every := l.opened.every(busy, now.Sub(time.UnixMicro(l.changed)), now)
 			next := now.Add(jitter(every))
-			if l.fill.Valid {
-				next = now // more history waits
+			if l.fill.Valid { // more history waits: the job runs again, behind what others have in front of it
+				if _, err := x.engine.insertRefresh(ctx, tx, x.task.Name, l.id, 0); err != nil {
+					return err
+				}
 			}
 			_, err := tx.Exec(ctx, `UPDATE task_source SET as_of = $2, validator = $3, fill_cursor = $4, fill_left = $5, next_refresh = $6, every = $7,
 				changed = CASE WHEN changed < $8 THEN $8 ELSE changed END,

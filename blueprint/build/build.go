@@ -7,6 +7,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,7 +91,46 @@ func (s *service) retrigger(ctx context.Context, it item, force bool, extra map[
 	if err != nil {
 		return nil, err
 	}
+	if result == nil {
+		result = s.named(ctx, b, it, by)
+	}
 	return result, s.acted(ctx, it.Place, result)
+}
+
+// named looks for the build that came of a retrigger where the vendor did not name it: the same one once it is at work again, or a new one of its pipeline and commit that the
+// index does not know yet. It gives up after some seconds; then the next look at the project finds it.
+func (s *service) named(ctx context.Context, b *provider.Builds, it item, by *slipway.Caller) *slipway.Build {
+	const tries, since = 3, time.Minute // a vendor's clock may be behind
+	begun := s.engine.Now()
+	for range tries {
+		if now, err := b.Get(ctx, it.Project, native(it)); err == nil && (now.Attempt > it.Value.Attempt || !now.Status.Finished()) {
+			return &now // the same one, at work again
+		}
+		page, err := b.List(ctx, it.Project, provider.ListOptions{Limit: 10})
+		if err != nil {
+			return nil
+		}
+		for _, found := range page.Items {
+			if found.ID == native(it) || found.CreatedAt.Before(begun.Add(-since)) || found.Pipeline.ID != it.Value.Pipeline.ID || !sameCommit(found, it.Value) {
+				continue
+			}
+			ref, err := slipway.ParseEntityRef(it.Object.Ref, slipway.EntityRef{})
+			if err != nil {
+				return nil
+			}
+			if _, err := s.index.Get(ctx, by, ref, it.Provider.Name+":"+found.ID, nil); errors.Is(err, slipway.NotFound) {
+				return &found
+			}
+		}
+		if provider.Wait(ctx, time.Second) != nil {
+			return nil
+		}
+	}
+	return nil
+}
+
+func sameCommit(a, b slipway.Build) bool {
+	return a.Commit == nil || b.Commit == nil || a.Commit.SHA == b.Commit.SHA
 }
 
 // cancel has the provider end a build, and gives it as it stands then: it may go on for a moment. nil where the provider does not say.

@@ -497,6 +497,7 @@ func (b cli) begin(cmd *cobra.Command, entity, path string, body map[string]any,
 // await follows one build to its end and tells each change on standard error.
 func (b cli) await(cmd *cobra.Command, entity string, build slipway.Build) (raw json.RawMessage, _ slipway.Build, err error) {
 	path, last := of(entity)+"/builds/"+url.PathEscape(build.ID), slipway.BuildStatus("")
+	asked := time.Now()
 	for p := newPace(); ; {
 		if build.Status != last {
 			last = build.Status
@@ -507,6 +508,12 @@ func (b cli) await(cmd *cobra.Command, entity string, build slipway.Build) (raw 
 		}
 		if err := p.wait(cmd.Context()); err != nil {
 			return nil, build, err
+		}
+		if time.Since(asked) >= freshEvery {
+			if _, _, err := read[found](cmd.Context(), b, of(entity)+"/search?limit=1&fresh=true"); err != nil {
+				return nil, build, err
+			}
+			asked = time.Now()
 		}
 		if raw, build, err = read[slipway.Build](cmd.Context(), b, path); err != nil {
 			return nil, build, err
@@ -535,7 +542,8 @@ func (b cli) watch() *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch ENTITY",
 		Short: "Follow the builds of an entity until all have ended",
-		Long: `Follow the last builds of an entity until none of them runs any more. On a terminal the table is drawn anew; otherwise each change is one line, and
+		Long: `Follow the last builds of an entity until none of them runs any more, whichever vendors run them: what a webhook tells is shown at once, and every ten
+seconds the vendors are asked. On a terminal the table is drawn anew; otherwise each change is one line, and
 with -o json one document a line.`,
 		Example: `  slipway build watch web
   slipway build watch component:default/web -o json`,
@@ -547,14 +555,22 @@ with -o json one document a line.`,
 	}
 }
 
+// freshEvery is how often who follows builds has their vendors asked, beside what webhooks tell.
+const freshEvery = 10 * time.Second
+
 func (b cli) follow(cmd *cobra.Command, path string) error {
+	var asked time.Time
 	out := cmd.OutOrStdout()
 	asJSON := cmd.Flag("output") != nil && cmd.Flag("output").Value.String() != "table"
 	f, ok := out.(*os.File)
 	live := ok && !asJSON && isatty.IsTerminal(f.Fd())
 	seen, drawn := map[string]string{}, 0
 	for p := newPace(); ; {
-		raw, list, err := read[found](cmd.Context(), b, path)
+		at := path
+		if time.Since(asked) >= freshEvery {
+			at, asked = path+"&fresh=true", time.Now()
+		}
+		raw, list, err := read[found](cmd.Context(), b, at)
 		if err != nil {
 			return err
 		}
