@@ -199,13 +199,17 @@ func (d *Diagnosis) credential(ctx context.Context, o Provider, projects []strin
 		return "the vendor accepts it"
 	}
 	i, err := within(ctx, func(ctx context.Context) (provider.Insight, error) { return o.Provider.Inspect(ctx, projects[0]) })
-	if err != nil || i.Account == "" {
+	if err != nil {
 		return "the vendor accepts it"
 	}
-	if i.Expires.IsZero() {
-		return "the vendor knows it as " + i.Account
+	text := "the vendor accepts it"
+	if i.Account != "" {
+		text = "the vendor knows it as " + i.Account
 	}
-	return fmt.Sprintf("the vendor knows it as %s, until %s", i.Account, i.Expires.UTC().Format(time.DateOnly))
+	if !i.Expires.IsZero() {
+		text += ", until " + i.Expires.UTC().Format(time.DateOnly)
+	}
+	return text
 }
 
 func (d *Diagnosis) permissions(ctx context.Context, o Provider, projects []string) {

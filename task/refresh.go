@@ -42,6 +42,7 @@ const (
 	parallelDetails = 4                // items of one source that are asked for at once
 	callTimeout     = 30 * time.Second // of one request to the vendor
 	maxBackOff      = 10 * time.Minute // between looks at a source that fails
+	toldFor         = 24 * time.Hour   // how old history may be that is told of
 )
 
 // refreshDue claims sources whose time has come and inserts their jobs, in small transactions. Sources of providers that are not at work stay as they are.
@@ -211,7 +212,7 @@ func (x *Index[T]) readNewest(ctx context.Context, l *look) error {
 		if o.Cursor == "" {
 			l.validator = page.Validator
 		}
-		met, err := x.store(ctx, l, page)
+		met, err := x.store(ctx, l, page, l.known)
 		if err != nil {
 			if !met && l.known {
 				l.leave(o.Cursor, max(l.history()-seen, pageLimit))
@@ -240,36 +241,66 @@ func (l *look) history() int64 {
 	return items
 }
 
-// readHistory goes on where the reading of older items stopped.
+// readHistory goes on where the reading of older items stopped. While one page is written the vendor is asked for the next.
 func (x *Index[T]) readHistory(ctx context.Context, l *look) error {
+	type answer struct {
+		page provider.Page[T]
+		err  error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var coming chan answer
+	defer func() {
+		if cancel(); coming != nil {
+			<-coming
+		}
+	}()
 	list := x.task.List(l.opened.Provider)
+	ask := func(cursor string, left int64) {
+		coming = make(chan answer, 1)
+		go func(to chan<- answer) {
+			o := provider.ListOptions{Limit: int(min(pageLimit, left)), Cursor: cursor}
+			page, err := call(ctx, func(ctx context.Context) (provider.Page[T], error) { return list(ctx, l.project, o) })
+			to <- answer{page, err}
+		}(coming)
+	}
 	_, age := l.opened.History.bounds()
 	for l.fill.Valid && l.pages < maxPages {
 		if l.fillLeft <= 0 {
 			l.fill = sql.NullString{}
 			return nil
 		}
-		o := provider.ListOptions{Limit: int(min(pageLimit, l.fillLeft)), Cursor: l.fill.String}
-		page, err := call(ctx, func(ctx context.Context) (provider.Page[T], error) { return list(ctx, l.project, o) })
-		if errors.Is(err, slipway.Invalid) {
+		if coming == nil {
+			ask(l.fill.String, l.fillLeft)
+		}
+		got := <-coming
+		coming = nil
+		if errors.Is(got.err, slipway.Invalid) {
 			l.fill = sql.NullString{} // the vendor's cursor has expired; what is missing is old
 			return nil
 		}
-		if err != nil {
-			return err
+		if got.err != nil {
+			return got.err
 		}
 		l.pages++
-		if _, err := x.store(ctx, l, page); err != nil {
-			return err
-		}
-		l.fillLeft -= int64(max(len(page.Items), 1))
-		next := sql.NullString{String: page.Next, Valid: page.Next != "" && page.Next != l.fill.String}
-		if n := len(page.Items); n > 0 && x.task.Row(&page.Items[n-1]).Created.Before(l.start.Add(-age)) {
+		left := l.fillLeft - int64(max(len(got.page.Items), 1))
+		next := sql.NullString{String: got.page.Next, Valid: got.page.Next != "" && got.page.Next != l.fill.String}
+		if n := len(got.page.Items); n > 0 && x.task.Row(&got.page.Items[n-1]).Created.Before(l.start.Add(-age)) {
 			next = sql.NullString{}
 		}
-		l.fill = next
+		if next.Valid && left > 0 && l.pages < maxPages {
+			ask(next.String, left)
+		}
+		if _, err := x.store(ctx, l, got.page, l.known && x.recent(got.page, l.start)); err != nil {
+			return err
+		}
+		l.fill, l.fillLeft = next, left
 	}
 	return nil
+}
+
+// recent says whether a page of history holds what others should still be told of: what a look that failed has missed, rather than what was before the project was known.
+func (x *Index[T]) recent(page provider.Page[T], now time.Time) bool {
+	return len(page.Items) > 0 && x.task.Row(&page.Items[0]).Created.After(now.Add(-toldFor))
 }
 
 // askFor asks one by one for unfinished items that the list did not show any more.
@@ -302,7 +333,7 @@ func (x *Index[T]) askFor(ctx context.Context, l *look) error {
 		if err != nil {
 			return err
 		}
-		if _, err := x.store(ctx, l, provider.Page[T]{Items: []T{item}}); err != nil {
+		if _, err := x.store(ctx, l, provider.Page[T]{Items: []T{item}}, l.known); err != nil {
 			return err
 		}
 	}
@@ -346,8 +377,8 @@ func (x *Index[T]) drop(ctx context.Context, l *look, id string) error {
 	})
 }
 
-// store writes items of one page in small transactions. met: one of them was known and finished before.
-func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T]) (met bool, err error) {
+// store writes items of one page in small transactions, and tells of them. met: one of them was known and finished before.
+func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T], tell bool) (met bool, err error) {
 	page.Items = slices.DeleteFunc(slices.Clone(page.Items), func(item T) bool {
 		id := x.task.Row(&item).ID
 		if !storable(id) {
@@ -391,7 +422,7 @@ func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T]) (m
 			}
 			continue
 		}
-		size, err := x.perTransaction(ctx, l)
+		size, err := x.perTransaction(ctx, l, tell)
 		if err != nil {
 			return met, err
 		}
@@ -402,7 +433,7 @@ func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T]) (m
 				if err != nil || s.id == 0 {
 					return err // unbound while it was read
 				}
-				n, err = x.write(ctx, tx, s, l.opened, part, l.known)
+				n, err = x.write(ctx, tx, s, l.opened, part, tell)
 				return err
 			})
 			l.news += n
@@ -447,9 +478,9 @@ func (x *Index[T]) complete(ctx context.Context, ask func(context.Context, T) (T
 }
 
 // perTransaction is how many items keep a transaction below 500 rows: each has its own row, new terms and aliases, and events where they are told.
-func (x *Index[T]) perTransaction(ctx context.Context, l *look) (int, error) {
+func (x *Index[T]) perTransaction(ctx context.Context, l *look, tell bool) (int, error) {
 	rows := 1 + 4*len(x.task.Fields)
-	if l.known && x.task.Event != nil {
+	if tell && x.task.Event != nil {
 		var entities int
 		err := x.engine.DB.QueryRowContext(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM task_binding WHERE source_id = $1 LIMIT $2) AS b`, l.id, maxTold).Scan(&entities)
 		if err != nil {

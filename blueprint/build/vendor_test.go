@@ -229,11 +229,18 @@ func (p *platformOf) notify(run map[string]any) *blueprinttest.Answer {
 // await waits until all sources were read and the list has so many builds.
 func (p *platformOf) await(n int) {
 	p.t.Helper()
+	var last []byte
+	defer func() {
+		if p.t.Failed() {
+			p.t.Logf("the last answer: %s", last)
+		}
+	}()
 	blueprinttest.Eventually(p.t, fmt.Sprintf("%d builds", n), func() bool {
-		a := p.Get(webBuilds + "/search?limit=100")
+		a := p.Get(webBuilds + "/search?limit=100&fresh=true")
 		if a.Status != http.StatusOK {
 			return false // the catalog is not there yet
 		}
+		last = a.Body
 		var page build.Page
 		a.Into(&page)
 		return len(page.Items) == n && len(page.Sources) == 3 && !slices.ContainsFunc(page.Sources, func(s slipway.Source) bool { return s.AsOf == nil })
@@ -351,7 +358,7 @@ func TestSourceVisibilityHoldsEverywhere(t *testing.T) {
 		p := vendors(t, engine, "source")
 		p.local.Add(hello, slipway.Build{ID: "3", CreatedAt: now.Add(-97 * time.Minute), Status: slipway.BuildFailed})
 		blueprinttest.Eventually(t, "what is visible to all", func() bool {
-			a := p.Get(webBuilds + "/search")
+			a := p.Get(webBuilds + "/search?fresh=true")
 			var page build.Page
 			return a.Status == http.StatusOK && json.Unmarshal(a.Body, &page) == nil && ids(page) == "local:3"
 		})

@@ -159,7 +159,7 @@ changed at the vendor. The exit status is 1 when something failed.`,
 
 // diagnosisTable is one screen: each side in a line, and below it what to do.
 func diagnosisTable(d task.Diagnosis) blueprint.Table {
-	t := blueprint.Table{Header: []string{d.Name + " (" + d.Type + ")", "State", "Found"}}
+	t := blueprint.Table{Header: []string{"What", "State", "Found"}}
 	var do []string
 	for _, f := range d.Findings {
 		t.Rows = append(t.Rows, []string{f.What, f.State, f.Text})

@@ -103,6 +103,7 @@ func (c *client) provider() *provider.Provider {
 		Builds:   &provider.Builds{List: c.list, Get: c.get, Retrigger: c.retrigger, Start: c.start, Logs: c.logs}, // Gitea 1.26 cancels nothing
 		Webhook:  &provider.Webhook{Verify: c.verify, Parse: parse},
 		Check:    c.check,
+		Inspect:  c.inspect,
 		Access:   c.access,
 	}
 }
@@ -146,6 +147,19 @@ func (c *client) check(ctx context.Context) error {
 		return nil // the token is known; that it may not read its account does no harm
 	}
 	return err
+}
+
+// inspect asks whose the credential is.
+func (c *client) inspect(ctx context.Context, _ string) (i provider.Insight, err error) {
+	if c.cfg.Credential.Type == "" {
+		return provider.Insight{Account: "nobody", Lacks: []string{"without a credential builds cannot be run again or started; set one"}}, nil
+	}
+	var who account
+	if _, err := c.api.JSON(ctx, provider.Request{Path: "/user"}, &who); err != nil {
+		return i, err
+	}
+	i.Account = who.Login
+	return i, nil
 }
 
 // access asks for the runs as the holder of a token: they are what is shown.

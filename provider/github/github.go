@@ -74,6 +74,7 @@ func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.P
 		},
 		Webhook: &provider.Webhook{Verify: c.verify, Parse: parse},
 		Check:   c.check,
+		Inspect: c.inspect,
 		Access:  c.access,
 		Limits:  c.api.Limits,
 	}, nil
@@ -170,6 +171,36 @@ func (c *client) check(ctx context.Context) error {
 		return nil // a GitHub Enterprise Server without limits says so; it knew the token, or would have told
 	}
 	return err
+}
+
+// inspect reads what GitHub's answers say of the token: until when it counts, and, of a classic one, its scopes.
+func (c *client) inspect(ctx context.Context, project string) (i provider.Insight, err error) {
+	where, err := path(project, "/actions/runs")
+	if err != nil {
+		return i, err
+	}
+	a, err := c.call(ctx, provider.Request{Path: where, Query: url.Values{"per_page": {"1"}, "exclude_pull_requests": {"true"}}, Scope: project}, &struct{}{})
+	if err != nil {
+		return i, err
+	}
+	switch {
+	case c.app != nil:
+		i.Account = "app " + c.cfg.Credential.AppID
+	case c.cfg.Credential.Secret == "":
+		i.Account, i.Lacks = "nobody", []string{"without a credential builds cannot be run again, started or canceled; set one"}
+	}
+	for _, layout := range []string{"2006-01-02 15:04:05 MST", "2006-01-02 15:04:05 -0700"} {
+		if at, err := time.Parse(layout, a.Header.Get("Github-Authentication-Token-Expiration")); err == nil {
+			i.Expires = at.UTC()
+		}
+	}
+	if scopes, classic := a.Header["X-Oauth-Scopes"]; classic {
+		words := strings.FieldsFunc(strings.Join(scopes, ","), func(r rune) bool { return r == ',' || r == ' ' })
+		if !slices.Contains(words, "repo") && !slices.Contains(words, "public_repo") {
+			i.Lacks = append(i.Lacks, "the token has neither the scope repo nor public_repo, so that builds cannot be run again, started or canceled; give it one of them")
+		}
+	}
+	return i, nil
 }
 
 // access asks for the runs as the holder of a token: of all that GitHub knows of a repository, they are what is shown.
