@@ -454,17 +454,17 @@ func TestAListOfJobsWithoutEndHasOne(t *testing.T) {
 func TestWhatGitHubSaysOfItsToken(t *testing.T) {
 	t.Parallel()
 	v := newVendor(t)
-	v.breakWith(func(w http.ResponseWriter, _ *http.Request) bool {
+	v.Break(func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("X-Oauth-Scopes", "read:org, workflow")
 		w.Header().Set("Github-Authentication-Token-Expiration", "2027-03-01 12:00:00 UTC")
-		answer(w, http.StatusOK, map[string]any{"workflow_runs": []any{}})
+		_, _ = io.WriteString(w, `{"workflow_runs":[]}`)
 		return true
 	})
 	i, err := v.open(t, nil, provider.Env{}).Inspect(t.Context(), hello)
 	if err != nil || len(i.Lacks) != 1 || !i.Expires.Equal(time.Date(2027, 3, 1, 12, 0, 0, 0, time.UTC)) {
 		t.Errorf("got %+v, %v; want what it lacks, and until when it counts", i, err)
 	}
-	v.breakWith(nil)
+	v.Break(nil)
 	if i, err := v.open(t, appCredential(), provider.Env{}).Inspect(t.Context(), hello); err != nil || i.Account != "app Iv1.example" || len(i.Lacks) > 0 {
 		t.Errorf("an app: got %+v, %v", i, err)
 	}
