@@ -339,6 +339,34 @@ func (p *process) call(t *testing.T, paths []string, seconds, rate float64, coun
 	return o
 }
 
+// send calls once and gives the headers of the answer and its body.
+func (p *process) send(t *testing.T, method, path, body string) (http.Header, []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+p.addr+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+p.token)
+	req.Header.Set("Content-Type", "application/json")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode >= 300 {
+		t.Fatalf("%s %s: status %d, %v: %.300s", method, path, res.StatusCode, err, raw)
+	}
+	return res.Header, raw
+}
+
+// do is send for whoever needs the body only.
+func (p *process) do(t *testing.T, method, path, body string) []byte {
+	t.Helper()
+	_, raw := p.send(t, method, path, body)
+	return raw
+}
+
 // ---- the data ----
 
 func number(name string, otherwise int) int {

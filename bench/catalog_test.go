@@ -238,23 +238,6 @@ func newHost(t *testing.T) *host {
 
 // ---- what is asked ----
 
-func (p *process) do(t *testing.T, method, path, body string) []byte {
-	t.Helper()
-	req, _ := http.NewRequest(method, "http://"+p.addr+path, strings.NewReader(body))
-	req.Header.Set("Authorization", "Bearer "+p.token)
-	req.Header.Set("Content-Type", "application/json")
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	raw, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode > 299 {
-		t.Fatalf("%s %s: %d %s %v", method, path, res.StatusCode, raw, err)
-	}
-	return raw
-}
-
 func (p *process) register(t *testing.T, kind, target string) {
 	t.Helper()
 	body, _ := json.Marshal(map[string]string{"type": kind, "target": target})

@@ -3,10 +3,8 @@
 package bench
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -74,37 +72,16 @@ func documents(from, n int) string {
 	return b.String()
 }
 
-// do calls once and gives the headers of the answer and its body.
-func (p *process) do(t *testing.T, method, path, body string) (http.Header, []byte) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+p.addr+path, bytes.NewReader([]byte(body)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+p.token)
-	req.Header.Set("Content-Type", "application/json")
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	raw, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode >= 300 {
-		t.Fatalf("%s %s: status %d, %v: %.300s", method, path, res.StatusCode, err, raw)
-	}
-	return res.Header, raw
-}
-
 func (p *process) post(t *testing.T, path, body string) http.Header {
 	t.Helper()
-	header, _ := p.do(t, http.MethodPost, path, body)
+	header, _ := p.send(t, http.MethodPost, path, body)
 	return header
 }
 
 // state is where a job stands.
 func (p *process) state(t *testing.T, job string) string {
 	t.Helper()
-	_, raw := p.do(t, http.MethodGet, job, "")
+	raw := p.do(t, http.MethodGet, job, "")
 	var j struct{ State string }
 	if err := json.Unmarshal(raw, &j); err != nil {
 		t.Fatal(err)
