@@ -61,7 +61,7 @@ func play(t *testing.T, dir string, variables ...string) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status, "server": serve, "shutdown": shutdown},
 		// A script that waits for something waits at most as long as this.
-		Deadline: time.Now().Add(2 * time.Minute),
+		Deadline: time.Now().Add(5 * time.Minute),
 	})
 }
 

@@ -194,7 +194,7 @@ func (c *Client) Do(method, path string, body any, header ...string) *Answer {
 		}
 		r = bytes.NewReader(raw)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, c.URL+path, r)
 	if err != nil {
@@ -270,13 +270,13 @@ func (a *Answer) Fails(status int, code slipway.Code) Fault {
 	return f
 }
 
-// Eventually calls f until it gives true, for 15 seconds at most.
+// Eventually calls f until it gives true, for a minute at most.
 func Eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !f() {
 		if time.Now().After(deadline) {
-			t.Fatalf("it did not happen within 15 s: %s", what)
+			t.Fatalf("it did not happen within a minute: %s", what)
 		}
 		time.Sleep(10 * time.Millisecond) // pacing of a poll, not a wait for an event
 	}

@@ -762,10 +762,9 @@ func TestManyThousandDocumentsInOneCall(t *testing.T) {
 		}
 		start := time.Now()
 		s.Post("/data", b.String()).Is(200)
-		took := time.Since(start)
-		t.Logf("10,000 documents took %s", took)
-		if took > time.Minute { // 10 s are promised, on a machine that does nothing else
-			t.Errorf("it took %s", took)
+		t.Logf("10,000 documents took %s", time.Since(start)) // how long they may take is a number of docs/performance.md
+		for _, id := range []string{"c00000", "c05000", "c09999"} {
+			s.Get("/data/credentials/" + id).Is(200)
 		}
 	})
 }
