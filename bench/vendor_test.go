@@ -262,7 +262,7 @@ func measureFresh(t *testing.T, e store.Engine) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	t.Logf("%d projects read for the first time in %s", projects, time.Since(begin).Round(time.Second))
-	time.Sleep(20 * time.Second) // until it rests
+	s.settle(t)
 	seconds := number("BENCH_FRESH", 600)
 	var oldest time.Duration
 	var asked int64
@@ -450,7 +450,9 @@ func measurePaging(t *testing.T, e store.Engine) {
 			arrived.Add(1)
 		}
 	})
-	time.Sleep(time.Second)
+	for arrived.Load() < rate && failed.Load() == nil { // they arrive, and go on to
+		time.Sleep(10 * time.Millisecond)
+	}
 	seen := map[string]int{}
 	var took []time.Duration
 	path := "/api/build/by-entity/component:default%2Fc0/search?limit=100"
