@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -75,12 +78,19 @@ func options() (blueprinttest.Options, *vendor) {
 
 func each(t *testing.T, test func(t *testing.T, s *blueprinttest.Server, v *vendor)) {
 	t.Helper()
+	onEach(t, func(t *testing.T, e store.Engine) {
+		o, v := options()
+		test(t, blueprinttest.Start(t, e, o), v)
+	})
+}
+
+func onEach(t *testing.T, test func(t *testing.T, e store.Engine)) {
+	t.Helper()
 	t.Parallel()
 	for _, e := range []store.Engine{store.SQLite, store.Postgres} {
 		t.Run(string(e), func(t *testing.T) {
 			t.Parallel()
-			o, v := options()
-			test(t, blueprinttest.Start(t, e, o), v)
+			test(t, e)
 		})
 	}
 }
@@ -475,9 +485,21 @@ func TestEveryChangeIsRecorded(t *testing.T) {
 	})
 }
 
-// What is secret leaves the process nowhere: not in answers, logs, metrics, nor in the bytes of the database.
+// What is secret leaves the process nowhere: not in answers, logs, metrics, traces, nor in the bytes of the database.
 func TestSecretsAreSeenNowhere(t *testing.T) {
-	each(t, func(t *testing.T, s *blueprinttest.Server, _ *vendor) {
+	onEach(t, func(t *testing.T, e store.Engine) {
+		var mu sync.Mutex
+		var traces strings.Builder
+		collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			mu.Lock()
+			defer mu.Unlock()
+			traces.Write(body)
+		}))
+		t.Cleanup(collector.Close)
+		o, _ := options()
+		o.Configure = func(c *server.Config) { c.Telemetry.Endpoint = collector.URL }
+		s := blueprinttest.Start(t, e, o)
 		var seen strings.Builder
 		note := func(a *blueprinttest.Answer) { seen.Write(a.Body); fmt.Fprint(&seen, a.Header) }
 		note(s.Post("/data/credentials", sshKey, "Idempotency-Key", "k1").Is(201))
@@ -501,7 +523,12 @@ func TestSecretsAreSeenNowhere(t *testing.T) {
 		if strings.Contains(strings.ReplaceAll(s.Log.String(), "privateKey="+canary, ""), canary) {
 			t.Error("the log shows the secret")
 		}
-		s.Stop()
+		s.Stop() // sends the last traces
+		mu.Lock()
+		defer mu.Unlock()
+		if spans := traces.String(); !strings.Contains(spans, "data.create") || strings.Contains(spans, canary) {
+			t.Errorf("the traces hold the secret, or nothing: %d bytes", len(spans))
+		}
 		if rows := dump(t, s.Database); len(rows) < 10 || strings.Contains(rows, canary) {
 			t.Errorf("a copy of the database holds the secret, or nothing: %d bytes", len(rows))
 		}
@@ -596,21 +623,28 @@ func TestWarningsStandBesideTheAnswer(t *testing.T) {
 }
 
 func TestALostKeyRefusesTheStart(t *testing.T) {
-	t.Parallel()
-	o, _ := options()
-	o.Database, o.DataDir = storetest.URL(t, store.SQLite), t.TempDir()
-	s := blueprinttest.Start(t, store.SQLite, o)
-	s.Post("/data/credentials", sshKey).Is(201)
-	s.Stop()
-	if err := os.Remove(filepath.Join(o.DataDir, "master.key")); err != nil {
-		t.Fatal(err)
-	}
-	config := server.DefaultConfig()
-	config.DataDir, config.Databases = o.DataDir, map[string]string{"main": o.Database}
-	_, err := server.New(t.Context(), server.Options{Config: config, Blueprints: o.Blueprints, Kinds: o.Kinds})
-	if err == nil || !strings.Contains(err.Error(), "put the key file back") {
-		t.Fatalf("got %v, want the start refused with what to do", err)
-	}
+	onEach(t, func(t *testing.T, e store.Engine) {
+		o, _ := options()
+		o.Database, o.DataDir = storetest.URL(t, e), t.TempDir()
+		s := blueprinttest.Start(t, e, o)
+		s.Post("/data/credentials", sshKey).Is(201)
+		s.Stop()
+		key := filepath.Join(o.DataDir, "master.key")
+		if err := os.Remove(key); err != nil {
+			t.Fatal(err)
+		}
+		config := server.DefaultConfig()
+		config.DataDir, config.Databases, config.Secrets.KeyFile = o.DataDir, map[string]string{"main": o.Database}, key
+		if e == store.Postgres { // there nobody makes a key but the operator
+			if err := server.MakeKey(key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := server.New(t.Context(), server.Options{Config: config, Blueprints: o.Blueprints, Kinds: o.Kinds})
+		if err == nil || !strings.Contains(err.Error(), "put the key file back") {
+			t.Fatalf("got %v, want the start refused with what to do", err)
+		}
+	})
 }
 
 func TestFoldersAreAppliedAtStart(t *testing.T) {
