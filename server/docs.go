@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -76,33 +77,10 @@ const referenceConfiguration = `{"withDefaultFonts":false,"telemetry":false,"hid
 
 // pages registers what the server itself shows: description, reference, documentation, front page.
 func (s *Server) pages() {
-	description := func(contentType string, make func() ([]byte, error)) http.HandlerFunc {
-		body, err := make() // nothing in it changes while the server runs
-		var zipped bytes.Buffer
-		z := gzip.NewWriter(&zipped)
-		_, _ = z.Write(body) // memory takes it
-		_ = z.Close()
-		tag := `W/"` + strconv.FormatUint(xxhash.Sum64(body), 36) + `"`
-		return func(w http.ResponseWriter, r *http.Request) {
-			if err != nil {
-				s.fail(w, r, err)
-				return
-			}
-			h := w.Header()
-			h.Set("Content-Type", contentType)
-			h.Set("Access-Control-Allow-Origin", "*")
-			h.Set("ETag", tag)
-			h.Set("Vary", "Accept-Encoding")
-			content := body
-			if acceptsGzip(r.Header.Get("Accept-Encoding")) {
-				h.Set("Content-Encoding", "gzip")
-				content = zipped.Bytes()
-			}
-			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
-		}
-	}
-	s.mux.HandleFunc("GET /openapi.json", description("application/json", s.OpenAPI))
-	s.mux.HandleFunc("GET /openapi.yaml", description("application/yaml", s.openYAML))
+	// The description is made when it is first asked for: that takes longer than all else of a start, and nothing in it changes while the server runs.
+	raw := sync.OnceValues(s.OpenAPI)
+	s.mux.HandleFunc("GET /openapi.json", s.description("application/json", raw))
+	s.mux.HandleFunc("GET /openapi.yaml", s.description("application/yaml", func() ([]byte, error) { return inYAML(raw) }))
 	tag := `"` + strconv.FormatUint(xxhash.Sum64(scalar), 36) + `"`
 	s.mux.HandleFunc("GET /docs/scalar.js", func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -143,6 +121,41 @@ func (s *Server) pages() {
 	s.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		s.html(w, func(buf *bytes.Buffer) error { return s.frontPage(buf) })
 	})
+}
+
+// description serves what make gives, which is called once, at the first request.
+func (s *Server) description(contentType string, make func() ([]byte, error)) http.HandlerFunc {
+	type text struct {
+		plain, zipped []byte
+		tag           string
+		err           error
+	}
+	made := sync.OnceValue(func() text {
+		body, err := make()
+		var zipped bytes.Buffer
+		z := gzip.NewWriter(&zipped)
+		_, _ = z.Write(body) // memory takes it
+		_ = z.Close()
+		return text{body, zipped.Bytes(), `W/"` + strconv.FormatUint(xxhash.Sum64(body), 36) + `"`, err}
+	})
+	return func(w http.ResponseWriter, r *http.Request) {
+		t := made()
+		if t.err != nil {
+			s.fail(w, r, t.err)
+			return
+		}
+		h := w.Header()
+		h.Set("Content-Type", contentType)
+		h.Set("Access-Control-Allow-Origin", "*")
+		h.Set("ETag", t.tag)
+		h.Set("Vary", "Accept-Encoding")
+		content := t.plain
+		if acceptsGzip(r.Header.Get("Accept-Encoding")) {
+			h.Set("Content-Encoding", "gzip")
+			content = t.zipped
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+	}
 }
 
 func (s *Server) html(w http.ResponseWriter, render func(*bytes.Buffer) error) {
@@ -225,9 +238,9 @@ func (s *Server) describeNulls(doc map[string]any) {
 	}
 }
 
-// openYAML is the description as YAML.
-func (s *Server) openYAML() ([]byte, error) {
-	raw, err := s.OpenAPI()
+// inYAML is the description as YAML.
+func inYAML(description func() ([]byte, error)) ([]byte, error) {
+	raw, err := description()
 	if err != nil {
 		return nil, err
 	}
