@@ -27,7 +27,6 @@ e2e: build ## the quick start with the built binary: a real build that succeeds,
 compat: ## every method of Backstage's own catalog client, against servers on both engines; needs Node 20 and npm
 	@sh compat/run.sh
 
-bench: ## the numbers of docs/performance.md; takes an hour and 20 GB, see BENCH_BUILDS in bench/
 compat-jenkins: ## the Jenkins of the tests, driven by a client that others wrote for the real one; needs Node 20 and npm
 	@sh compat/jenkins/run.sh
 
