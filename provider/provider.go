@@ -67,6 +67,7 @@ type Provider struct {
 	Interval time.Duration
 
 	Builds  *Builds
+	Builder *Builder
 	Webhook *Webhook
 
 	// Check tells whether address and credential work, for people. May be nil.

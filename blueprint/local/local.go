@@ -203,6 +203,7 @@ func (s *service) openProvider(_ context.Context, raw json.RawMessage, env provi
 		Builds: &provider.Builds{
 			List: p.list, Get: p.get, Retrigger: p.retrigger, Start: p.start, Cancel: p.cancel, Logs: p.logs,
 		},
+		Builder: p.builder(),
 		Close: func() error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -241,11 +242,22 @@ func (p *ci) projects(e *slipway.Entity) (all []string) {
 			all = append(all, project)
 		}
 	}
+	if project, ok := provider.ToolProject(e); ok {
+		all = append(all, project)
+	}
 	return all
 }
 
-// project gives the one spelling of a repository's address, or NotFound when it is none that this provider builds.
+// project gives the one spelling of a project: the address of a repository, or a tool's component. NotFound when it is none that this provider builds.
 func (p *ci) project(raw string) (string, error) {
+	if _, _, ok := provider.ToolOf(raw); ok {
+		return raw, nil
+	}
+	return p.repository(raw)
+}
+
+// repository gives the one spelling of a repository's address, or NotFound when it is none that this provider builds.
+func (p *ci) repository(raw string) (string, error) {
 	project, ok := normalise(raw)
 	if !ok || !slices.ContainsFunc(p.Repositories, func(pattern string) bool { return glob(pattern, project) }) {
 		return "", slipway.Errorf(slipway.NotFound, "provider %q builds no such repository; an operator can add its address to the provider's repositories", p.name)
@@ -313,8 +325,8 @@ func (s *service) present(r row) slipway.Build {
 	switch {
 	case r.Entity != "":
 		b.URL = s.url() + "/api/build/by-entity/" + r.Entity + "/builds/" + url.PathEscape(r.Provider+":"+r.ID) + "/logs"
-	case strings.HasPrefix(r.Project, "http"):
-		b.URL = r.Project
+	case strings.HasPrefix(r.repository(), "http"):
+		b.URL = r.repository()
 	default:
 		b.URL = s.url() + "/"
 	}
@@ -386,6 +398,9 @@ func (p *ci) start(ctx context.Context, project string, o provider.StartOptions,
 	if err != nil {
 		return nil, err
 	}
+	if tool, _, ok := provider.ToolOf(project); ok {
+		return nil, slipway.Errorf(slipway.Unsupported, "builds of a tool's components are started by a deployment: slipway tool deploy start %s", tool)
+	}
 	if o.Pipeline != "" && o.Pipeline != pipeline.ID {
 		return nil, slipway.Errorf(slipway.NotFound, "there is no pipeline %q; provider %q has one, %q", o.Pipeline, p.name, pipeline.ID)
 	}
@@ -395,19 +410,27 @@ func (p *ci) start(ctx context.Context, project string, o provider.StartOptions,
 		r.Trigger = slipway.TriggerManual
 	}
 	r.TriggeredBy = person(by)
-	short, cancel := context.WithTimeout(ctx, p.resolveWithin)
-	defer cancel()
-	switch ref, err := p.fetch.ResolveRef(short, project, o.Ref); {
-	case err == nil:
-		r.Commit = commitOf(ref)
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
-	case errors.Is(err, slipway.Unavailable), short.Err() != nil:
-		p.log.InfoContext(ctx, "a ref was not resolved in time; the build will", "provider", p.name, "project", project, "error", err)
-	default:
+	if r.Commit, err = p.resolve(ctx, project, o.Ref); err != nil {
 		return nil, err
 	}
 	return p.enqueue(ctx, r, nil)
+}
+
+// resolve finds out what a ref stands for. nil: the repository does not say so soon, and the build will find out.
+func (p *ci) resolve(ctx context.Context, repository, ref string) (*slipway.Commit, error) {
+	short, cancel := context.WithTimeout(ctx, p.resolveWithin)
+	defer cancel()
+	switch found, err := p.fetch.ResolveRef(short, repository, ref); {
+	case err == nil:
+		return commitOf(found), nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, slipway.Unavailable), short.Err() != nil:
+		p.log.InfoContext(ctx, "a ref was not resolved in time; the build will", "provider", p.name, "repository", repository, "error", err)
+		return nil, nil
+	default:
+		return nil, err
+	}
 }
 
 // retrigger queues a further attempt of a build, on the same commit.
@@ -419,10 +442,11 @@ func (p *ci) retrigger(ctx context.Context, project, id string, _ map[string]any
 	if !old.Status.Finished() {
 		return nil, slipway.Errorf(slipway.Conflict, "build %d of %s has not ended; cancel it first or wait", old.Number, project)
 	}
-	if _, err := p.project(project); err != nil {
+	if _, err := p.repository(old.repository()); err != nil {
 		return nil, err
 	}
-	r := row{Provider: p.name, Project: project, Ref: old.Ref}
+	r := row{Provider: p.name, Project: project, Ref: old.Ref, Order: old.Order}
+	r.Order.Key = "" // a further attempt is no part of what was ordered
 	r.Number, r.Commit = old.Number, old.Commit
 	r.Trigger, r.TriggeredBy = slipway.TriggerRetry, person(by)
 	return p.enqueue(ctx, r, nil)
@@ -431,16 +455,30 @@ func (p *ci) retrigger(ctx context.Context, project, id string, _ map[string]any
 // enqueue stores a build that waits and tells the index. With onlyIf it does so only if that says yes, in the same transaction;
 // nil is returned else.
 func (p *ci) enqueue(ctx context.Context, r row, onlyIf func(tx *store.Tx) (bool, error)) (*slipway.Build, error) {
-	var entities int
-	err := p.annotated(ctx, r.Project, func(e *slipway.Entity) { r.Entity, entities = e.Ref().Lower().String(), entities+1 })
-	if err != nil {
+	stored, err := p.store(ctx, r, onlyIf)
+	if err != nil || stored == nil {
 		return nil, err
 	}
-	if entities > 1 {
-		r.Entity = "" // the link would name one of them to readers of another
+	b := p.present(*stored)
+	return &b, nil
+}
+
+// store is enqueue that gives the row.
+func (p *ci) store(ctx context.Context, r row, onlyIf func(tx *store.Tx) (bool, error)) (*row, error) {
+	if tool, component, ok := provider.ToolOf(r.Project); ok {
+		r.Entity = slipway.EntityRef{Kind: slipway.DefaultKind, Namespace: provider.ToolNamespace(tool), Name: component}.String()
+	} else {
+		var entities int
+		err := p.annotated(ctx, r.Project, func(e *slipway.Entity) { r.Entity, entities = e.Ref().Lower().String(), entities+1 })
+		if err != nil {
+			return nil, err
+		}
+		if entities > 1 {
+			r.Entity = "" // the link would name one of them to readers of another
+		}
 	}
-	var b *slipway.Build
-	err = p.db.Write(ctx, func(tx *store.Tx) error {
+	var b *row
+	err := p.db.Write(ctx, func(tx *store.Tx) error {
 		b = nil
 		if onlyIf != nil {
 			if yes, err := onlyIf(tx); err != nil || !yes {
@@ -456,8 +494,7 @@ func (p *ci) enqueue(ctx context.Context, r row, onlyIf func(tx *store.Tx) (bool
 		if err != nil {
 			return err
 		}
-		shown := p.present(stored)
-		b = &shown
+		b = &stored
 		return p.tell(ctx, tx, stored)
 	})
 	if err != nil {

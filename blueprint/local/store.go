@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -31,28 +33,38 @@ var Migrations = store.Migrations{Owner: "local", FS: func() fs.FS {
 type row struct {
 	slipway.Build
 	Provider string
-	Project  string // the repository, in one spelling
+	Project  string // the repository, in one spelling, or a tool's component
 	Ref      string // what was asked for; "" is the default branch
 	Entity   string // one that the repository belonged to when the build was asked for, or ""
 	ExitCode *int
+	Order    provider.BuildOrder // of a tool; By is not stored
 }
 
+// repository is what is cloned.
+func (r row) repository() string { return cmp.Or(r.Order.Repository, r.Project) }
+
 const columns = `id, provider, project, number, attempt, status, detail, cause, entity, ref, branch, sha, message, author,
-	person_id, person_name, person_email, person_ref, created, started, finished, updated, exit_code`
+	person_id, person_name, person_email, person_ref, created, started, finished, updated, exit_code,
+	repository, tool, component, order_key, latest_versions, deprecated_versions`
 
 func scanRow(scan func(...any) error) (row, error) {
 	var r row
 	var commit slipway.Commit
 	var person slipway.Person
 	var created, started, finished, updated store.Time
+	var key sql.NullString
 	err := scan(&r.ID, &r.Provider, &r.Project, &r.Number, &r.Attempt, &r.Status, &r.Detail, &r.Trigger, &r.Entity, &r.Ref,
 		&commit.Branch, &commit.SHA, &commit.Message, &commit.Author,
-		&person.ID, &person.Name, &person.Email, &person.EntityRef, &created, &started, &finished, &updated, &r.ExitCode)
+		&person.ID, &person.Name, &person.Email, &person.EntityRef, &created, &started, &finished, &updated, &r.ExitCode,
+		&r.Order.Repository, &r.Order.Tool, &r.Order.Component, &key, &r.Order.LatestVersions, &r.Order.DeprecatedVersions)
 	if err != nil {
 		return row{}, store.Err(err)
 	}
 	if commit.SHA != "" {
 		r.Commit = &commit
+	}
+	if r.Order.Key = key.String; r.Order.Tool != "" {
+		r.Order.Ref, r.Order.Commit = r.Ref, commit.SHA
 	}
 	if person != (slipway.Person{}) {
 		r.TriggeredBy = &person
@@ -133,10 +145,12 @@ func insertBuild(ctx context.Context, tx *store.Tx, r row, now time.Time) (row, 
 		person = *r.TriggeredBy
 	}
 	return scanRow(tx.QueryRowContext(ctx, `INSERT INTO local_build (id, provider, project, number, attempt, status, detail, cause, entity, ref,
-			branch, sha, message, author, person_id, person_name, person_email, person_ref, created, updated)
-		VALUES ($1, $2, $3, $4, $5, 'starting', 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17) RETURNING `+columns,
+			branch, sha, message, author, person_id, person_name, person_email, person_ref, created, updated,
+			repository, tool, component, order_key, latest_versions, deprecated_versions)
+		VALUES ($1, $2, $3, $4, $5, 'starting', 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17, $18, $19, $20, $21, $22, $23) RETURNING `+columns,
 		id.String(), r.Provider, r.Project, r.Number, r.Attempt, r.Trigger, r.Entity, r.Ref,
-		commit.Branch, commit.SHA, commit.Message, commit.Author, person.ID, person.Name, person.Email, person.EntityRef, store.At(now)).Scan)
+		commit.Branch, commit.SHA, commit.Message, commit.Author, person.ID, person.Name, person.Email, person.EntityRef, store.At(now),
+		r.Order.Repository, r.Order.Tool, r.Order.Component, sql.NullString{String: r.Order.Key, Valid: r.Order.Key != ""}, r.Order.LatestVersions, r.Order.DeprecatedVersions).Scan)
 }
 
 // claimBuild makes this replica the owner of the build of a provider that has waited longest. NotFound when none waits, or when
@@ -213,6 +227,39 @@ func getBuild(ctx context.Context, q store.Querier, provider, project, id string
 		return row{}, slipway.Errorf(slipway.NotFound, "there is no build %q of %s", id, project)
 	}
 	return r, err
+}
+
+// getOrdered reads the build that a key stands for.
+func getOrdered(ctx context.Context, q store.Querier, provider, key string) (row, error) {
+	return scanRow(q.QueryRowContext(ctx, `SELECT `+columns+` FROM local_build WHERE provider = $1 AND order_key = $2`, provider, key).Scan)
+}
+
+// getToolBuild reads a build of a tool.
+func getToolBuild(ctx context.Context, q store.Querier, provider, tool, id string) (row, error) {
+	return scanRow(q.QueryRowContext(ctx, `SELECT `+columns+` FROM local_build WHERE id = $1 AND provider = $2 AND tool = $3 AND tool <> ''`, id, provider, tool).Scan)
+}
+
+// listOrdered reads builds of tools, newest first.
+func listOrdered(ctx context.Context, q store.Querier, name string, c provider.ComponentQuery) ([]row, error) {
+	where, args := ``, []any{name}
+	param := func(v any) string {
+		args = append(args, v)
+		return "$" + strconv.Itoa(len(args))
+	}
+	if c.Tool != "" {
+		where += ` AND tool = ` + param(c.Tool)
+	}
+	if c.Component != "" {
+		where += ` AND component = ` + param(c.Component)
+	}
+	if !c.Since.IsZero() {
+		where += ` AND (created >= ` + param(store.At(c.Since)) + ` OR finished IS NULL)`
+	}
+	limit := ``
+	if c.Limit > 0 {
+		limit = ` LIMIT ` + param(c.Limit)
+	}
+	return scanRows(q.QueryContext(ctx, `SELECT `+columns+` FROM local_build WHERE provider = $1 AND tool <> ''`+where+` ORDER BY created DESC, id DESC`+limit, args...))
 }
 
 // listBuilds reads the builds of a project, newest first, from the one after a mark.

@@ -253,7 +253,11 @@ func (p *ci) perform(ctx context.Context, r row, log io.Writer) outcome {
 	if r.Commit != nil {
 		ref = r.Commit.SHA
 	}
-	fmt.Fprintf(log, "slipway: build %d of %s, attempt %d\n", r.Number, r.Project, r.Attempt)
+	what := r.Project
+	if r.Order.Tool != "" {
+		what = fmt.Sprintf("component %s of tool %s, from %s", r.Order.Component, r.Order.Tool, r.Order.Repository)
+	}
+	fmt.Fprintf(log, "slipway: build %d of %s, attempt %d\n", r.Number, what, r.Attempt)
 	fmt.Fprintf(log, "slipway: cloning %s\n", strings.TrimSpace(describe(r)))
 	dir := filepath.Join(p.workDir, r.ID)
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -265,7 +269,7 @@ func (p *ci) perform(ctx context.Context, r row, log io.Writer) outcome {
 		}
 	}()
 	checkout, err := p.fetch.Clone(ctx, fetch.CloneOptions{
-		URL: r.Project, Ref: ref, Dir: filepath.Join(dir, sourceDir), Depth: p.Depth, MaxBytes: int64(p.MaxDisk), Timeout: p.Timeout.Std(),
+		URL: r.repository(), Ref: ref, Dir: filepath.Join(dir, sourceDir), Depth: p.Depth, MaxBytes: int64(p.MaxDisk), Timeout: p.Timeout.Std(),
 	})
 	if err != nil {
 		return failed("clone", err)
@@ -292,9 +296,12 @@ func (p *ci) perform(ctx context.Context, r row, log io.Writer) outcome {
 	env := map[string]string{
 		"SLIPWAY_BUILD_ID":     r.ID,
 		"SLIPWAY_BUILD_NUMBER": strconv.FormatInt(r.Number, 10),
-		"SLIPWAY_REPOSITORY":   r.Project,
+		"SLIPWAY_REPOSITORY":   r.repository(),
 		"SLIPWAY_COMMIT":       commit.SHA,
 		"SLIPWAY_BRANCH":       commit.Branch,
+	}
+	if r.Order.Tool != "" {
+		env["SLIPWAY_TOOL"], env["SLIPWAY_COMPONENT"] = r.Order.Tool, r.Order.Component
 	}
 	for name, value := range p.Environment {
 		env[name] = value
