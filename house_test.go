@@ -51,6 +51,7 @@ var mayImport = map[string][]string{
 
 	// Made for tests.
 	"store/storetest":         {"store"},
+	"auth/issuertest":         {},
 	"provider/jenkinstest":    {},
 	"entity/entitytest":       {},
 	"provider/providertest":   {"provider"},
@@ -67,7 +68,7 @@ var mayImport = map[string][]string{
 }
 
 // forTests are packages that only tests import, and the packages that tests may import besides.
-var forTests = []string{"store/storetest", "entity/entitytest", "provider/providertest", "provider/fake", "provider/jenkinstest", "cluster/clustertest", "blueprint/blueprinttest"}
+var forTests = []string{"store/storetest", "entity/entitytest", "auth/issuertest", "provider/providertest", "provider/fake", "provider/jenkinstest", "cluster/clustertest", "blueprint/blueprinttest"}
 
 // reachesAll are packages whose tests start the whole of Slipway.
 var reachesAll = []string{".", "builtin", "bench", "compat", "blueprint/*", "client", "command", "docs", "e2e", "examples/*", "seeds", "server", "cmd/*"}
@@ -83,6 +84,8 @@ var behind = map[string][]string{
 	"go.opentelemetry.io":             {"server", "provider"},
 	"github.com/yuin/goldmark":        {"server"},
 	"github.com/robfig/cron":          {"job"},
+	"github.com/coreos/go-oidc":       {"auth"},
+	"github.com/go-jose":              {"auth"},
 	"github.com/go-sql-driver/mysql":  {"blueprint/dora"},
 	"k8s.io":                          {"cluster"},
 	"github.com/failsafe-go":          {"provider"},

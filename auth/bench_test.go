@@ -1,8 +1,13 @@
 package auth
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
 	"testing"
 
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/slipway-platform/slipway/auth/issuertest"
 	"github.com/slipway-platform/slipway/store"
 	"github.com/slipway-platform/slipway/store/storetest"
 )
@@ -56,6 +61,40 @@ func BenchmarkRequest(b *testing.B) {
 			for b.Loop() {
 				if _, err := r.Authenticate(b.Context(), req); err == nil {
 					b.Fatal("believed")
+				}
+			}
+		})
+	}
+}
+
+// What a request with a token of an issuer pays: when it was seen within a minute, and at first sight, by the sort of key.
+func BenchmarkJWT(b *testing.B) {
+	c, i := newClock(), issuertest.New(b)
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := believing(b, c, oidcOf(i), GrantConfig{To: "user:*", Permissions: []string{"build.*:owned", "catalog.*"}})
+	for _, k := range []issuertest.Key{i.Rotate(), {ID: "rsa", Algorithm: jose.RS256, Private: private}} {
+		i.Add(k)
+		c.Add(keysPause)
+		groups := []string{"team-a", "team-b", "team-c", "developers", "oncall"}
+		req := request("Bearer " + k.Sign(b, i.Claims("slipway", c.Now(), map[string]any{"groups": groups, "name": "Jane Doe", "email": "jane@example.com"})))
+		b.Run("seen/"+string(k.Algorithm), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := r.Authenticate(b.Context(), req); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("first/"+string(k.Algorithm), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r.issuers.seen.clear()
+				r.cache.clear()
+				if _, err := r.Authenticate(b.Context(), req); err != nil {
+					b.Fatal(err)
 				}
 			}
 		})

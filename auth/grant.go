@@ -12,12 +12,14 @@ import (
 
 // GrantConfig gives permissions to callers, in the configuration.
 type GrantConfig struct {
-	To          string   `json:"to" yaml:"to" doc:"Who: user:default/jane, group:default/team-a, token:<name>, tool:<name>, a prefix of one ending in *, or * for every caller with a credential" example:"group:default/team-a"`
+	To          string   `json:"to" yaml:"to" doc:"Who: user:default/jane, group:default/team-a, token:<name>, service:<issuer>:<subject>, tool:<name>, a prefix of one ending in *, or * for every caller with a credential" example:"group:default/team-a"`
 	Permissions []string `json:"permissions" yaml:"permissions" doc:"What: a permission, or a prefix of one ending in .*, or *; narrowed by :owned, or by : and an entity ref or a prefix of one ending in *" example:"[\"build.*:owned\"]"`
 }
 
 var (
 	permissionPattern = regexp.MustCompile(`^(\*|[a-z][a-zA-Z0-9-]*\.(\*|[a-z][a-zA-Z0-9-]*\.(\*|[a-z][a-zA-Z0-9-]*)))$`)
+	// What a service of an issuer can be called: what a URL may hold, without * and white space.
+	servicePattern = regexp.MustCompile(`^[A-Za-z0-9._~:/@+=,#%&-]{1,500}$`)
 	// What a canonical entity ref can begin with.
 	refPrefix = regexp.MustCompile(`^([a-z][a-z0-9]*(:([a-z0-9-]+(/[a-z0-9_.-]*)?)?)?)?$`)
 )
@@ -232,10 +234,15 @@ func parseTo(s string) (string, error) {
 		if err == nil && ref.Kind == kind {
 			return ref.String(), nil
 		}
+	case ok && kind == "service": // service:<issuer>:<subject>
+		issuer, subject, whole := strings.Cut(name, ":")
+		if namePattern.MatchString(issuer) && whole && (servicePattern.MatchString(strings.TrimSuffix(subject, "*")) || subject == "*") || name == "*" {
+			return s, nil
+		}
 	case ok && (kind == "token" || kind == "tool") && (namePattern.MatchString(prefix) || pattern && prefix == ""):
 		return s, nil
 	}
-	return "", fmt.Errorf("%.60q is no caller; write user:default/<name>, group:default/<name>, token:<name>, tool:<name>, the beginning of one with a * at the end, or *", s)
+	return "", fmt.Errorf("%.60q is no caller; write user:default/<name>, group:default/<name>, token:<name>, service:<issuer>:<subject>, tool:<name>, the beginning of one with a * at the end, or *", s)
 }
 
 // parseDeclared is ParseGrant for a permission that must exist, and that can be narrowed if it is.

@@ -34,6 +34,7 @@ var Migrations = store.Migrations{Owner: "auth", FS: func() fs.FS {
 
 // Config is what an operator sets.
 type Config struct {
+	SignIn     SignIn        `yaml:"auth" doc:"Who is believed, beside Slipway's own tokens"`
 	Grants     []GrantConfig `yaml:"grants" doc:"Who may do what; what is not granted is refused"`
 	RateLimits RateLimits    `yaml:"rateLimits" doc:"Requests in a minute"`
 	Retention  time.Duration `yaml:"-" doc:"How long the record of changes, and tokens that are over, are kept; 0: for ever"`
@@ -44,13 +45,14 @@ func DefaultConfig() Config {
 	return Config{RateLimits: RateLimits{User: 100, Service: 1000, Address: 60}, Retention: 400 * 24 * time.Hour}
 }
 
-// Check names what is wrong with the grants, given the permissions that exist.
+// Check names what is wrong, given the permissions that exist.
 func (c Config) Check(permissions []Permission) []slipway.Detail {
+	faults := c.SignIn.check()
 	_, err := rules(c.Grants, permissions)
 	if e, ok := errors.AsType[*slipway.Error](err); ok {
-		return e.Details
+		faults = append(faults, e.Details...)
 	}
-	return nil
+	return faults
 }
 
 // Service knows callers, what they may do, and how often they called. Safe for concurrent use. What it remembers of tokens is
@@ -59,6 +61,8 @@ type Service struct {
 	// Ownership gives the canonical refs that stand for a user when ownership is asked: the user and its groups. Set it
 	// before use; nil: only the user. It is asked about once a second for each user who calls.
 	Ownership func(ctx context.Context, user string) ([]string, error)
+	// Review asks a cluster about a token, for issuers that name one. Set it before use; nil: there are no clusters.
+	Review Reviewer
 	// Replicas says how many replicas count requests. Nil: Run counts them in the database. Set it before use.
 	Replicas func() int
 
@@ -71,7 +75,8 @@ type Service struct {
 	everyone    []slipway.Grant        // what every caller with a credential holds
 	now         func() time.Time
 	log         *slog.Logger
-	cache       cache
+	cache       cache[entry]
+	issuers     *issuers
 	limits      *limiter
 	id          string       // of this replica
 	replicas    atomic.Int64 // as last counted
@@ -87,17 +92,24 @@ func New(db *store.DB, rev *store.Revisions, cfg Config, permissions []Permissio
 	if err != nil {
 		return nil, err
 	}
+	if err := invalid("the configuration of sign-in", cfg.SignIn.check()); err != nil {
+		return nil, err
+	}
 	if now == nil {
 		now = time.Now
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	issuers, err := newIssuers(cfg.SignIn.Issuers, now, log)
+	if err != nil {
+		return nil, err
+	}
 	permissions = slices.Clone(permissions)
 	slices.SortFunc(permissions, func(a, b Permission) int { return strings.Compare(a.Name, b.Name) })
 	s := &Service{
 		db: db, rev: rev, cfg: cfg, permissions: permissions, rules: rules, now: now, log: log,
-		id: random(16), used: map[string]time.Time{},
+		id: random(16), used: map[string]time.Time{}, issuers: issuers,
 	}
 	for _, p := range permissions {
 		if p.Everyone {
@@ -141,6 +153,9 @@ func (s *Service) Authenticate(ctx context.Context, r *http.Request) (*slipway.C
 
 func (s *Service) caller(ctx context.Context, token string) (*slipway.Caller, error) {
 	id, ok := tokenID(token)
+	if !ok && looksLikeJWT(token) && len(s.issuers.all) > 0 {
+		return s.bearer(ctx, token)
+	}
 	if !ok {
 		return nil, errToken
 	}
@@ -154,6 +169,51 @@ func (s *Service) caller(ctx context.Context, token string) (*slipway.Caller, er
 	}
 	s.touch(id, e)
 	return e.caller, nil
+}
+
+// bearer is the caller of a token (JWT) of a configured issuer.
+func (s *Service) bearer(ctx context.Context, token string) (*slipway.Caller, error) {
+	id, hash, err := s.issuers.identify(ctx, token, s.Review)
+	var reason *refused
+	if errors.As(err, &reason) {
+		s.log.InfoContext(ctx, "a token is not believed", "reason", reason.reason)
+		return nil, errToken
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.known(ctx, "jwt "+hash, id.kind, id.subject, id.groups)
+}
+
+// known is the caller of a subject that an issuer vouches for. What it may do is worked out about once a second, and kept under key.
+func (s *Service) known(ctx context.Context, key string, kind slipway.CallerKind, subject string, groups []string) (*slipway.Caller, error) {
+	now := s.now()
+	if e := s.cache.get(key); e != nil && now.Before(e.until) {
+		return e.caller, nil
+	}
+	generation := s.cache.now()
+	owns, err := s.owns(ctx, subject)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range groups {
+		if !slices.Contains(owns, g) {
+			owns = append(slices.Clip(owns), g)
+		}
+	}
+	c := &slipway.Caller{Kind: kind, Subject: subject, Owns: owns, Grants: s.withEveryone(s.granted(subject, owns))}
+	s.cache.put(key, &entry{caller: c, until: now.Add(userAge)}, generation)
+	return c, nil
+}
+
+// withEveryone adds what every caller with a credential holds.
+func (s *Service) withEveryone(grants []slipway.Grant) []slipway.Grant {
+	for _, g := range s.everyone {
+		if !covers(grants, g) {
+			grants = append(grants, g)
+		}
+	}
+	return grants
 }
 
 // entry is what is remembered of a token. A token that does not exist or is over has no caller.
@@ -226,12 +286,7 @@ func (s *Service) load(ctx context.Context, id string, now time.Time) (*entry, e
 	if t.LastUsedAt != nil {
 		e.used.Store(t.LastUsedAt.UnixMicro())
 	}
-	for _, g := range s.everyone {
-		if !covers(rights.grants, g) {
-			rights.grants = append(rights.grants, g)
-		}
-	}
-	e.caller = &slipway.Caller{Kind: slipway.CallerService, Subject: "token:" + t.Name, TokenID: t.ID, Owns: rights.owns, Grants: rights.grants}
+	e.caller = &slipway.Caller{Kind: slipway.CallerService, Subject: "token:" + t.Name, TokenID: t.ID, Owns: rights.owns, Grants: s.withEveryone(rights.grants)}
 	if t.User != "" {
 		e.caller.Kind, e.caller.Subject = slipway.CallerUser, t.User
 	}
@@ -315,52 +370,52 @@ func (s *Service) owns(ctx context.Context, subject string) ([]string, error) {
 	return owns, nil
 }
 
-// cache remembers entries of tokens, the most recently used some ten thousand: two halves, of which the older is dropped when
+// cache remembers what was found out of tokens, the most recently used some ten thousand: two halves, of which the older is dropped when
 // the newer is full.
-type cache struct {
+type cache[V any] struct {
 	mu         sync.Mutex
 	generation uint64
-	young, old map[string]*entry
+	young, old map[string]*V
 }
 
 const cacheHalf = 8192
 
-func (c *cache) now() uint64 {
+func (c *cache[V]) now() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.generation
 }
 
-func (c *cache) get(id string) *entry {
+func (c *cache[V]) get(id string) *V {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.young[id]; e != nil {
-		return e
+	if v := c.young[id]; v != nil {
+		return v
 	}
-	e := c.old[id]
-	if e != nil {
-		c.add(id, e)
+	v := c.old[id]
+	if v != nil {
+		c.add(id, v)
 	}
-	return e
+	return v
 }
 
-// put keeps an entry that was read in a generation, unless that has passed.
-func (c *cache) put(id string, e *entry, generation uint64) {
+// put keeps what was read in a generation, unless that has passed.
+func (c *cache[V]) put(id string, v *V, generation uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.generation == generation {
-		c.add(strings.Clone(id), e)
+		c.add(strings.Clone(id), v)
 	}
 }
 
-func (c *cache) add(id string, e *entry) {
+func (c *cache[V]) add(id string, v *V) {
 	if c.young == nil || len(c.young) >= cacheHalf {
-		c.young, c.old = map[string]*entry{}, c.young
+		c.young, c.old = map[string]*V{}, c.young
 	}
-	c.young[id] = e
+	c.young[id] = v
 }
 
-func (c *cache) clear() {
+func (c *cache[V]) clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.generation++

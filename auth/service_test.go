@@ -531,7 +531,7 @@ func TestRevokedTokenStopsOnEveryReplica(t *testing.T) {
 
 func TestReadThatARevocationOvertakesIsNotKept(t *testing.T) {
 	t.Parallel()
-	var c cache
+	var c cache[entry]
 	generation := c.now()
 	c.clear()
 	c.put("id", &entry{}, generation)
@@ -542,7 +542,7 @@ func TestReadThatARevocationOvertakesIsNotKept(t *testing.T) {
 
 func TestCacheIsBounded(t *testing.T) {
 	t.Parallel()
-	var c cache
+	var c cache[entry]
 	for i := range 5 * cacheHalf {
 		c.put(string(rune(i)), &entry{}, 0)
 		if c.get(string(rune(0))) == nil {
