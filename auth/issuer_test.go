@@ -47,7 +47,9 @@ func TestATokenOfAnIssuerIsItsUser(t *testing.T) {
 		cfg.SignIn.Issuers = []IssuerConfig{issuer}
 		cfg.Grants = []GrantConfig{{To: "group:default/team-a", Permissions: []string{"build.*:owned"}}, {To: "group:default/squad", Permissions: []string{"platform.job.read"}}}
 		r := newReplica(t, db, c, cfg)
-		r.Ownership = func(_ context.Context, user string) ([]string, error) { return []string{user, "group:default/squad"}, nil }
+		r.Ownership = func(_ context.Context, user string) ([]string, error) {
+			return []string{user, "group:default/squad"}, nil
+		}
 		token := i.Sign(i.Claims("slipway", c.Now(), map[string]any{
 			"sub": "0e5f", "preferred_username": "Jane", "realm_access": map[string]any{"roles": []any{"/Team-A", "no group/at all", 7, "admin role", "group:other/x"}},
 		}))
