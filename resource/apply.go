@@ -341,16 +341,22 @@ func tagged(header string, old *row) bool {
 	return false
 }
 
+// among is the condition that a column is one of n sorted values, which stand in arguments from a number on. Planners that do not know a table yet read all of it
+// for such a list; the first and the last value keep that short.
+func among(column string, first, n int) string {
+	return fmt.Sprintf("%s BETWEEN $%d AND $%d AND %s IN (%s)", column, first, first+n-1, column, numbers(first, n))
+}
+
 // stored reads rows by their ids.
 func (s *Store) stored(ctx context.Context, byID map[string][]string) (map[Ref]*row, error) {
 	found := map[Ref]*row{}
 	for _, kind := range slices.Sorted(maps.Keys(byID)) {
-		for ids := range slices.Chunk(byID[kind], chunk) {
+		for ids := range slices.Chunk(slices.Sorted(slices.Values(byID[kind])), chunk) {
 			args := []any{kind}
 			for _, id := range ids {
 				args = append(args, id)
 			}
-			rows, err := queryRows(ctx, s.db, `kind = $1 AND id IN (`+numbers(2, len(ids))+`)`, args...)
+			rows, err := queryRows(ctx, s.db, `kind = $1 AND `+among("id", 2, len(ids)), args...)
 			if err != nil {
 				return nil, err
 			}
@@ -539,7 +545,7 @@ func (s *Store) checkUses(ctx context.Context, p *plan, targets []target) (fault
 	}
 	slices.SortFunc(faults, func(a, b slipway.Detail) int { return strings.Compare(a.Field, b.Field) })
 	for _, kind := range slices.Sorted(maps.Keys(deleted)) {
-		for ids := range slices.Chunk(deleted[kind], chunk) {
+		for ids := range slices.Chunk(slices.Sorted(slices.Values(deleted[kind])), chunk) {
 			users, err := s.users(ctx, kind, ids)
 			if err != nil {
 				return nil, err
@@ -831,12 +837,13 @@ type use struct {
 	user Ref
 }
 
+// users lists who names some documents, whose ids are sorted.
 func (s *Store) users(ctx context.Context, kind string, ids []string) (all []use, err error) {
 	args := []any{kind}
 	for _, id := range ids {
 		args = append(args, id)
 	}
-	rows, err := s.db.QueryContext(ctx, `SELECT used_id, kind, id FROM resource_use WHERE used_kind = $1 AND used_id IN (`+numbers(2, len(ids))+`) ORDER BY kind, id`, args...)
+	rows, err := s.db.QueryContext(ctx, `SELECT used_id, kind, id FROM resource_use WHERE used_kind = $1 AND `+among("used_id", 2, len(ids))+` ORDER BY kind, id`, args...)
 	if err != nil {
 		return nil, store.Err(err)
 	}

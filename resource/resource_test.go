@@ -376,3 +376,8 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+func TestMigrations(t *testing.T) {
+	t.Parallel()
+	storetest.UpDownUp(t, store.RevisionMigrations, resource.Migrations)
+}
