@@ -72,10 +72,10 @@ const (
 	atOnce       = 100    // documents that are staged, or put in place, by the same transaction
 )
 
-var (
-	errRaced = errors.New("a document was changed meanwhile")
-	errMoved = errors.New("something was changed meanwhile")
-)
+// ErrRaced says that a document is not as it was read any more. A Source's Write gives it, and the call is planned anew.
+var ErrRaced = errors.New("a document was changed meanwhile")
+
+var errMoved = errors.New("something was changed meanwhile")
 
 // Apply makes all changes or none: they are read and checked against what is stored, staged in chunks, and become valid by one short transaction, which finds
 // out whether anything was changed meanwhile; then they are checked anew. All faults of all documents are reported together, with JSON pointers. A document
@@ -108,7 +108,7 @@ func (s *Store) Apply(ctx context.Context, changes []Change, o Options) ([]Resul
 			}
 			return p.results, nil
 		}
-		if !errors.Is(err, errRaced) && !errors.Is(err, errMoved) {
+		if !errors.Is(err, ErrRaced) && !errors.Is(err, errMoved) {
 			return nil, err
 		}
 	}
@@ -161,6 +161,15 @@ type target struct {
 	Change
 	k   *Kind
 	old *row
+}
+
+// document is what is there, with what is shown of it.
+func (t *target) document(shown json.RawMessage) Document {
+	d := t.old.document(shown)
+	if typ, ok := t.k.symbol(t.old.typ); ok {
+		d.only = typ.readOnly
+	}
+	return d
 }
 
 func (s *Store) plan(ctx context.Context, changes []Change, o Options) (*plan, error) {
@@ -256,7 +265,7 @@ func (s *Store) targets(ctx context.Context, changes []Change, o Options) ([]tar
 			if elsewhere++; elsewhere > maxElsewhere {
 				return nil, slipway.Errorf(slipway.TooLarge, "at most %d documents of %s at once", maxElsewhere, t.k.Name)
 			}
-			if t.old, err = t.k.elsewhere(ctx, t.ID); err != nil {
+			if t.old, err = t.k.rowElsewhere(ctx, t.ID); err != nil {
 				return nil, err
 			}
 		}
@@ -274,8 +283,8 @@ func (s *Store) targets(ctx context.Context, changes []Change, o Options) ([]tar
 	return targets, unfit(faults)
 }
 
-// elsewhere reads a document that is kept elsewhere as if it were a row; nil when there is none.
-func (k *Kind) elsewhere(ctx context.Context, id string) (*row, error) {
+// rowElsewhere reads a document that is kept elsewhere as if it were a row; nil when there is none.
+func (k *Kind) rowElsewhere(ctx context.Context, id string) (*row, error) {
 	f, err := k.Source.Get(ctx, id)
 	if slipway.CodeOf(err) == slipway.NotFound {
 		return nil, nil
@@ -317,7 +326,7 @@ func (t *target) allowed(ctx context.Context) error {
 	if _, fixed := t.k.fixed(t.ID); fixed {
 		return slipway.Errorf(slipway.Conflict, "%s is set in the configuration file; change it there", ref)
 	}
-	if t.IfMatch != "" && !tagged(t.IfMatch, t.old) {
+	if t.IfMatch != "" && !(t.old != nil && t.document(t.old.doc).tagged(t.IfMatch)) {
 		return slipway.Errorf(slipway.Precondition, "%s is not as If-Match says; read it again and look at what changed", ref)
 	}
 	switch {
@@ -327,18 +336,6 @@ func (t *target) allowed(ctx context.Context) error {
 		return slipway.Errorf(slipway.Conflict, "there is %s already; PUT replaces it, PATCH changes it", ref)
 	}
 	return nil
-}
-
-func tagged(header string, old *row) bool {
-	if old == nil {
-		return false
-	}
-	for part := range strings.SplitSeq(header, ",") {
-		if part = strings.TrimSpace(part); part == "*" || strings.TrimPrefix(part, "W/") == old.document(old.doc).Tag() {
-			return true
-		}
-	}
-	return false
 }
 
 // among is the condition that a column is one of n sorted values, which stand in arguments from a number on. Planners that do not know a table yet read all of it
@@ -430,7 +427,7 @@ func (s *Store) planOne(ctx context.Context, p *plan, t target, dryRun bool) ([]
 		}
 	}
 	if t.Verb == Delete {
-		p.results = append(p.results, Result{Document: t.old.document(before), Action: Deleted, Before: before})
+		p.results = append(p.results, Result{Document: t.document(before), Action: Deleted, Before: before})
 		p.staged = append(p.staged, staged{kind: t.k.Name, id: t.ID, base: base, gone: true, before: before, source: t.k.Source})
 		return nil, nil
 	}
@@ -780,7 +777,7 @@ func fits(ctx context.Context, q store.Querier, batch string) error {
 			LEFT JOIN resource_stage AS t ON t.batch = s.batch AND t.kind = u.kind AND t.id = u.id
 			WHERE s.batch = $1 AND s.gone AND t.id IS NULL)`, batch).Scan(&faults)
 	if err == nil && faults > 0 {
-		return errRaced
+		return ErrRaced
 	}
 	return store.Err(err)
 }

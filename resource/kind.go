@@ -54,7 +54,7 @@ type Source struct {
 	// Get gives one; NotFound when there is none.
 	Get func(ctx context.Context, id string) (Fixed, error)
 	// Write makes a change in the transaction that puts all changes of a call in place; nil: they are only read. It finds out itself whether the thing is still as
-	// the change says, and asks for rights beyond those of the kind. It gives a secret that is told this once and kept nowhere, or "".
+	// the change says (ErrRaced when it is not), and asks for rights beyond those of the kind. It gives a secret that is told this once and kept nowhere, or "".
 	Write func(ctx context.Context, tx *store.Tx, c SourceChange) (told string, err error)
 }
 

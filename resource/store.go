@@ -132,24 +132,57 @@ type Document struct {
 	JSON           json.RawMessage
 	Version        int64 // grows with every change; 0 for one that is kept elsewhere, whose tag is made of what it says
 
-	key string // where it stands in the list
+	key  string   // where it stands in the list
+	only []string // keys that are only shown
 }
 
-// document makes a document of one that is kept elsewhere.
-func (f Fixed) document(kind string) Document {
-	return Document{Kind: kind, ID: f.ID, Type: f.Type, JSON: f.Document, key: cmp.Or(f.Key, f.ID)}
+// elsewhere makes a document of one that is kept elsewhere.
+func (k *Kind) elsewhere(f Fixed) Document {
+	d := Document{Kind: k.Name, ID: f.ID, Type: f.Type, JSON: f.Document, key: cmp.Or(f.Key, f.ID)}
+	if t, ok := k.symbol(f.Type); ok {
+		d.only = t.readOnly
+	}
+	return d
 }
 
 // Ref names the document.
 func (d Document) Ref() Ref { return Ref{Kind: d.Kind, ID: d.ID} }
 
-// Tag is the ETag of the document.
+// Tag is the ETag of the document. Where something is only shown, such as how a location stands, it has two parts, "written.shown": the second changes with what is
+// shown, so that a reader who asks for news gets it; the first only when the document does, and it is what If-Match is about.
 func (d Document) Tag() string {
-	if d.Version == 0 {
-		sum := sha256.Sum256(d.JSON)
-		return strconv.Quote(base64.RawURLEncoding.EncodeToString(sum[:9]))
+	if d.Version != 0 {
+		return strconv.Quote(strconv.FormatInt(d.Version, 36))
 	}
-	return strconv.Quote(strconv.FormatInt(d.Version, 36))
+	whole := sumOf(d.JSON)
+	tree, err := parse(d.JSON)
+	if err != nil || len(d.only) == 0 {
+		return strconv.Quote(whole)
+	}
+	for _, key := range d.only {
+		tree.delete(key)
+	}
+	return strconv.Quote(sumOf(tree.bytes()) + "." + whole)
+}
+
+func sumOf(raw []byte) string {
+	sum := sha256.Sum256(raw)
+	return base64.RawURLEncoding.EncodeToString(sum[:9])
+}
+
+// tagged says whether an If-Match header, an ETag or several with commas or *, means the document as it is.
+func (d Document) tagged(header string) bool {
+	for part := range strings.SplitSeq(header, ",") {
+		if part = strings.TrimSpace(part); part == "*" || writtenTag(part) == writtenTag(d.Tag()) {
+			return true
+		}
+	}
+	return false
+}
+
+func writtenTag(tag string) string {
+	written, _, _ := strings.Cut(strings.Trim(strings.TrimPrefix(tag, "W/"), `"`), ".")
+	return written
 }
 
 // Get reads a document. Errors: Forbidden, NotFound.
@@ -163,7 +196,7 @@ func (s *Store) Get(ctx context.Context, kind, id string) (Document, error) {
 	}
 	if k.Source != nil {
 		f, err := k.Source.Get(ctx, id)
-		return f.document(kind), err
+		return k.elsewhere(f), err
 	}
 	// Almost always nothing is being moved, and the row in its place is what is valid.
 	r, err := scanRow(s.db.QueryRowContext(ctx, `SELECT `+rowColumns+` FROM resource WHERE kind = $1 AND id = $2 AND NOT EXISTS (SELECT 1 FROM resource_batch)`, kind, id).Scan)
@@ -172,7 +205,7 @@ func (s *Store) Get(ctx context.Context, kind, id string) (Document, error) {
 	}
 	if err = store.Err(err); err != nil {
 		if f, ok := k.fixed(id); ok {
-			return f.document(kind), nil
+			return k.elsewhere(f), nil
 		}
 		if slipway.CodeOf(err) == slipway.NotFound {
 			err = slipway.Errorf(slipway.NotFound, "there is no %s/%s; GET /data/%s lists them", kind, clip(id), kind)
@@ -388,7 +421,7 @@ func (s *Store) after(ctx context.Context, k *Kind, parent, after string, n int)
 	if k.Source != nil {
 		others, err := k.Source.List(ctx, SourceQuery{parent, after, n})
 		for _, f := range others {
-			docs = append(docs, f.document(k.Name))
+			docs = append(docs, k.elsewhere(f))
 		}
 		return docs, err
 	}
@@ -406,7 +439,7 @@ func (s *Store) after(ctx context.Context, k *Kind, parent, after string, n int)
 	if k.Fixed != nil {
 		for _, f := range k.Fixed() {
 			if f.ID > after {
-				docs = append(docs, f.document(k.Name))
+				docs = append(docs, k.elsewhere(f))
 			}
 		}
 	}

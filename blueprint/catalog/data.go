@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 
@@ -100,6 +101,9 @@ func (s *service) writeLocation(ctx context.Context, tx *store.Tx, c resource.So
 		}
 		if was.Origin == fromConfig {
 			return "", slipway.Errorf(slipway.Conflict, "the location %s stands in the configuration, under catalog.locations; change it there and restart", c.ID)
+		}
+		if _, p, err := placeOf(c.Before); err != nil || p != was.Place {
+			return "", cmp.Or(err, resource.ErrRaced)
 		}
 	}
 	if c.After == nil {

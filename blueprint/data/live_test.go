@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,7 +38,7 @@ func TestALocationAndAProviderThatAreWrittenBringBuilds(t *testing.T) {
 				}
 				return path
 			}
-			first, second := write("first.yaml", "web"), write("second.yaml", "api")
+			first, second, third := write("first.yaml", "web"), write("second.yaml", "api"), write("third.yaml", "third")
 			vendor := fake.New(fake.Config{})
 			vendor.Add("octo/hello", slipway.Build{CreatedAt: time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC), Status: slipway.BuildSucceeded})
 			s := blueprinttest.Start(t, e, blueprinttest.Options{
@@ -48,6 +49,7 @@ func TestALocationAndAProviderThatAreWrittenBringBuilds(t *testing.T) {
 				},
 			})
 			s.Post("/data", []doc{{"kind": "locations", "id": "shop", "type": "file", "target": first}, {"kind": "providers", "id": "ci", "type": "fake"}}).Is(200)
+			before := s.Get("/data/locations/shop").Is(200)
 			blueprinttest.Eventually(t, "the build is found", func() bool {
 				a := s.Get("/api/build/by-entity/component:default/web/search")
 				return a.Status == 200 && strings.Contains(string(a.Body), `"provider":{"name":"ci"`)
@@ -65,6 +67,27 @@ func TestALocationAndAProviderThatAreWrittenBringBuilds(t *testing.T) {
 				t.Fatalf("got %v, want the configured one too", list.Data)
 			}
 			refused(t, s.Do("DELETE", "/data/locations/"+list.Data[i]["id"].(string), nil), 409, slipway.Conflict)
+
+			// What Slipway found out about it is news to a reader, and no change that a writer must know of.
+			tag := before.Header.Get("ETag")
+			if documentOf(t, before)["status"] != "ready" {
+				s.Get("/data/locations/shop", "If-None-Match", tag).Is(200)
+			}
+			s.Do("PUT", "/data/locations/shop", doc{"type": "file", "target": first}, "If-Match", tag).Is(200)
+			s.Do("PATCH", "/data/locations/shop", doc{"target": second}, "If-Match", `"other"`).Is(412)
+			// Of two that change it at once, both knowing the same, one is told.
+			var answers [2]int
+			var wg sync.WaitGroup
+			for i := range answers {
+				wg.Go(func() {
+					answers[i] = s.Do("PATCH", "/data/locations/shop", doc{"target": []string{second, third}[i]}, "If-Match", tag).Status
+				})
+			}
+			wg.Wait()
+			if slices.Sort(answers[:]); answers != [2]int{200, 412} {
+				t.Errorf("got %v, want one change and one that comes too late", answers)
+			}
+			s.Do("DELETE", "/data/locations/shop", nil, "If-Match", tag).Is(412)
 
 			// Another target brings other entities.
 			s.Do("PATCH", "/data/locations/shop", doc{"target": second}).Is(200)
