@@ -1,0 +1,321 @@
+package tool
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/slipway-platform/slipway"
+)
+
+// The bounds of a configuration. A value is a key, an item or a text, counted again wherever an alias repeats it.
+const (
+	maxConfig = 1 << 20 // bytes
+	maxDepth  = 32
+	maxValues = 100_000
+)
+
+// document is a value of a configuration as it was written: keys in their order, numbers in their digits. It is turned into JSON and nothing else is
+// done with it, so that what was given comes back.
+type document struct {
+	kind    kind
+	scalar  json.RawMessage // text, number, true or false, null
+	members []member        // of an object
+	items   []document      // of a list
+}
+
+type kind string
+
+const (
+	object kind = "an object"
+	list   kind = "a list"
+	text   kind = "a text"
+	number kind = "a number"
+	truth  kind = "true or false"
+	null   kind = "null"
+)
+
+type member struct {
+	key   string
+	value document
+}
+
+// parseDocument reads JSON, or YAML: what does not begin like JSON. Errors are Invalid and say where.
+func parseDocument(data []byte) (document, error) {
+	switch {
+	case len(data) > maxConfig:
+		return document{}, slipway.Errorf(slipway.TooLarge, "the configuration is larger than %s", slipway.Size(maxConfig))
+	case !utf8.Valid(data):
+		return document{}, slipway.Errorf(slipway.Invalid, "the configuration is not valid UTF-8")
+	}
+	r := reader{left: maxValues}
+	if first := bytes.TrimLeft(data, " \t\r\n"); len(first) > 0 && (first[0] == '{' || first[0] == '[' || first[0] == '"') {
+		return r.json(data)
+	}
+	return r.yaml(data)
+}
+
+type reader struct{ left int }
+
+func (r *reader) count(depth int) error {
+	if r.left--; r.left < 0 {
+		return fmt.Errorf("it has more than %d values", maxValues)
+	}
+	if depth > maxDepth {
+		return fmt.Errorf("it is nested deeper than %d levels", maxDepth)
+	}
+	return nil
+}
+
+func (r *reader) json(data []byte) (document, error) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	doc, err := r.jsonValue(d, 0)
+	if err == nil {
+		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("something stands behind its end")
+		}
+	}
+	if err != nil {
+		why := err.Error()
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			why = "it ends too early"
+		}
+		return document{}, slipway.Errorf(slipway.Invalid, "Invalid JSON at position %d: %s", d.InputOffset(), why)
+	}
+	return doc, nil
+}
+
+func (r *reader) jsonValue(d *json.Decoder, depth int) (document, error) {
+	token, err := d.Token()
+	if err == nil {
+		err = r.count(depth)
+	}
+	if err != nil {
+		return document{}, err
+	}
+	switch v := token.(type) {
+	case json.Delim:
+		if v == '[' {
+			doc := document{kind: list}
+			for d.More() {
+				item, err := r.jsonValue(d, depth+1)
+				if err != nil {
+					return doc, err
+				}
+				doc.items = append(doc.items, item)
+			}
+			_, err = d.Token()
+			return doc, err
+		}
+		doc := document{kind: object}
+		for seen := map[string]bool{}; d.More(); {
+			key, err := d.Token()
+			if err != nil {
+				return doc, err
+			}
+			name, _ := key.(string)
+			if seen[name] {
+				return doc, fmt.Errorf("the key %.100q stands twice in one object", name)
+			}
+			seen[name] = true
+			value, err := r.jsonValue(d, depth+1)
+			if err != nil {
+				return doc, err
+			}
+			doc.members = append(doc.members, member{name, value})
+		}
+		_, err = d.Token()
+		return doc, err
+	case string:
+		return textOf(v), nil
+	case json.Number:
+		return document{kind: number, scalar: json.RawMessage(v)}, nil
+	case bool:
+		return truthOf(v), nil
+	}
+	return document{kind: null, scalar: json.RawMessage("null")}, nil
+}
+
+func textOf(s string) document {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(s) // a text always encodes
+	return document{kind: text, scalar: bytes.TrimSuffix(b.Bytes(), []byte("\n"))}
+}
+
+func truthOf(v bool) document {
+	return document{kind: truth, scalar: json.RawMessage(fmt.Sprint(v))}
+}
+
+func (r *reader) yaml(data []byte) (document, error) {
+	bad := func(format string, args ...any) error {
+		return slipway.Errorf(slipway.Invalid, "Invalid YAML: "+format, args...)
+	}
+	// A node takes some hundred times the bytes that it is written with.
+	if bytes.Count(data, []byte(","))+bytes.Count(data, []byte(":"))+bytes.Count(data, []byte("\n"))+bytes.Count(data, []byte("["))+bytes.Count(data, []byte("{")) > 2*maxValues {
+		return document{}, bad("it has more than %d values", maxValues)
+	}
+	loader, err := yaml.NewLoader(bytes.NewReader(data))
+	if err != nil {
+		return document{}, bad("it cannot be read")
+	}
+	var node, second yaml.Node
+	switch err := loader.Load(&node); {
+	case errors.Is(err, io.EOF):
+		return document{}, bad("it is empty")
+	case err != nil:
+		return document{}, bad("%s", oneLine(err.Error()))
+	}
+	if err := loader.Load(&second); !errors.Is(err, io.EOF) {
+		return document{}, bad("it has more than one document")
+	}
+	root := &node
+	if root.Kind == yaml.DocumentNode {
+		if len(root.Content) == 0 {
+			return document{}, bad("it is empty")
+		}
+		root = root.Content[0]
+	}
+	doc, err := r.yamlValue(root, 0)
+	if err != nil {
+		return document{}, bad("%s", err.Error())
+	}
+	return doc, nil
+}
+
+func (r *reader) yamlValue(n *yaml.Node, depth int) (document, error) {
+	for n.Kind == yaml.AliasNode { // an alias inside of what it names ends at maxDepth
+		n = n.Alias
+	}
+	if err := r.count(depth); err != nil {
+		return document{}, fmt.Errorf("line %d: %w", n.Line, err)
+	}
+	switch n.Kind {
+	case yaml.MappingNode:
+		doc := document{kind: object}
+		seen := map[string]bool{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key := n.Content[i]
+			for key.Kind == yaml.AliasNode {
+				key = key.Alias
+			}
+			switch {
+			case key.Kind != yaml.ScalarNode:
+				return doc, fmt.Errorf("line %d: a key must be a text", key.Line)
+			case key.ShortTag() == "!!merge":
+				return doc, fmt.Errorf("line %d: merge keys (<<) are not read; write the keys out", key.Line)
+			case seen[key.Value]:
+				return doc, fmt.Errorf("line %d: the key %.100q stands twice in one object", key.Line, key.Value)
+			}
+			seen[key.Value] = true
+			value, err := r.yamlValue(n.Content[i+1], depth+1)
+			if err != nil {
+				return doc, err
+			}
+			doc.members = append(doc.members, member{key.Value, value})
+		}
+		return doc, nil
+	case yaml.SequenceNode:
+		doc := document{kind: list}
+		for _, c := range n.Content {
+			item, err := r.yamlValue(c, depth+1)
+			if err != nil {
+				return doc, err
+			}
+			doc.items = append(doc.items, item)
+		}
+		return doc, nil
+	}
+	switch n.ShortTag() {
+	case "!!null":
+		return document{kind: null, scalar: json.RawMessage("null")}, nil
+	case "!!bool":
+		var v bool
+		if err := n.Decode(&v); err == nil {
+			return truthOf(v), nil
+		}
+	case "!!int", "!!float":
+		if json.Valid([]byte(n.Value)) {
+			return document{kind: number, scalar: json.RawMessage(n.Value)}, nil
+		}
+		var v json.Number
+		var f any
+		if err := n.Decode(&f); err == nil {
+			if raw, err := json.Marshal(f); err == nil { // 0x10, 1_000, +5; not .inf and .nan
+				v = json.Number(raw)
+				return document{kind: number, scalar: json.RawMessage(v)}, nil
+			}
+		}
+	}
+	return textOf(n.Value), nil
+}
+
+// MarshalJSON writes the document as it was given, without white space.
+func (d document) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	d.write(&b)
+	return b.Bytes(), nil
+}
+
+func (d document) write(b *bytes.Buffer) {
+	switch d.kind {
+	case object:
+		b.WriteByte('{')
+		for i, m := range d.members {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			b.Write(textOf(m.key).scalar)
+			b.WriteByte(':')
+			m.value.write(b)
+		}
+		b.WriteByte('}')
+	case list:
+		b.WriteByte('[')
+		for i, item := range d.items {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			item.write(b)
+		}
+		b.WriteByte(']')
+	default:
+		b.Write(d.scalar)
+	}
+}
+
+// text gives the value of a text.
+func (d document) text() string {
+	var s string
+	_ = json.Unmarshal(d.scalar, &s)
+	return s
+}
+
+// show writes a value as messages do, short.
+func (d document) show() string {
+	raw, _ := d.MarshalJSON()
+	s := string(raw)
+	if d.kind == text {
+		s = d.text()
+	}
+	if len(s) > 100 {
+		s = strings.ToValidUTF8(s[:100], "") + "…"
+	}
+	return s
+}
+
+func oneLine(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > 300 {
+		s = strings.ToValidUTF8(s[:300], "") + "…"
+	}
+	return s
+}

@@ -1,0 +1,294 @@
+package tool
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"strconv"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/store"
+)
+
+//go:embed migrations
+var files embed.FS
+
+// Migrations is the schema of the database store, and of what the blueprint keeps beside any store.
+var Migrations = store.Migrations{Owner: "tool", FS: func() fs.FS {
+	sub, err := fs.Sub(files, "migrations")
+	if err != nil {
+		panic(err)
+	}
+	return sub
+}()}
+
+// database is the Storage in the main database. Versions are numbers.
+type database struct {
+	db *store.DB
+}
+
+var _ Storage = database{}
+
+// missing gives a sentence to what is not there.
+func missing(err error, format string, args ...any) error {
+	if errors.Is(err, slipway.NotFound) {
+		return slipway.Errorf(slipway.NotFound, "Unable to find "+format, args...)
+	}
+	return err
+}
+
+// changed is the error of a change to what somebody else has changed meanwhile.
+func changed(what string) error {
+	return slipway.Errorf(slipway.Conflict, "%s was changed by somebody else at the same moment; read it again", what)
+}
+
+func (t Then) run(ctx context.Context, tx *store.Tx) error {
+	if t == nil {
+		return nil
+	}
+	return t(ctx, tx)
+}
+
+func number64(version string) int64 {
+	n, err := strconv.ParseInt(version, 10, 64)
+	if err != nil {
+		return -1 // fits no row
+	}
+	return n
+}
+
+func (s database) Config(ctx context.Context, tool string) (Config, error) {
+	c, err := scanConfig(s.db.QueryRowContext(ctx, `SELECT tool, version, document, updated FROM tool_config WHERE tool = $1`, tool).Scan)
+	return c, missing(err, "a config for %s: it has no config yet", tool)
+}
+
+func scanConfig(scan func(...any) error) (Config, error) {
+	var c Config
+	var version int64
+	var document string
+	var updated store.Time
+	if err := scan(&c.Tool, &version, &document, &updated); err != nil {
+		return Config{}, store.Err(err)
+	}
+	c.Version, c.Document, c.Updated = strconv.FormatInt(version, 10), json.RawMessage(document), updated.Time
+	return c, nil
+}
+
+func (s database) SetConfig(ctx context.Context, c Config, then Then) (Config, error) {
+	out := c
+	err := s.db.Write(ctx, func(tx *store.Tx) error {
+		var version int64
+		var err error
+		if c.Version == "" {
+			err = tx.QueryRowContext(ctx, `INSERT INTO tool_config (tool, version, document, updated) VALUES ($1, 1, $2, $3)
+				ON CONFLICT (tool) DO UPDATE SET version = tool_config.version + 1, document = excluded.document, updated = excluded.updated
+				RETURNING version`, c.Tool, string(c.Document), store.At(c.Updated)).Scan(&version)
+		} else {
+			err = tx.QueryRowContext(ctx, `UPDATE tool_config SET version = version + 1, document = $1, updated = $2 WHERE tool = $3 AND version = $4
+				RETURNING version`, string(c.Document), store.At(c.Updated), c.Tool, number64(c.Version)).Scan(&version)
+		}
+		if err = store.Err(err); errors.Is(err, slipway.NotFound) {
+			return changed("the config of " + c.Tool)
+		}
+		if err != nil {
+			return err
+		}
+		out.Version = strconv.FormatInt(version, 10)
+		return then.run(ctx, tx)
+	})
+	return out, err
+}
+
+func (s database) DeleteConfig(ctx context.Context, tool string, then Then) (Config, error) {
+	var c Config
+	err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
+		c, err = scanConfig(tx.QueryRowContext(ctx, `DELETE FROM tool_config WHERE tool = $1 RETURNING tool, version, document, updated`, tool).Scan)
+		if err != nil {
+			return err
+		}
+		return then.run(ctx, tx)
+	})
+	return c, missing(err, "a config for %s: it has no config yet", tool)
+}
+
+const deploymentColumns = `version, state, config`
+
+func scanDeployment(scan func(...any) error) (Deployment, error) {
+	var d Deployment
+	var version int64
+	var state, config string
+	if err := scan(&version, &state, &config); err != nil {
+		return d, store.Err(err)
+	}
+	if err := json.Unmarshal([]byte(state), &d); err != nil {
+		return d, err
+	}
+	d.Version, d.Config = strconv.FormatInt(version, 10), json.RawMessage(config)
+	return d, nil
+}
+
+// state is a deployment as it is stored beside its configuration.
+func state(d Deployment) (string, error) {
+	d.Config = nil
+	raw, err := json.Marshal(d)
+	return string(raw), err
+}
+
+func (s database) Create(ctx context.Context, d Deployment, then Then) (Deployment, error) {
+	raw, err := state(d)
+	if err != nil {
+		return d, err
+	}
+	err = s.db.Write(ctx, func(tx *store.Tx) error {
+		n, err := tx.Exec(ctx, `INSERT INTO tool_deployment (tool, id, created, builder, active, version, state, config) VALUES ($1, $2, $3, $4, $5, 1, $6, $7) ON CONFLICT DO NOTHING`,
+			d.Tool, d.ID, store.At(d.Created), d.Builder, d.Status.Active(), raw, string(d.Config))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return slipway.Errorf(slipway.Conflict, "There's already 1 running, the limit is 1. Wait for it to finish for now.")
+		}
+		return then.run(ctx, tx)
+	})
+	d.Version = "1"
+	return d, err
+}
+
+func (s database) Deployment(ctx context.Context, tool, id string) (Deployment, error) {
+	d, err := scanDeployment(s.db.QueryRowContext(ctx, `SELECT `+deploymentColumns+` FROM tool_deployment WHERE tool = $1 AND id = $2`, tool, id).Scan)
+	return d, missing(err, "deployment %.100q for %s", id, tool)
+}
+
+func (s database) Deployments(ctx context.Context, tool string) ([]Deployment, error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT `+deploymentColumns+` FROM tool_deployment WHERE tool = $1 ORDER BY created, id`, tool)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	list := []Deployment{}
+	return list, store.Each(rows, func(rows *sql.Rows) error {
+		d, err := scanDeployment(rows.Scan)
+		list = append(list, d)
+		return err
+	})
+}
+
+func (s database) Active(ctx context.Context) ([]Reference, error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT tool, id, builder, version FROM tool_deployment WHERE active`)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	list := []Reference{}
+	return list, store.Each(rows, func(rows *sql.Rows) error {
+		var r Reference
+		var version int64
+		err := rows.Scan(&r.Tool, &r.ID, &r.Builder, &version)
+		r.Version = strconv.FormatInt(version, 10)
+		list = append(list, r)
+		return err
+	})
+}
+
+func (s database) Update(ctx context.Context, d Deployment, then Then) (Deployment, error) {
+	raw, err := state(d)
+	if err != nil {
+		return d, err
+	}
+	out := d
+	err = s.db.Write(ctx, func(tx *store.Tx) error {
+		n, err := tx.Exec(ctx, `UPDATE tool_deployment SET state = $1, active = $2, version = version + 1 WHERE tool = $3 AND id = $4 AND version = $5`,
+			raw, d.Status.Active(), d.Tool, d.ID, number64(d.Version))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return changed("deployment " + d.ID)
+		}
+		out.Version = strconv.FormatInt(number64(d.Version)+1, 10)
+		return then.run(ctx, tx)
+	})
+	return out, err
+}
+
+func (s database) Delete(ctx context.Context, tool, id string) (Deployment, error) {
+	var d Deployment
+	err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
+		d, err = scanDeployment(tx.QueryRowContext(ctx, `DELETE FROM tool_deployment WHERE tool = $1 AND id = $2 AND NOT active RETURNING `+deploymentColumns, tool, id).Scan)
+		return err
+	})
+	if errors.Is(err, slipway.NotFound) {
+		if d, err = s.Deployment(ctx, tool, id); err == nil {
+			err = slipway.Errorf(slipway.Conflict, "deployment %s is %s; cancel it and wait for its end before you delete it", id, d.Status)
+		}
+	}
+	return d, err
+}
+
+func (s database) DeployToken(ctx context.Context, tool string) (DeployToken, error) {
+	t, err := scanToken(s.db.QueryRowContext(ctx, `SELECT `+tokenColumns+` FROM tool_token WHERE tool = $1`, tool).Scan)
+	return t, missing(err, "a deploy token for %s", tool)
+}
+
+const tokenColumns = `tool, hash, created, expires, version`
+
+func scanToken(scan func(...any) error) (DeployToken, error) {
+	var t DeployToken
+	var version int64
+	var created, expires store.Time
+	if err := scan(&t.Tool, &t.Hash, &created, &expires, &version); err != nil {
+		return DeployToken{}, store.Err(err)
+	}
+	t.Created, t.Expires, t.Version = created.Time, expires.Time, strconv.FormatInt(version, 10)
+	return t, nil
+}
+
+func (s database) SetDeployToken(ctx context.Context, t DeployToken) error {
+	return s.db.Write(ctx, func(tx *store.Tx) error {
+		var n int64
+		var err error
+		if t.Version == "" {
+			n, err = tx.Exec(ctx, `INSERT INTO tool_token (tool, hash, created, expires, version) VALUES ($1, $2, $3, $4, 1) ON CONFLICT DO NOTHING`,
+				t.Tool, t.Hash, store.At(t.Created), store.At(t.Expires))
+		} else {
+			n, err = tx.Exec(ctx, `UPDATE tool_token SET hash = $1, created = $2, expires = $3, version = version + 1 WHERE tool = $4 AND version = $5`,
+				t.Hash, store.At(t.Created), store.At(t.Expires), t.Tool, number64(t.Version))
+		}
+		if err == nil && n == 0 {
+			err = changed("the deploy token of " + t.Tool)
+		}
+		return err
+	})
+}
+
+func (s database) DeleteDeployToken(ctx context.Context, tool string) (DeployToken, error) {
+	var t DeployToken
+	err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
+		t, err = scanToken(tx.QueryRowContext(ctx, `DELETE FROM tool_token WHERE tool = $1 RETURNING `+tokenColumns, tool).Scan)
+		return err
+	})
+	return t, missing(err, "a deploy token for %s", tool)
+}
+
+// claimRefresh says whether the caller may ask for the builds of a builder, or of one tool there: nobody has within the interval. The clock of
+// this machine may have been put back.
+func claimRefresh(ctx context.Context, db *store.DB, builder, tool string, now time.Time, interval time.Duration) (claimed bool, err error) {
+	err = db.Write(ctx, func(tx *store.Tx) error {
+		n, err := tx.Exec(ctx, `INSERT INTO tool_refresh (builder, tool, asked) VALUES ($1, $2, $3)
+			ON CONFLICT (builder, tool) DO UPDATE SET asked = excluded.asked WHERE tool_refresh.asked <= $4 OR tool_refresh.asked > $5`,
+			builder, tool, store.At(now), store.At(now.Add(-interval)), store.At(now.Add(interval)))
+		claimed = n > 0
+		return err
+	})
+	return claimed, err
+}
+
+// forgetRefresh deletes what was noted of refreshes long ago.
+func forgetRefresh(ctx context.Context, db *store.DB, before time.Time) error {
+	return db.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM tool_refresh WHERE asked < $1`, store.At(before))
+		return err
+	})
+}
