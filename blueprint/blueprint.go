@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -165,11 +166,53 @@ func Check[S any](name, text string, method func(S, context.Context) error) Heal
 	}}
 }
 
-// Proxy declares a reverse proxy under /api/proxy/{name}/. Only the declaration exists yet.
+// Proxy declares a reverse proxy: what is asked under /api/proxy/{name}/ is asked of another HTTP API, by callers who hold the permission for it. A blueprint declares
+// one for what it needs; an operator completes it, or makes one, under `proxies` in the configuration, by name. Zero fields there leave what the blueprint said.
 type Proxy struct {
-	Name       string `json:"name"`
-	Target     string `json:"target"`
-	Permission string `json:"permission"`
+	Name       string   `json:"name" yaml:"-"`
+	Text       string   `json:"text,omitempty" yaml:"text" doc:"What stands behind it, for the reference"`
+	Target     string   `json:"target,omitempty" yaml:"target" doc:"http or https address that paths are put behind, such as https://argocd.example.com/api/v1. Who writes it here has named it: it may lie in a private network, and on this machine where it is an IP address or localhost"`
+	Methods    []string `json:"methods,omitempty" yaml:"methods" doc:"Methods that are let through; empty: GET and HEAD"`
+	Permission string   `json:"permission,omitempty" yaml:"permission" doc:"Permission that callers need; empty: proxy.<name>.use, which exists for each proxy"`
+	Credential string   `json:"credential,omitempty" yaml:"credential" doc:"Id of a credential of the Data API that is shown to the target: secretText as a bearer token, usernamePassword by basic authentication"`
+	Header     string   `json:"header,omitempty" yaml:"header" doc:"Header in which a secretText is shown as it is, such as X-Api-Key; empty: Authorization, as a bearer token"`
+
+	Headers  ProxyHeaders     `json:"headers,omitzero" yaml:"headers" doc:"Headers that are let through and set"`
+	Timeout  slipway.Duration `json:"timeout,omitempty" yaml:"timeout" doc:"Longest wait for the beginning of an answer; empty: 30s"`
+	Idle     slipway.Duration `json:"idle,omitempty" yaml:"idle" doc:"Longest silence of an answer that has begun, and of a WebSocket; empty: 5m"`
+	MaxBody  slipway.Size     `json:"maxBody,omitempty" yaml:"maxBody" doc:"Largest body of a request; empty: 25MiB"`
+	Retries  int              `json:"retries,omitempty" yaml:"retries" doc:"How often a GET, HEAD or OPTIONS without a body is sent again when no answer began; empty: once, -1: never"`
+	Upgrades bool             `json:"upgrades,omitempty" yaml:"upgrades" doc:"Let WebSockets through"`
+}
+
+// ProxyHeaders says which headers a Proxy lets through. Those of the connection, and what a caller shows to Slipway, are never passed on, whatever is listed.
+type ProxyHeaders struct {
+	Request  []string          `json:"request,omitempty" yaml:"request" doc:"Headers of requests that are let through; empty: all but credentials, cookies and those that begin with Slipway-"`
+	Response []string          `json:"response,omitempty" yaml:"response" doc:"Headers of answers that are let through besides those that describe the body; empty: all but cookies and what would speak for this server"`
+	Set      map[string]string `json:"set,omitempty" yaml:"set" doc:"Headers that are set on each request to the target; no place for a secret"`
+}
+
+// WithDefaults is the proxy with what holds where nothing is said. It is for package server.
+func (p Proxy) WithDefaults() Proxy {
+	if len(p.Methods) == 0 {
+		p.Methods = []string{http.MethodGet, http.MethodHead}
+	}
+	if p.Permission == "" {
+		p.Permission = "proxy." + p.Name + ".use"
+	}
+	if p.Timeout == 0 {
+		p.Timeout = slipway.Duration(30 * time.Second)
+	}
+	if p.Idle == 0 {
+		p.Idle = slipway.Duration(5 * time.Minute)
+	}
+	if p.MaxBody == 0 {
+		p.MaxBody = 25 << 20
+	}
+	if p.Retries == 0 {
+		p.Retries = 1
+	}
+	return p
 }
 
 // Page is a page of documentation, in Markdown, served under /docs/{blueprint}/{slug}.
@@ -238,6 +281,8 @@ type Host struct {
 	Resources func() []resource.Kind
 	// Folders hold documents that are applied at start.
 	Folders []string
+	// Documents keeps the documents of the Data API, for those who use their secrets; nil until it has started, and where it does not run.
+	Documents func() *resource.Store
 	// OpenProvider opens a provider of a raw config, in which texts stand as they are. What it opened is closed by whoever asked.
 	OpenProvider func(ctx context.Context, name, kind string, config json.RawMessage) (*provider.Provider, error)
 }
@@ -251,6 +296,11 @@ type Starter interface {
 // Reloader is a service that has something to read again when an operator says so (SIGHUP): all of it, or none with an error.
 type Reloader interface {
 	Reload(ctx context.Context) error
+}
+
+// Documenter is a service that keeps the documents of the Data API. nil before it has started.
+type Documenter interface {
+	Documents() *resource.Store
 }
 
 // Retention says how long things are kept. Every table that grows follows one of these.

@@ -665,10 +665,11 @@ YAML, and whole sections as YAML; ` + "`PORT`" + ` replaces the port of ` + "`se
 		}
 		line(name, path, k, value)
 		if entries(k.value) {
-			inner, _ := fieldsOf(reflect.New(k.value.Type().Elem()).Elem())
-			for _, e := range inner {
-				fmt.Fprintf(&b, "| `%s[].%s` | | %s | |\n", path, e.key, escape(e.doc))
+			each := path + "[]"
+			if k.value.Kind() == reflect.Map {
+				each = path + ".<name>"
 			}
+			writeEntry(&b, each, reflect.New(k.value.Type().Elem()).Elem())
 		}
 	})
 	b.WriteString(`
@@ -702,9 +703,21 @@ faults of the configuration keep the server from starting.
 	return b.String()
 }
 
-// entries says that a value is a list of things with keys of their own.
+// writeEntry writes the keys that each of several things has.
+func writeEntry(b *strings.Builder, path string, v reflect.Value) {
+	inner, _ := fieldsOf(v)
+	for _, e := range inner {
+		if e.value.Kind() == reflect.Struct {
+			writeEntry(b, path+"."+e.key, e.value)
+			continue
+		}
+		fmt.Fprintf(b, "| `%s.%s` | | %s | |\n", path, e.key, escape(e.doc))
+	}
+}
+
+// entries says that a value is several things, in a list or by name, with keys of their own.
 func entries(v reflect.Value) bool {
-	return v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct
+	return (v.Kind() == reflect.Slice || v.Kind() == reflect.Map) && v.Type().Elem().Kind() == reflect.Struct
 }
 
 // sectionTexts says what each top-level key is about.

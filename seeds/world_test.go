@@ -25,6 +25,7 @@ import (
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
 	"github.com/slipway-platform/slipway/builtin"
 	"github.com/slipway-platform/slipway/command"
@@ -123,6 +124,7 @@ func newWorld(t *testing.T, engine store.Engine) *world {
 		Configure: func(c *server.Config) {
 			c.Fetch.FileRoots = []string{roots}
 			c.Fetch.Proxy, c.Fetch.CAFile = proxy, authority
+			c.Proxies = map[string]blueprint.Proxy{"tracker": {Target: "https://tracker.example.com/api", Text: "The tracker of issues"}}
 			c.Providers = []server.ProviderConfig{{Name: "octo", Type: "fake"}, {Name: "legacy", Type: "fake"}}
 			c.Auth.Grants = []auth.GrantConfig{{To: "user:default/jane", Permissions: []string{"catalog.*", "build.*"}}}
 		},
@@ -198,7 +200,7 @@ func internet(t *testing.T, dir string) (proxy, authority string) {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "the internet of the tests"}, DNSNames: []string{"github.com", "raw.githubusercontent.com", "api.github.com"},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "the internet of the tests"}, DNSNames: []string{"github.com", "raw.githubusercontent.com", "api.github.com", "tracker.example.com", "hooks.example.com"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -210,6 +212,11 @@ func internet(t *testing.T, dir string) (proxy, authority string) {
 		t.Fatal(err)
 	}
 	hosts := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host == "tracker.example.com" {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = fmt.Fprintf(w, `{"tracker":%q}`, strings.TrimPrefix(r.URL.Path, "/api/"))
+			return
+		}
 		for name, text := range documents {
 			if strings.Contains(r.URL.Path, name+"/") && strings.HasSuffix(r.URL.Path, "/catalog-info.yaml") {
 				_, _ = io.WriteString(w, text)

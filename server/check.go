@@ -67,6 +67,7 @@ func Check(blueprints []blueprint.Blueprint, kinds []provider.Kind) error {
 	for _, k := range kinds {
 		c.claim("provider type", k.Name, base)
 	}
+	c.claim("name", "proxy", base)     // permissions of proxies begin with it
 	permissions := map[string]string{} // name to object
 	for _, b := range blueprints {
 		for _, p := range b.Permissions {
@@ -167,6 +168,9 @@ func (c *claims) blueprint(b blueprint.Blueprint, permissions map[string]string,
 	}
 	for _, p := range b.Proxies {
 		c.claim("proxy", p.Name, b.Name)
+		if p.Text == "" {
+			c.faultf(b.Name, "proxy %q needs a text", p.Name)
+		}
 	}
 	for _, p := range b.Pages {
 		c.claim("page "+b.Name, p.Slug, b.Name)

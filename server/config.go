@@ -26,18 +26,19 @@ import (
 // Config is the configuration of an installation. Every key is optional; the field tags are the documentation:
 // yaml is the key, doc says what it means. Blueprints add sections of their own (Sections).
 type Config struct {
-	Server     Listen              `yaml:"server" doc:"How the server is reached"`
-	DataDir    string              `yaml:"dataDir" doc:"Folder for the embedded database, keys and files of this installation"`
-	Databases  map[string]string   `yaml:"databases" doc:"Databases by short name: sqlite:<file> or postgres://…; {dataDir} is replaced"`
-	Secrets    Secrets             `yaml:"secrets" doc:"Keys"`
-	Blueprints []string            `yaml:"blueprints" doc:"Which parts to run; empty: all of this build"`
-	Fetch      fetch.Config        `yaml:"fetch" doc:"What may be read from user-given addresses"`
-	Auth       auth.Config         `yaml:",inline" mapstructure:",squash"`
-	Providers  []ProviderConfig    `yaml:"providers" doc:"Vendors: name, type, and what the type takes"`
-	Resources  []string            `yaml:"resources" doc:"Folders or files with Data API documents, applied at start and on SIGHUP"`
-	Retention  blueprint.Retention `yaml:"retention" doc:"How long things are kept"`
-	Log        Log                 `yaml:"log" doc:"What is logged and how"`
-	Telemetry  Telemetry           `yaml:"telemetry" doc:"Where traces go"`
+	Server     Listen                     `yaml:"server" doc:"How the server is reached"`
+	DataDir    string                     `yaml:"dataDir" doc:"Folder for the embedded database, keys and files of this installation"`
+	Databases  map[string]string          `yaml:"databases" doc:"Databases by short name: sqlite:<file> or postgres://…; {dataDir} is replaced"`
+	Secrets    Secrets                    `yaml:"secrets" doc:"Keys"`
+	Blueprints []string                   `yaml:"blueprints" doc:"Which parts to run; empty: all of this build"`
+	Fetch      fetch.Config               `yaml:"fetch" doc:"What may be read from user-given addresses"`
+	Auth       auth.Config                `yaml:",inline" mapstructure:",squash"`
+	Providers  []ProviderConfig           `yaml:"providers" doc:"Vendors: name, type, and what the type takes"`
+	Proxies    map[string]blueprint.Proxy `yaml:"proxies" doc:"Other HTTP APIs under /api/proxy/{name}/, by name: one lower-case word"`
+	Resources  []string                   `yaml:"resources" doc:"Folders or files with Data API documents, applied at start and on SIGHUP"`
+	Retention  blueprint.Retention        `yaml:"retention" doc:"How long things are kept"`
+	Log        Log                        `yaml:"log" doc:"What is logged and how"`
+	Telemetry  Telemetry                  `yaml:"telemetry" doc:"Where traces go"`
 
 	// Sections holds each enabled blueprint's own section by its key: what Blueprint.Config made, filled in.
 	Sections map[string]any `yaml:"-" mapstructure:"-"`
@@ -215,6 +216,17 @@ func (c *Config) ResolveFor(enabled []blueprint.Blueprint) error {
 	var permissions []auth.Permission
 	for _, b := range enabled {
 		permissions = append(permissions, b.Permissions...)
+	}
+	proxies := c.proxies(enabled)
+	for _, p := range proxies {
+		if p.Permission == ownPermission(p.Name) {
+			permissions = append(permissions, proxyPermission(p))
+		}
+	}
+	for _, p := range proxies {
+		for _, d := range checkProxy(p, permissions) {
+			fault("proxies."+p.Name+"."+d.Field, "%s", d.Message)
+		}
 	}
 	for _, d := range c.Auth.Check(permissions) {
 		fault(d.Field, "%s", d.Message)

@@ -26,6 +26,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
 )
@@ -38,7 +39,10 @@ var Base = blueprint.Blueprint{
 		{Prefix: "/metrics", Dialect: blueprint.Plain}, {Prefix: "/api", Dialect: blueprint.API}, {Prefix: "/data", Dialect: blueprint.Data},
 		{Prefix: "/components/v1/tool", Dialect: blueprint.Tool, Lenient: true}, {Prefix: "/api/v1/tool", Dialect: blueprint.Tool},
 	},
-	Permissions: []auth.Permission{{Name: "slipway.metrics.read", Text: "Read the server's metrics"}},
+	Permissions: []auth.Permission{
+		{Name: "slipway.metrics.read", Text: "Read the server's metrics"},
+		{Name: "slipway.proxy.read", Text: "See the proxies that one may use", Everyone: true},
+	},
 	Operations: []blueprint.Operation{
 		blueprint.Handle((*Server).healthz, blueprint.Operation{
 			ID: "slipway.health", Method: "GET", Path: "/healthz", Summary: "Is the process alive", Permission: blueprint.Public,
@@ -57,6 +61,15 @@ var Base = blueprint.Blueprint{
 		blueprint.Handle((*Server).metricsText, blueprint.Operation{
 			ID: "slipway.metrics", ResponseExample: "slipway_http_requests_active 1\n", Method: "GET", Path: "/metrics", Summary: "Metrics in Prometheus' text format", Permission: "slipway.metrics.read", Tag: "operations",
 			Description: "With server.metricsListen they are served on an address of their own, without a token.",
+		}),
+		blueprint.Handle((*Server).listProxies, blueprint.Operation{
+			ID: "slipway.proxies", Method: "GET", Path: "/api/proxies", Summary: "Which other APIs can be reached through this one", Permission: "slipway.proxy.read", Tag: "proxies",
+			Description: "Lists the proxies that the caller may use. Each passes what is asked below its path on to another HTTP API, with a credential that the caller never sees. " +
+				"Where the other API is stays between the operator and the server.", Stability: blueprint.Experimental,
+			ResponseExample: blueprint.List[proxyInfo]{
+				Items:    []proxyInfo{{Name: "argocd", Text: "Argo CD of the platform", Path: "/api/proxy/argocd/", Methods: []string{"GET", "HEAD"}, Permission: "proxy.argocd.use"}},
+				PageInfo: slipway.PageInfo{Limit: 1},
+			},
 		}),
 	},
 	Open: func(context.Context, *blueprint.Host) (any, error) { return nil, nil }, // the server is its own service
@@ -152,6 +165,9 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+
+	targetFailures *prometheus.CounterVec // of proxies
+	retries        *prometheus.CounterVec
 }
 
 func newMetrics(s *Server) *metrics {
@@ -160,6 +176,8 @@ func newMetrics(s *Server) *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "slipway_http_requests_total", Help: "Requests by operation, method and status."}, []string{"operation", "method", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "slipway_http_request_seconds", Help: "How long requests took, by operation.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"operation"}),
+		targetFailures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "slipway_proxy_target_failures_total", Help: "Requests that a proxy's target did not answer, by proxy and reason."}, []string{"proxy", "reason"}),
+		retries:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "slipway_proxy_retries_total", Help: "Requests that were sent to a proxy's target once more, by proxy."}, []string{"proxy"}),
 	}
 	held := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "slipway_database_write_seconds", Help: "How long write transactions held the database, by database.",
 		Buckets: []float64{.0005, .001, .005, .01, .05, .1, .5, 1}}, []string{"database"})
@@ -167,7 +185,7 @@ func newMetrics(s *Server) *metrics {
 		observe := held.WithLabelValues(name)
 		db.OnWrite = func(d time.Duration, _ int64) { observe.Observe(d.Seconds()) }
 	}
-	m.registry.MustRegister(m.requests, m.seconds, held, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	m.registry.MustRegister(m.requests, m.seconds, m.targetFailures, m.retries, held, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "slipway_http_requests_active", Help: "Requests under way."}, func() float64 { return float64(s.active.Load()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "slipway_rate_limit_leases_total", Help: "Blocks of requests that this replica leased in the database."}, func() float64 { return float64(s.auth.Stats().LimitLeases) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "slipway_rate_limit_failures_total", Help: "Times the database did not answer and requests were let through uncounted."}, func() float64 { return float64(s.auth.Stats().LimitFailures) }),

@@ -96,6 +96,7 @@ type Server struct {
 	strangers strangers
 	streams   streams
 	holds     provider.Holds // which vendors are left alone, by all replicas
+	proxies   map[string]*proxy
 	ready     atomic.Bool
 	bound     atomic.Pointer[string]
 
@@ -264,6 +265,11 @@ func (s *Server) declare(o Options) error {
 				}
 				s.wides = append(s.wides, w)
 			}
+		}
+	}
+	for _, p := range s.config.proxies(s.blueprints) {
+		if p.Permission == ownPermission(p.Name) {
+			s.permissions[p.Permission] = proxyPermission(p)
 		}
 	}
 	s.mounts = s.mounts.sorted()
@@ -442,7 +448,7 @@ func (s *Server) openBlueprint(ctx context.Context, b blueprint.Blueprint) error
 		Infos:       func() []blueprint.TaskInfo { return s.infos },
 		Kinds:       func() []provider.Kind { return s.kinds },
 		Permissions: func() []auth.Permission { return slices.Collect(maps.Values(s.permissions)) },
-		Resources:   s.resources, Folders: s.config.Resources, OpenProvider: s.openKind,
+		Resources:   s.resources, Folders: s.config.Resources, OpenProvider: s.openKind, Documents: s.documents,
 	}
 	service := any(s)
 	if b.Name != Base.Name {
@@ -493,6 +499,9 @@ func (s *Server) buildMux() error {
 	if err := describeDocuments(s.api.OpenAPI(), s.resources()); err != nil {
 		return err
 	}
+	if err := s.openProxies(); err != nil {
+		return err
+	}
 	s.pages()
 	s.mux.HandleFunc("/", s.unknown)
 	return nil
@@ -536,6 +545,16 @@ func (s *Server) resources() []resource.Kind {
 		}
 	}
 	return kinds
+}
+
+// documents is the store of the Data API, where it runs and has started.
+func (s *Server) documents() *resource.Store {
+	for _, service := range s.services {
+		if d, ok := service.(blueprint.Documenter); ok {
+			return d.Documents()
+		}
+	}
+	return nil
 }
 
 func (s *Server) openProvider(ctx context.Context, p ProviderConfig) (*provider.Provider, error) {

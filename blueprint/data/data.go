@@ -114,6 +114,9 @@ func (s *service) Start(ctx context.Context) error {
 	return nil
 }
 
+// Documents is the store, for other parts that use what is configured here.
+func (s *service) Documents() *resource.Store { return s.documents }
+
 func (s *service) wake() {
 	select {
 	case s.changed <- struct{}{}:
