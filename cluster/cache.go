@@ -1,0 +1,315 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+)
+
+const (
+	cachePage  = 200              // objects that are in memory at once while a cache fills
+	watchTime  = 5 * time.Minute  // of one watch request; the next goes on where it stopped
+	eventSize  = 8 << 20          // bytes of one event of a watch
+	cacheWait  = time.Second      // before the first new attempt
+	cacheWaits = 30 * time.Second // before any later one, at most
+)
+
+// Cache is a copy of a cluster's objects of one resource that a watch keeps in step: reading it costs the cluster nothing. Of each object
+// only that is kept which keep makes of it, so that many large ones take little memory. Safe for concurrent use.
+type Cache[T any] struct {
+	client    *Client
+	resource  Resource
+	namespace string
+	labels    string
+	keep      func(Object) T
+	log       *slog.Logger
+	now       func() time.Time
+
+	mu      sync.RWMutex
+	items   map[string]map[string]entry[T] // by namespace and name
+	changed chan struct{}                  // closed at the next change
+	seen    uint64                         // the version that the watch has come to
+	synced  bool                           // a whole list has been read
+	err     error                          // why it is not in step; nil while it is
+	since   time.Time                      // when it was last known to be
+}
+
+// entry is what is kept of an object.
+type entry[T any] struct {
+	version uint64 // of the object; 0 where the server's versions are no numbers
+	value   T
+}
+
+// CacheOptions says which objects a cache holds.
+type CacheOptions struct {
+	Namespace string // "" is all
+	Labels    string // selector; "" is all
+	Log       *slog.Logger
+	Now       func() time.Time // default time.Now
+}
+
+// NewCache makes an empty cache; Run fills it. keep is called for one object at a time, and the object is the caller's for that call only.
+func NewCache[T any](c *Client, r Resource, o CacheOptions, keep func(Object) T) *Cache[T] {
+	cache := &Cache[T]{
+		client: c, resource: r, namespace: o.Namespace, labels: o.Labels, keep: keep, log: o.Log, now: o.Now,
+		items: map[string]map[string]entry[T]{}, changed: make(chan struct{}),
+		err: slipway.Errorf(slipway.Unavailable, "what the cluster %q holds is being read; try again in a moment", c.Name()).After(time.Second),
+	}
+	if cache.log == nil {
+		cache.log = slog.New(slog.DiscardHandler)
+	}
+	if cache.now == nil {
+		cache.now = time.Now
+	}
+	return cache
+}
+
+// Run keeps the cache in step until the context ends; its error is the context's. While the API server is away the cache keeps what it knew, and says since when;
+// afterwards it goes on where it stopped, or reads all again where the server has forgotten that place.
+func (c *Cache[T]) Run(ctx context.Context) error {
+	version, wait := "", cacheWait
+	for {
+		var err error
+		if version == "" {
+			version, err = c.fill(ctx)
+		}
+		began := c.now()
+		if err == nil {
+			version, err = c.follow(ctx, version)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil {
+			wait = cacheWait
+			continue // the watch came to its planned end
+		}
+		if errors.Is(err, errForgotten) { // the server no longer knows what came after that version
+			version = ""
+		}
+		if c.now().Sub(began) > cacheWaits {
+			wait = cacheWait
+		}
+		c.lost(ctx, err)
+		if e, ok := errors.AsType[*slipway.Error](err); ok {
+			wait = max(wait, min(e.RetryAfter, time.Minute))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, cacheWaits)
+	}
+}
+
+// fill reads everything, in pages of which each is let go before the next, and takes the whole over at once.
+func (c *Cache[T]) fill(ctx context.Context) (string, error) {
+	items := map[string]map[string]entry[T]{}
+	o := ListOptions{Labels: c.labels, Limit: cachePage}
+	for {
+		page, err := c.client.List(ctx, c.resource, c.namespace, o)
+		if err != nil {
+			return "", err
+		}
+		for i, item := range page.Items {
+			put(items, item.Namespace(), item.Name(), entry[T]{number(item.ResourceVersion()), c.keep(item)})
+			page.Items[i] = nil
+		}
+		if o.Next = page.Next; o.Next == "" {
+			c.mu.Lock()
+			c.items, c.seen, c.synced = items, number(page.Version), true
+			c.announce()
+			c.mu.Unlock()
+			return page.Version, nil
+		}
+	}
+}
+
+var errForgotten = errors.New("the server has forgotten that version")
+
+// follow reads changes from a version on, until the watch ends, and gives the version that it came to. Ended as planned is no error.
+func (c *Cache[T]) follow(ctx context.Context, version string) (string, error) {
+	q, err := c.client.request(http.MethodGet, c.resource, c.namespace, "", "", url.Values{
+		"watch": {"true"}, "allowWatchBookmarks": {"true"}, "resourceVersion": {version}, "timeoutSeconds": {strconv.Itoa(int(watchTime.Seconds()))},
+	})
+	if err != nil {
+		return version, err
+	}
+	set(q.query, "labelSelector", c.labels)
+	body, err := c.client.stream(ctx, q)
+	if err != nil {
+		if code := slipway.CodeOf(err); code == slipway.Invalid { // 410 at once, or a version that a restored server never had
+			err = errors.Join(errForgotten, err)
+		}
+		return version, err
+	}
+	defer func() { _ = body.Close() }()
+	c.found()
+	limit := &io.LimitedReader{R: body, N: eventSize}
+	decoder := json.NewDecoder(limit)
+	for {
+		var e struct {
+			Type   string          `json:"type"`
+			Object json.RawMessage `json:"object"`
+		}
+		limit.N = eventSize
+		if err := decoder.Decode(&e); err != nil {
+			if errors.Is(err, io.EOF) && limit.N > 0 {
+				return version, nil
+			}
+			return version, c.client.broken(ctx, q, err)
+		}
+		o, err := ParseObject(e.Object)
+		if err != nil {
+			return version, err
+		}
+		if e.Type == "ERROR" {
+			if code, _ := o.At("code").(int64); code == http.StatusGone {
+				return version, errForgotten
+			}
+			return version, slipway.Errorf(slipway.Unavailable, "the cluster %q broke off: %s", c.client.Name(), o.Text("message"))
+		}
+		if v := o.ResourceVersion(); v != "" {
+			version = v
+		}
+		c.apply(e.Type, o)
+	}
+}
+
+// apply takes one event over.
+func (c *Cache[T]) apply(kind string, o Object) {
+	namespace, name, version := o.Namespace(), o.Name(), number(o.ResourceVersion())
+	switch kind {
+	case "ADDED", "MODIFIED":
+		e := entry[T]{version, c.keep(o)}
+		c.mu.Lock()
+		c.offer(namespace, name, e)
+		c.mu.Unlock()
+	case "DELETED":
+		c.mu.Lock()
+		delete(c.items[namespace], name)
+		if len(c.items[namespace]) == 0 {
+			delete(c.items, namespace)
+		}
+		c.announce()
+		c.mu.Unlock()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.since, c.seen = c.now(), max(c.seen, version)
+}
+
+// Put shows at once what the caller has just written, before the watch tells of it.
+func (c *Cache[T]) Put(o Object) {
+	e := entry[T]{number(o.ResourceVersion()), c.keep(o)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e.version > c.seen { // else the watch has told of it, and maybe of its end
+		c.offer(o.Namespace(), o.Name(), e)
+	}
+}
+
+// offer takes an entry unless a newer one is there.
+func (c *Cache[T]) offer(namespace, name string, e entry[T]) {
+	if old, ok := c.items[namespace][name]; ok && old.version > e.version && e.version > 0 {
+		return
+	}
+	put(c.items, namespace, name, e)
+	c.announce()
+}
+
+func put[T any](items map[string]map[string]entry[T], namespace, name string, e entry[T]) {
+	if items[namespace] == nil {
+		items[namespace] = map[string]entry[T]{}
+	}
+	items[namespace][name] = e
+}
+
+// number is a resource version as a number: those of one resource can be compared, as the API promises since 1.35. 0 where it is none.
+func number(version string) uint64 {
+	n, _ := strconv.ParseUint(version, 10, 64)
+	return n
+}
+
+func (c *Cache[T]) announce() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *Cache[T]) found() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil && !c.since.IsZero() {
+		c.log.Info("a cluster is watched again", "cluster", c.client.Name(), "resource", c.resource.String())
+	}
+	c.err, c.since = nil, c.now()
+}
+
+func (c *Cache[T]) lost(ctx context.Context, err error) {
+	c.mu.Lock()
+	first := c.err == nil || c.since.IsZero() && !c.synced
+	if c.err == nil {
+		c.since = c.now()
+	}
+	c.err = err
+	c.mu.Unlock()
+	if first {
+		c.log.WarnContext(ctx, "a cluster cannot be watched; it is tried again", "cluster", c.client.Name(), "resource", c.resource.String(), "error", err)
+	}
+}
+
+// State says when the cache was last known to be in step, and why it is not now: nil while a watch is open. Before it was filled for the first time
+// the time is zero.
+func (c *Cache[T]) State() (time.Time, error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.err == nil {
+		return c.now(), nil
+	}
+	if !c.synced {
+		return time.Time{}, c.err
+	}
+	return c.since, c.err
+}
+
+// Get gives what is kept of an object.
+func (c *Cache[T]) Get(namespace, name string) (T, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	e, ok := c.items[namespace][name]
+	return e.value, ok
+}
+
+// List gives what is kept of the objects of a namespace, in no order; with "" of all.
+func (c *Cache[T]) List(namespace string) []T {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	of := c.items
+	if namespace != "" {
+		of = map[string]map[string]entry[T]{namespace: c.items[namespace]}
+	}
+	var out []T
+	for _, items := range of {
+		for _, e := range items {
+			out = append(out, e.value)
+		}
+	}
+	return out
+}
+
+// Changed gives a channel that is closed at the next change. Take it before reading, so that nothing is missed between.
+func (c *Cache[T]) Changed() <-chan struct{} {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.changed
+}
