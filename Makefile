@@ -2,15 +2,20 @@
 
 GO       ?= go
 FUZZTIME ?= 30s
+KUBE     ?= ./cluster/...
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint bench compat compat-jenkins microbench fuzz e2e build generate cover clean
+.PHONY: help test test-kube lint bench compat compat-jenkins microbench fuzz e2e build generate cover clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 test: ## vet, lint, and every test on both engines; what a change must pass
 	@sh tools/test.sh
+
+test-kube: ## the tests that need a real Kubernetes; builds its API server first, once: 5 minutes and more
+	@sh tools/kube.sh kubesrv
+	@sh tools/test.sh $(KUBE)
 
 lint: ## golangci-lint, built once from tools/go.mod
 	@sh tools/lint.sh

@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	".":        {},
 	"store":    {},
 	"secret":   {},
-	"provider": {"secret"},
+	"provider": {"secret", "cluster"},
 	"fetch":    {},
 	"entity":   {"store"},
 	"job":      {"store"},
@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 
 	"blueprint":   {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource"},
 	"blueprint/*": {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource", "blueprint"},
-	"provider/*":  {"provider"},
+	"provider/*":  {"provider", "cluster"},
 	"server":      {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource", "blueprint"},
 	"command":     {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource", "blueprint", "server", "client"},
 	"builtin":     {"blueprint", "blueprint/*", "provider", "provider/*"},

@@ -19,6 +19,7 @@ import (
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/cluster"
 	"github.com/slipway-platform/slipway/entity"
 	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/fetch"
@@ -266,6 +267,7 @@ type Host struct {
 	Auth      *auth.Service
 	Tasks     *task.Engine
 	Fetch     *fetch.Fetcher
+	Clusters  *cluster.Clients // may be empty: Get says what to configure
 	Keys      *secret.Keyring
 	Redact    *secret.Redactor
 

@@ -1,6 +1,6 @@
 // Package cluster is how Slipway talks to Kubernetes: named connections from the configuration, plain objects in and out, coded errors,
 // and caches that a watch keeps in step. client-go reads kubeconfig files and proves who we are; nothing else of it is used, and nothing of
-// it is seen outside. Why: docs/decisions/0010-kubernetes-as-plain-objects.md.
+// it is seen outside. docs/decisions says why.
 //
 // It knows nothing of what the objects mean: a provider or a blueprint brings its own resources and reads of them what it needs.
 package cluster

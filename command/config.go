@@ -25,6 +25,7 @@ import (
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/cluster"
 	"github.com/slipway-platform/slipway/fetch"
 	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/secret"
@@ -380,7 +381,7 @@ func (a *app) provider(l *loaded, f *filler, client *http.Client, path string, p
 	}
 	if err == nil && kinds[i].Open != nil {
 		var opened *provider.Provider
-		opened, err = kinds[i].Open(context.Background(), raw, provider.Env{Name: p.Name, HTTP: client, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+		opened, err = kinds[i].Open(context.Background(), raw, provider.Env{Name: p.Name, HTTP: client, Cluster: cluster.New(l.config.Clusters).Get, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 		if err == nil && opened.Close != nil {
 			err = opened.Close()
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/cluster"
 )
 
 // Kind is a type of provider: one exported value per vendor.
@@ -45,6 +46,9 @@ type Env struct {
 
 	// Holds is where clients of vendors agree with those of other replicas on when to keep away from a vendor. nil: each client for itself.
 	Holds Holds
+
+	// Cluster gives the connection to a Kubernetes cluster of the configuration by name; "" means the only one. nil: there is none.
+	Cluster func(name string) (*cluster.Client, error)
 }
 
 // DefaultInterval is how often a source is read when a provider names no Interval.

@@ -17,6 +17,7 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/cluster"
 	"github.com/slipway-platform/slipway/fetch"
 	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
@@ -35,6 +36,7 @@ type Config struct {
 	Auth       auth.Config                `yaml:",inline" mapstructure:",squash"`
 	Providers  []ProviderConfig           `yaml:"providers" doc:"Vendors: name, type, and what the type takes"`
 	Proxies    map[string]blueprint.Proxy `yaml:"proxies" doc:"Other HTTP APIs under /api/proxy/{name}/, by name: one lower-case word"`
+	Clusters   []cluster.Config           `yaml:"clusters" doc:"Kubernetes clusters: name, and a kubeconfig with its context, or neither in a pod"`
 	Resources  []string                   `yaml:"resources" doc:"Folders or files with Data API documents, applied at start and on SIGHUP"`
 	Retention  blueprint.Retention        `yaml:"retention" doc:"How long things are kept"`
 	Log        Log                        `yaml:"log" doc:"What is logged and how"`
@@ -185,6 +187,9 @@ func (c *Config) Resolve() error {
 		for _, d := range p.Check() {
 			fault(fmt.Sprintf("providers[%d].%s", i, d.Field), "%s", d.Message)
 		}
+	}
+	for _, d := range cluster.Check(c.Clusters) {
+		fault(d.Field, "%s", d.Message)
 	}
 	for key, section := range c.Sections {
 		if v, ok := section.(interface{ Validate() error }); ok {

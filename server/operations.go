@@ -51,7 +51,7 @@ var Base = blueprint.Blueprint{
 		}),
 		blueprint.Handle((*Server).readyz, blueprint.Operation{
 			ID: "slipway.ready", Method: "GET", Path: "/readyz", Summary: "Can it serve", Permission: blueprint.Public, Tag: "operations",
-			Description:     "Asks every dependency, by name, for 2 seconds at most. 503 when one does not answer, or while the server stops. For readiness probes.",
+			Description:     "Asks every dependency, by name, for 2 seconds at most. 503 when one does not answer, or while the server stops; a Kubernetes cluster that does not answer is only shown. For readiness probes.",
 			ResponseExample: Readiness{Ready: true, Checks: []CheckResult{{Name: "database main", OK: true, Milliseconds: 0.3}}},
 		}),
 		blueprint.Handle((*Server).versionz, blueprint.Operation{
@@ -86,7 +86,7 @@ func (s *Server) healthz(context.Context, *struct{}) (*struct{ Body Health }, er
 
 // Readiness is the answer of /readyz.
 type Readiness struct {
-	Ready  bool          `json:"ready" doc:"True when every dependency answers and the server does not stop"`
+	Ready  bool          `json:"ready" doc:"True when every database answers and the server does not stop"`
 	Checks []CheckResult `json:"checks" doc:"Each dependency by name"`
 }
 
@@ -121,8 +121,8 @@ func (s *Server) readyz(ctx context.Context, _ *struct{}) (*readyOutput, error) 
 	}
 	wg.Wait()
 	out := &readyOutput{Status: http.StatusOK, Body: Readiness{Ready: s.ready.Load(), Checks: results}}
-	for _, r := range results {
-		out.Body.Ready = out.Body.Ready && r.OK
+	for i, r := range results {
+		out.Body.Ready = out.Body.Ready && (r.OK || s.health[i].some)
 	}
 	if !out.Body.Ready {
 		out.Status = http.StatusServiceUnavailable

@@ -30,6 +30,7 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/cluster"
 	"github.com/slipway-platform/slipway/entity"
 	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/fetch"
@@ -85,6 +86,7 @@ type Server struct {
 	auth      *auth.Service
 	tasks     *task.Engine
 	fetch     *fetch.Fetcher
+	clusters  *cluster.Clients
 
 	mux       *http.ServeMux
 	api       huma.API
@@ -117,6 +119,7 @@ type loop struct {
 type check struct {
 	name string
 	run  func(ctx context.Context) error
+	some bool // only some of what the server does needs it: it is shown, and the server is ready without it
 }
 
 //go:embed migrations
@@ -308,7 +311,7 @@ func (s *Server) openStores(ctx context.Context) error {
 		}
 		s.databases[name] = db
 		s.closers = append(s.closers, db.Close)
-		s.health = append(s.health, check{"database " + name, db.Ping})
+		s.health = append(s.health, check{name: "database " + name, run: db.Ping})
 	}
 	s.main = s.databases["main"]
 	if s.main.Engine() == store.SQLite { // its jobs and builds believe to be alone, and a schema is not changed below a running server
@@ -370,6 +373,12 @@ func (s *Server) openServices(ctx context.Context) error {
 	s.entities.Announce, s.entities.Revisions = s.events.Announce, s.revisions
 	if s.fetch, err = fetch.New(s.config.Fetch); err != nil {
 		return fmt.Errorf("fetch: %w", err)
+	}
+	s.clusters = cluster.New(s.config.Clusters)
+	s.closers = append(s.closers, s.clusters.Close)
+	for _, name := range s.clusters.Names() {
+		c, _ := s.clusters.Get(name) // just listed
+		s.health = append(s.health, check{name: "cluster " + name, run: c.Check, some: true})
 	}
 	var permissions []auth.Permission
 	for _, p := range slices.Sorted(maps.Keys(s.permissions)) {
@@ -435,7 +444,7 @@ func (s *Server) openBlueprint(ctx context.Context, b blueprint.Blueprint) error
 	h := &blueprint.Host{
 		Blueprint: b.Name, Log: log, Now: s.now, DataDir: s.config.DataDir, Retention: s.config.Retention, Config: s.config.Sections[sectionKey(b)],
 		URL: s.externalURL, Revisions: s.revisions, Jobs: s.jobs, Events: s.events, Entities: s.entities, Auth: s.auth, Tasks: s.tasks,
-		Fetch: s.fetch, Keys: s.keys, Redact: s.redact,
+		Fetch: s.fetch, Clusters: s.clusters, Keys: s.keys, Redact: s.redact,
 		DB: func(name string) *store.DB {
 			if !slices.ContainsFunc(b.Databases, func(d blueprint.Database) bool { return d.Name == name }) {
 				panic(fmt.Sprintf("blueprint %s did not declare the database %q", b.Name, name))
@@ -471,7 +480,7 @@ func (s *Server) openBlueprint(ctx context.Context, b blueprint.Blueprint) error
 		s.events.Subscribe(sub.Bind(service))
 	}
 	for _, c := range b.Health {
-		s.health = append(s.health, check{c.Name, c.Bind(service)})
+		s.health = append(s.health, check{name: c.Name, run: c.Bind(service)})
 	}
 	return nil
 }
@@ -574,7 +583,7 @@ func (s *Server) openKind(ctx context.Context, name, kind string, raw json.RawMe
 		}
 		return nil, slipway.Errorf(slipway.Invalid, "provider %s: there is no type %q; known: %s", name, kind, strings.Join(known, ", "))
 	}
-	return s.kinds[i].Open(ctx, raw, provider.Env{Name: name, HTTP: s.fetch.Client(0), Now: s.now, Holds: s.holds, Log: s.log.With("provider", name)})
+	return s.kinds[i].Open(ctx, raw, provider.Env{Name: name, HTTP: s.fetch.Client(0), Now: s.now, Holds: s.holds, Cluster: s.clusters.Get, Log: s.log.With("provider", name)})
 }
 
 // Listen opens the address of the configuration. With fallback, a free port is taken when the configured one is in use.

@@ -19,6 +19,7 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/cluster"
 	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
 	"github.com/slipway-platform/slipway/server"
 	"github.com/slipway-platform/slipway/store"
@@ -499,6 +500,19 @@ func TestTheSameThingSpeltOtherwiseIsOneIdempotentCall(t *testing.T) {
 		if replayed := a.Header.Get("Idempotency-Replayed") == "true"; replayed != (i > 0) {
 			t.Errorf("%s: replayed %v", path, replayed)
 		}
+	}
+}
+
+func TestAClusterThatDoesNotAnswerIsShownAndStopsNothing(t *testing.T) {
+	t.Parallel()
+	o := options()
+	o.Configure = func(c *server.Config) { c.Clusters = []cluster.Config{{Name: "far", Kubeconfig: "no-such-file"}} }
+	s := blueprinttest.Start(t, store.SQLite, o)
+	var ready server.Readiness
+	s.As("").Get("/readyz").Is(200).Into(&ready)
+	i := slices.IndexFunc(ready.Checks, func(c server.CheckResult) bool { return c.Name == "cluster far" })
+	if !ready.Ready || i < 0 || ready.Checks[i].OK || ready.Checks[i].Error == "" {
+		t.Errorf("got %+v; want ready, and the cluster failed", ready)
 	}
 }
 

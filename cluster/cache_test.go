@@ -1,0 +1,155 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/cluster"
+	"github.com/slipway-platform/slipway/cluster/clustertest"
+)
+
+// kept is what the caches of these tests keep of a config map.
+type kept struct{ name, text string }
+
+// follow runs a cache of the config maps of a namespace.
+func follow(t *testing.T, c *cluster.Client, ns string) *cluster.Cache[kept] {
+	t.Helper()
+	cache := cluster.NewCache(c, configMaps, cluster.CacheOptions{Namespace: ns, Labels: "app=test"}, func(o cluster.Object) kept {
+		return kept{o.Name(), o.Text("data", "text")}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- cache.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the cache ended with %v", err)
+		}
+	})
+	return cache
+}
+
+// shows waits until a cache holds these, name=text each.
+func shows(t *testing.T, cache *cluster.Cache[kept], ns string, want ...string) {
+	t.Helper()
+	var got []string
+	clustertest.Eventually(t, fmt.Sprintf("the cache shows %q", want), func() bool {
+		got = nil
+		for _, k := range cache.List(ns) {
+			got = append(got, k.name+"="+k.text)
+		}
+		slices.Sort(got)
+		return slices.Equal(got, want)
+	})
+}
+
+func TestACacheFollowsTheCluster(t *testing.T) {
+	t.Parallel()
+	s := clustertest.Shared(t)
+	c, ns, other, ctx := s.Client(), s.Namespace(t, "cache-"), s.Namespace(t, "cache-"), t.Context()
+	for i := range 3 {
+		s.Create(t, configMaps, ns, configMap(fmt.Sprintf("m%d", i), map[string]any{"text": "a"}))
+	}
+	s.Create(t, configMaps, other, configMap("other", nil))
+	cache := follow(t, c, ns)
+	if at, err := cache.State(); err == nil || !at.IsZero() {
+		if len(cache.List(ns)) != 3 { // it may have been quick
+			t.Errorf("before it is filled: got %v, %v", at, err)
+		}
+	}
+	shows(t, cache, ns, "m0=a", "m1=a", "m2=a")
+	clustertest.Eventually(t, "the cache is in step", func() bool { _, err := cache.State(); return err == nil })
+
+	changed := cache.Changed()
+	if _, err := c.Patch(ctx, configMaps, ns, "m1", cluster.Object{"data": map[string]any{"text": "b"}}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-changed:
+	case <-time.After(clustertest.Patience):
+		t.Error("nobody was told of the change")
+	}
+	if err := c.Delete(ctx, configMaps, ns, "m0", "", ""); err != nil {
+		t.Fatal(err)
+	}
+	unlabelled := configMap("m9", nil)
+	delete(unlabelled["metadata"].(map[string]any), "labels")
+	s.Create(t, configMaps, ns, unlabelled)
+	s.Create(t, configMaps, ns, configMap("m3", map[string]any{"text": "c"}))
+	shows(t, cache, ns, "m1=b", "m2=a", "m3=c")
+	shows(t, cache, "", "m1=b", "m2=a", "m3=c")
+	if k, ok := cache.Get(ns, "m1"); !ok || k.text != "b" {
+		t.Errorf("got %v, %v", k, ok)
+	}
+
+	made := s.Create(t, configMaps, ns, configMap("m4", map[string]any{"text": "d"}))
+	cache.Put(made)
+	if k, ok := cache.Get(ns, "m4"); !ok || k.text != "d" {
+		t.Errorf("what was just written: got %v, %v", k, ok)
+	}
+	if err := c.Delete(ctx, configMaps, ns, "m4", "", ""); err != nil {
+		t.Fatal(err)
+	}
+	shows(t, cache, ns, "m1=b", "m2=a", "m3=c")
+	cache.Put(made) // too late: the watch has told of its end
+	shows(t, cache, ns, "m1=b", "m2=a", "m3=c")
+}
+
+func TestACacheCatchesUpWhenTheServerWasAway(t *testing.T) {
+	t.Parallel()
+	s := clustertest.Shared(t)
+	gate, ns := s.Gate(t, "admin"), s.Namespace(t, "away-")
+	c, err := cluster.New([]cluster.Config{{Name: "far", Kubeconfig: gate.Kubeconfig}}).Get("far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Create(t, configMaps, ns, configMap("stays", nil))
+	s.Create(t, configMaps, ns, configMap("goes", nil))
+	cache := follow(t, c, ns)
+	shows(t, cache, ns, "goes=", "stays=")
+	gate.Close()
+	clustertest.Eventually(t, "the cache knows that it is alone", func() bool { _, err := cache.State(); return err != nil })
+	at, err := cache.State()
+	is(t, "alone", err, slipway.Unavailable, "does not answer")
+	if at.IsZero() || time.Since(at) > clustertest.Patience {
+		t.Errorf("in step until %v", at)
+	}
+	shows(t, cache, ns, "goes=", "stays=")
+
+	if err := s.Client().Delete(t.Context(), configMaps, ns, "goes", "", ""); err != nil {
+		t.Fatal(err)
+	}
+	s.Create(t, configMaps, ns, configMap("comes", nil))
+	gate.Open(t)
+	shows(t, cache, ns, "comes=", "stays=")
+	clustertest.Eventually(t, "the cache is in step again", func() bool { _, err := cache.State(); return err == nil })
+}
+
+func TestACacheOutlivesACrashOfTheServer(t *testing.T) {
+	t.Parallel()
+	s := clustertest.New(t)
+	ns := s.Namespace(t, "crash-")
+	s.Create(t, configMaps, ns, configMap("before", nil))
+	cache := follow(t, s.Client(), ns)
+	shows(t, cache, ns, "before=")
+	s.Stop(t)
+	clustertest.Eventually(t, "the cache knows that it is alone", func() bool { _, err := cache.State(); return err != nil })
+	if err := s.Client().Check(t.Context()); !errors.Is(err, slipway.Unavailable) {
+		t.Errorf("a server that was killed: got %v", err)
+	}
+	s.Start(t)
+	if err := s.Client().Delete(t.Context(), configMaps, ns, "before", "", ""); err != nil {
+		t.Fatal(err)
+	}
+	s.Create(t, configMaps, ns, configMap("after", nil))
+	shows(t, cache, ns, "after=")
+	if v, err := s.Client().Version(t.Context()); err != nil || !strings.HasPrefix(v, "v1.") {
+		t.Errorf("got version %q, %v", v, err)
+	}
+}
