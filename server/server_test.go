@@ -20,8 +20,8 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
-	"github.com/slipway-platform/slipway/cluster"
 	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
+	"github.com/slipway-platform/slipway/cluster"
 	"github.com/slipway-platform/slipway/server"
 	"github.com/slipway-platform/slipway/store"
 )
