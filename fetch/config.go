@@ -1,7 +1,6 @@
 package fetch
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
@@ -65,10 +64,7 @@ func (c Config) build() (*Fetcher, error) {
 		f.cfg.Timeout = DefaultConfig().Timeout
 	}
 	if c.CAFile != "" {
-		roots, err := x509.SystemCertPool()
-		if err != nil {
-			roots = x509.NewCertPool()
-		}
+		roots := f.pool()
 		pem, err := os.ReadFile(c.CAFile)
 		if err != nil {
 			fault("caFile", "%w", err)

@@ -411,6 +411,9 @@ func (c *Client) broken(ctx context.Context, err error) error {
 	if e, ok := errors.AsType[*slipway.Error](err); ok && e.Code != slipway.Unavailable {
 		return e // the guarded client refuses the address, and says how to allow it
 	}
+	if fault := c.certificateFault(err); fault != nil {
+		return fault
+	}
 	return fleeting{slipway.Errorf(slipway.Unavailable, "%s does not answer; check `url` and the network between", c.o.Vendor).WithCause(err)}
 }
 

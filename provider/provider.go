@@ -39,16 +39,26 @@ type Annotation struct {
 
 // Env is what a provider may use of the outside.
 type Env struct {
-	Name string           // name of this provider in the configuration
-	HTTP *http.Client     // guarded; never follows a redirect to another host with credentials
-	Now  func() time.Time // the clock
-	Log  *slog.Logger
+	Name string       // name of this provider in the configuration
+	HTTP *http.Client // guarded; never follows a redirect to another host with credentials
+	// Trust gives a client like HTTP that besides trusts these authorities; see Trusting. nil: there is none.
+	Trust func(Certificates) *http.Client
+	Now   func() time.Time // the clock
+	Log   *slog.Logger
 
 	// Holds is where clients of vendors agree with those of other replicas on when to keep away from a vendor. nil: each client for itself.
 	Holds Holds
 
 	// Cluster gives the connection to a Kubernetes cluster of the configuration by name; "" means the only one. nil: there is none.
 	Cluster func(name string) (*cluster.Client, error)
+}
+
+// Trusting is the Env whose HTTP trusts the authorities of a config, too.
+func (e Env) Trusting(c Certificates) Env {
+	if c != "" && e.Trust != nil {
+		e.HTTP = e.Trust(c)
+	}
+	return e
 }
 
 // DefaultInterval is how often a source is read when a provider names no Interval.

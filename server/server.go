@@ -583,7 +583,10 @@ func (s *Server) openKind(ctx context.Context, name, kind string, raw json.RawMe
 		}
 		return nil, slipway.Errorf(slipway.Invalid, "provider %s: there is no type %q; known: %s", name, kind, strings.Join(known, ", "))
 	}
-	return s.kinds[i].Open(ctx, raw, provider.Env{Name: name, HTTP: s.fetch.Client(0), Now: s.now, Holds: s.holds, Cluster: s.clusters.Get, Log: s.log.With("provider", name)})
+	return s.kinds[i].Open(ctx, raw, provider.Env{
+		Name: name, HTTP: s.fetch.Client(0), Now: s.now, Holds: s.holds, Cluster: s.clusters.Get, Log: s.log.With("provider", name),
+		Trust: func(c provider.Certificates) *http.Client { return s.fetch.Trusting([]byte(c)).Client(0) },
+	})
 }
 
 // Listen opens the address of the configuration. With fallback, a free port is taken when the configured one is in use.

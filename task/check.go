@@ -183,7 +183,7 @@ func (d *Diagnosis) reach(ctx context.Context, o Provider, projects []string) {
 		d.add("permissions", findingSkipped, "the vendor takes no more requests for now", "")
 		return
 	default:
-		d.add("address", findingFailed, text, "see that the provider's url leads to the vendor's API, that this server may connect to it, and that fetch.allow and fetch.caFile let it")
+		d.add("address", findingFailed, text, "see that the provider's url leads to the vendor's API, that this server may connect to it, and that fetch.allow lets it")
 		d.add("credential", findingSkipped, "the vendor does not answer", "")
 	}
 	if err != nil {

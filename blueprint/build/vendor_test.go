@@ -6,11 +6,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +29,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint/catalog"
 	"github.com/slipway-platform/slipway/blueprint/data"
 	"github.com/slipway-platform/slipway/blueprint/platform"
+	"github.com/slipway-platform/slipway/builtin"
 	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/provider/fake"
 	"github.com/slipway-platform/slipway/provider/gitea"
@@ -500,6 +505,92 @@ func TestARetriggerNamesItsBuildOrTheVendorsReason(t *testing.T) {
 		retrigger("local:3").Is(http.StatusAccepted).Into(&accepted)
 		if accepted.Build == nil || accepted.Build.ID == "local:3" || !strings.HasPrefix(accepted.Build.ID, "local:") {
 			t.Errorf("got %+v, want the new build, though the vendor did not name it", accepted.Build)
+		}
+	})
+}
+
+// Every vendor that speaks HTTP may be a server with an authority of its own. Its certificates stand in the configuration, or in a document.
+func TestEachProviderTrustsAnAuthorityOfItsOwn(t *testing.T) {
+	t.Parallel()
+	eachEngine(t, func(t *testing.T, engine store.Engine) {
+		var asked sync.Map // by path
+		vendor := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			name, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+			asked.Store(name, true)
+			w.WriteHeader(http.StatusUnauthorized)
+		}))
+		vendor.Config.ErrorLog = log.New(io.Discard, "", 0) // it tells of each handshake that failed
+		vendor.StartTLS()
+		t.Cleanup(vendor.Close)
+		authority := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: vendor.Certificate().Raw}))
+		file := filepath.Join(t.TempDir(), "ca.pem")
+		if err := os.WriteFile(file, []byte(authority), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		p := blueprinttest.Start(t, engine, blueprinttest.Options{
+			Blueprints: []blueprint.Blueprint{build.Blueprint, catalog.Blueprint, platform.Blueprint, data.Blueprint},
+			Kinds:      builtin.Providers(),
+			Configure: func(c *server.Config) {
+				c.Fetch.Allow = append(c.Fetch.Allow, vendor.URL+"/*")
+				for _, k := range builtin.Providers() {
+					field, ok := reflect.TypeOf(k.Config).FieldByName("CACertificates")
+					if !ok {
+						continue
+					}
+					if field.Tag.Get("json") != "caCertificates" {
+						t.Errorf("%s calls it %s", k.Name, field.Tag)
+					}
+					names = append(names, k.Name)
+					for name, rest := range map[string]map[string]any{k.Name: {"caCertificates": "${file:" + file + "}"}, k.Name + "-without": {}} {
+						rest["url"] = vendor.URL + "/" + name
+						if k.Name == "buildkite" { // which cannot be without
+							rest["credential"] = map[string]any{"type": "secretText", "secret": "server"}
+						}
+						c.Providers = append(c.Providers, server.ProviderConfig{Name: name, Type: k.Name, Rest: rest})
+					}
+				}
+			},
+		})
+		if len(names) != 7 {
+			t.Errorf("%v can be told of authorities", names)
+		}
+		address := func(name string) (f task.Finding) {
+			t.Helper()
+			var d task.Diagnosis
+			p.Do("POST", "/api/providers/"+name+"/check", nil).Is(http.StatusOK).Into(&d)
+			for _, f = range d.Findings {
+				if f.What == "address" {
+					break
+				}
+			}
+			return f
+		}
+		for _, name := range names {
+			if f := address(name); f.State != "ok" {
+				t.Errorf("%s: %+v", name, f)
+			}
+			if _, ok := asked.Load(name); !ok {
+				t.Errorf("%s did not reach the vendor", name)
+			}
+			if f := address(name + "-without"); f.State != "failed" || !strings.Contains(f.Text, "`caCertificates` of this provider") {
+				t.Errorf("%s without the authority: %+v", name, f)
+			}
+			if _, ok := asked.Load(name + "-without"); ok {
+				t.Errorf("%s reached a vendor that it does not trust", name)
+			}
+		}
+
+		document := map[string]any{"id": "stored", "type": "gitea", "url": vendor.URL + "/stored", "caCertificates": authority}
+		p.Post("/data/providers", document).Is(http.StatusCreated)
+		blueprinttest.Eventually(t, "the document's provider reaches the vendor", func() bool {
+			return p.Do("POST", "/api/providers/stored/check", nil).Status == http.StatusOK && address("stored").State == "ok"
+		})
+		for _, text := range []string{file, "${file:" + file + "}"} { // a document names no files
+			document["id"], document["caCertificates"] = "reader", text
+			if a := p.Post("/data/providers", document).Is(http.StatusUnprocessableEntity); !strings.Contains(string(a.Body), "/caCertificates: holds no certificate") {
+				t.Errorf("got %s", a.Body)
+			}
 		}
 	})
 }

@@ -53,13 +53,14 @@ var Kind = provider.Kind{
 
 // Config is what the configuration says beside name and type.
 type Config struct {
-	URL           string              `json:"url" required:"true" doc:"Address of the organisation, https://dev.azure.com/NAME; of a collection for Azure DevOps Server, https://HOST/COLLECTION, with any path before it"`
-	Credential    provider.Credential `json:"credential" doc:"A personal access token (secretText), or an account or an application (usernamePassword); none: public projects, only reading"`
-	Tenant        string              `json:"tenant" doc:"Directory of Microsoft Entra ID; with it credential is an application: its client id and a client secret"`
-	LoginURL      string              `json:"loginURL" default:"https://login.microsoftonline.com" doc:"Where an application gets its tokens; other clouds of Microsoft have others"`
-	APIVersion    string              `json:"apiVersion" default:"7.1" doc:"Version of the API; older servers know older ones only"`
-	WebhookSecret provider.Secret     `json:"webhookSecret" doc:"Password of the service hooks; none: they are refused"`
-	Interval      slipway.Duration    `json:"interval" default:"1m" doc:"How often a project is looked at; with service hooks it may be long"`
+	URL            string                `json:"url" required:"true" doc:"Address of the organisation, https://dev.azure.com/NAME; of a collection for Azure DevOps Server, https://HOST/COLLECTION, with any path before it"`
+	CACertificates provider.Certificates `json:"caCertificates" doc:"Certificates of authorities in PEM form that are trusted besides the system's, for a server with one of its own; ${file:/path} puts a file here"`
+	Credential     provider.Credential   `json:"credential" doc:"A personal access token (secretText), or an account or an application (usernamePassword); none: public projects, only reading"`
+	Tenant         string                `json:"tenant" doc:"Directory of Microsoft Entra ID; with it credential is an application: its client id and a client secret"`
+	LoginURL       string                `json:"loginURL" default:"https://login.microsoftonline.com" doc:"Where an application gets its tokens; other clouds of Microsoft have others"`
+	APIVersion     string                `json:"apiVersion" default:"7.1" doc:"Version of the API; older servers know older ones only"`
+	WebhookSecret  provider.Secret       `json:"webhookSecret" doc:"Password of the service hooks; none: they are refused"`
+	Interval       slipway.Duration      `json:"interval" default:"1m" doc:"How often a project is looked at; with service hooks it may be long"`
 }
 
 var (
@@ -128,6 +129,7 @@ const (
 )
 
 func newClient(cfg Config, env provider.Env) (*client, error) {
+	env = env.Trusting(cfg.CACertificates)
 	address := strings.TrimRight(cfg.URL, "/")
 	base, err := url.Parse(address)
 	if err != nil {

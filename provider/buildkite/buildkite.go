@@ -35,10 +35,11 @@ var Kind = provider.Kind{
 
 // Config is what the configuration says beside name and type.
 type Config struct {
-	URL           string              `json:"url" default:"https://api.buildkite.com/v2" doc:"Address of the API; another one only where a proxy stands before it"`
-	Credential    provider.Credential `json:"credential" doc:"An API access token (secretText)"`
-	WebhookSecret provider.Secret     `json:"webhookSecret" doc:"Token of the webhook, which Buildkite sends in clear or signs with; none: webhooks are refused"`
-	Interval      slipway.Duration    `json:"interval" default:"2m" doc:"How often a pipeline is looked at; with webhooks it may be long"`
+	URL            string                `json:"url" default:"https://api.buildkite.com/v2" doc:"Address of the API; another one only where a proxy stands before it"`
+	CACertificates provider.Certificates `json:"caCertificates" doc:"Certificates of authorities in PEM form that are trusted besides the system's, for a server with one of its own; ${file:/path} puts a file here"`
+	Credential     provider.Credential   `json:"credential" doc:"An API access token (secretText)"`
+	WebhookSecret  provider.Secret       `json:"webhookSecret" doc:"Token of the webhook, which Buildkite sends in clear or signs with; none: webhooks are refused"`
+	Interval       slipway.Duration      `json:"interval" default:"2m" doc:"How often a pipeline is looked at; with webhooks it may be long"`
 }
 
 // Check finds what the types do not say.
@@ -74,6 +75,7 @@ type client struct {
 }
 
 func newClient(cfg Config, env provider.Env) (*client, error) {
+	env = env.Trusting(cfg.CACertificates)
 	c := &client{cfg: cfg, now: env.Now, logPace: 10 * time.Second, seen: map[string]change{}}
 	if c.now == nil {
 		c.now = time.Now

@@ -48,11 +48,12 @@ var Kind = provider.Kind{
 
 // Config is what the configuration says beside name and type.
 type Config struct {
-	URL           string              `json:"url" default:"https://circleci.com" doc:"Address of CircleCI; for CircleCI server https://HOST, with any path before it"`
-	WebURL        string              `json:"webURL" doc:"Where people look at builds; none: app. before the host of url"`
-	Credential    provider.Credential `json:"credential" doc:"A personal API token (secretText); none: public projects, only reading"`
-	WebhookSecret provider.Secret     `json:"webhookSecret" doc:"Secret of the webhook; none: webhooks are refused"`
-	Interval      slipway.Duration    `json:"interval" default:"1m" doc:"How often a project is looked at. CircleCI tells by webhook of what ended only, so do not make it long"`
+	URL            string                `json:"url" default:"https://circleci.com" doc:"Address of CircleCI; for CircleCI server https://HOST, with any path before it"`
+	CACertificates provider.Certificates `json:"caCertificates" doc:"Certificates of authorities in PEM form that are trusted besides the system's, for a server with one of its own; ${file:/path} puts a file here"`
+	WebURL         string                `json:"webURL" doc:"Where people look at builds; none: app. before the host of url"`
+	Credential     provider.Credential   `json:"credential" doc:"A personal API token (secretText); none: public projects, only reading"`
+	WebhookSecret  provider.Secret       `json:"webhookSecret" doc:"Secret of the webhook; none: webhooks are refused"`
+	Interval       slipway.Duration      `json:"interval" default:"1m" doc:"How often a project is looked at. CircleCI tells by webhook of what ended only, so do not make it long"`
 }
 
 // Check finds what the types do not say.
@@ -100,6 +101,7 @@ const (
 )
 
 func newClient(cfg Config, env provider.Env) (*client, error) {
+	env = env.Trusting(cfg.CACertificates)
 	address := strings.TrimSuffix(strings.TrimRight(cfg.URL, "/"), "/api/v2")
 	u, err := url.Parse(address)
 	if err != nil {

@@ -44,10 +44,11 @@ var Kind = provider.Kind{
 
 // Config is what the configuration says beside name and type.
 type Config struct {
-	URL           string              `json:"url" required:"true" doc:"Address of the Gitea server, with any path before it, as people use it"`
-	Credential    provider.Credential `json:"credential" doc:"A token (secretText), or an account (usernamePassword); none: public repositories, only reading"`
-	WebhookSecret provider.Secret     `json:"webhookSecret" doc:"Secret of the webhook; none: webhooks are refused"`
-	Interval      slipway.Duration    `json:"interval" default:"1m" doc:"How often a repository is looked at; with webhooks it may be long"`
+	URL            string                `json:"url" required:"true" doc:"Address of the Gitea server, with any path before it, as people use it"`
+	CACertificates provider.Certificates `json:"caCertificates" doc:"Certificates of authorities in PEM form that are trusted besides the system's, for a server with one of its own; ${file:/path} puts a file here"`
+	Credential     provider.Credential   `json:"credential" doc:"A token (secretText), or an account (usernamePassword); none: public repositories, only reading"`
+	WebhookSecret  provider.Secret       `json:"webhookSecret" doc:"Secret of the webhook; none: webhooks are refused"`
+	Interval       slipway.Duration      `json:"interval" default:"1m" doc:"How often a repository is looked at; with webhooks it may be long"`
 }
 
 // Check finds what the types do not say.
@@ -80,6 +81,7 @@ type client struct {
 }
 
 func newClient(cfg Config, env provider.Env) (*client, error) {
+	env = env.Trusting(cfg.CACertificates)
 	base, err := url.Parse(strings.ToLower(strings.TrimRight(cfg.URL, "/")))
 	if err != nil {
 		return nil, err

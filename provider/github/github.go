@@ -38,10 +38,11 @@ var Kind = provider.Kind{
 
 // Config is what the configuration says beside name and type.
 type Config struct {
-	URL           string              `json:"url" default:"https://api.github.com" doc:"Address of the API; for GitHub Enterprise Server https://HOST/api/v3, with data residency https://api.NAME.ghe.com"`
-	Credential    provider.Credential `json:"credential" doc:"A token (secretText) or an app (githubApp); none: public repositories, 60 requests an hour"`
-	WebhookSecret provider.Secret     `json:"webhookSecret" doc:"Secret of the webhook; none: webhooks are refused"`
-	Interval      slipway.Duration    `json:"interval" default:"1m" doc:"How often a repository is looked at; with webhooks it may be long"`
+	URL            string                `json:"url" default:"https://api.github.com" doc:"Address of the API; for GitHub Enterprise Server https://HOST/api/v3, with data residency https://api.NAME.ghe.com"`
+	CACertificates provider.Certificates `json:"caCertificates" doc:"Certificates of authorities in PEM form that are trusted besides the system's, for a server with one of its own; ${file:/path} puts a file here"`
+	Credential     provider.Credential   `json:"credential" doc:"A token (secretText) or an app (githubApp); none: public repositories, 60 requests an hour"`
+	WebhookSecret  provider.Secret       `json:"webhookSecret" doc:"Secret of the webhook; none: webhooks are refused"`
+	Interval       slipway.Duration      `json:"interval" default:"1m" doc:"How often a repository is looked at; with webhooks it may be long"`
 }
 
 // Check finds what the types do not say.
@@ -90,6 +91,7 @@ type client struct {
 }
 
 func newClient(cfg Config, env provider.Env) (*client, error) {
+	env = env.Trusting(cfg.CACertificates)
 	c := &client{cfg: cfg, host: webHost(cfg.URL), logPace: 5 * time.Second}
 	o := provider.ClientOptions{
 		Vendor: "GitHub", URL: cfg.URL, Authorize: c.authorize, Classify: classify, Limit: limit,

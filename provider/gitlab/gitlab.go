@@ -54,12 +54,13 @@ const (
 
 // Config is what the configuration says beside name and type.
 type Config struct {
-	URL                 string              `json:"url" default:"https://gitlab.com" doc:"Address of the GitLab, with any path before it, as people use it"`
-	Credential          provider.Credential `json:"credential" doc:"An access token of a person, project or group, or an OAuth token (secretText); none: public projects, only reading"`
-	TokenHeader         string              `json:"tokenHeader" default:"Authorization" doc:"Header that shows the token: Authorization takes all but job tokens; PRIVATE-TOKEN where a proxy needs Authorization for itself; JOB-TOKEN for a job's token"`
-	WebhookSecret       provider.Secret     `json:"webhookSecret" doc:"Secret token of the webhook, which GitLab sends in clear; without it and webhookSigningToken webhooks are refused"`
-	WebhookSigningToken provider.Secret     `json:"webhookSigningToken" doc:"Signing token of the webhook, with which GitLab signs what it sends; where only this is set, nothing unsigned is taken"`
-	Interval            slipway.Duration    `json:"interval" default:"1m" doc:"How often a project is looked at; with webhooks it may be long"`
+	URL                 string                `json:"url" default:"https://gitlab.com" doc:"Address of the GitLab, with any path before it, as people use it"`
+	CACertificates      provider.Certificates `json:"caCertificates" doc:"Certificates of authorities in PEM form that are trusted besides the system's, for a server with one of its own; ${file:/path} puts a file here"`
+	Credential          provider.Credential   `json:"credential" doc:"An access token of a person, project or group, or an OAuth token (secretText); none: public projects, only reading"`
+	TokenHeader         string                `json:"tokenHeader" default:"Authorization" doc:"Header that shows the token: Authorization takes all but job tokens; PRIVATE-TOKEN where a proxy needs Authorization for itself; JOB-TOKEN for a job's token"`
+	WebhookSecret       provider.Secret       `json:"webhookSecret" doc:"Secret token of the webhook, which GitLab sends in clear; without it and webhookSigningToken webhooks are refused"`
+	WebhookSigningToken provider.Secret       `json:"webhookSigningToken" doc:"Signing token of the webhook, with which GitLab signs what it sends; where only this is set, nothing unsigned is taken"`
+	Interval            slipway.Duration      `json:"interval" default:"1m" doc:"How often a project is looked at; with webhooks it may be long"`
 }
 
 // Check finds what the types do not say.
@@ -97,6 +98,7 @@ type client struct {
 }
 
 func newClient(cfg Config, env provider.Env) (*client, error) {
+	env = env.Trusting(cfg.CACertificates)
 	base, err := url.Parse(strings.ToLower(cfg.URL))
 	if err != nil {
 		return nil, err

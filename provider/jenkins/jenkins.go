@@ -51,13 +51,14 @@ var Kind = provider.Kind{
 
 // Config is what the configuration says beside name and type.
 type Config struct {
-	URL           string              `json:"url" required:"true" doc:"Address of Jenkins, with any path before it, as people use it"`
-	Credential    provider.Credential `json:"credential" doc:"An account with an API token in the place of its password (usernamePassword); none: what everybody may see, only reading"`
-	Instance      string              `json:"instance" doc:"What annotations call this Jenkins, as in main:shop/web; none: the provider's name"`
-	Default       bool                `json:"default" default:"true" doc:"Whether annotations that name no instance mean this Jenkins; with several, false for all but one"`
-	Unstable      string              `json:"unstable" default:"succeeded" doc:"What a build is that ended UNSTABLE, as with warnings or failed tests: succeeded or failed"`
-	WebhookSecret provider.Secret     `json:"webhookSecret" doc:"Password that webhooks bring; none: webhooks are refused"`
-	Interval      slipway.Duration    `json:"interval" default:"1m" doc:"How often a job is looked at; with webhooks it may be long"`
+	URL            string                `json:"url" required:"true" doc:"Address of Jenkins, with any path before it, as people use it"`
+	CACertificates provider.Certificates `json:"caCertificates" doc:"Certificates of authorities in PEM form that are trusted besides the system's, for a server with one of its own; ${file:/path} puts a file here"`
+	Credential     provider.Credential   `json:"credential" doc:"An account with an API token in the place of its password (usernamePassword); none: what everybody may see, only reading"`
+	Instance       string                `json:"instance" doc:"What annotations call this Jenkins, as in main:shop/web; none: the provider's name"`
+	Default        bool                  `json:"default" default:"true" doc:"Whether annotations that name no instance mean this Jenkins; with several, false for all but one"`
+	Unstable       string                `json:"unstable" default:"succeeded" doc:"What a build is that ended UNSTABLE, as with warnings or failed tests: succeeded or failed"`
+	WebhookSecret  provider.Secret       `json:"webhookSecret" doc:"Password that webhooks bring; none: webhooks are refused"`
+	Interval       slipway.Duration      `json:"interval" default:"1m" doc:"How often a job is looked at; with webhooks it may be long"`
 }
 
 // Check finds what the types do not say.
@@ -103,6 +104,7 @@ type client struct {
 }
 
 func newClient(cfg Config, env provider.Env) (*client, error) {
+	env = env.Trusting(cfg.CACertificates)
 	c := &client{
 		cfg: cfg, base: strings.TrimRight(cfg.URL, "/"), instance: cmp.Or(cfg.Instance, env.Name), now: env.Now,
 		logPace: time.Second, pace: 200 * time.Millisecond, patience: 8, window: maxWindow,
