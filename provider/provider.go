@@ -35,6 +35,8 @@ type Annotation struct {
 	Key     string `json:"key" doc:"Annotation on an entity" example:"github.com/project-slug"`
 	Text    string `json:"text" doc:"What it says"`
 	Example string `json:"example" doc:"A value" example:"octo/hello"`
+	Project bool   `json:"project" doc:"It names a project, so that builds are shown. Others narrow down what is meant, or stand on users"`
+	Spaces  bool   `json:"-"` // spaces separate several values, as commas do always
 }
 
 // Env is what a provider may use of the outside.

@@ -217,16 +217,20 @@ func (x *Index[T]) wanted(en bound, have map[place]binding) map[place]binding {
 	return want
 }
 
-// namedBy says whether an annotation names a project, be it one that the provider does not take: as a word of its own, or as the end of an address.
+// namedBy says whether an annotation names a project, be it one that the provider does not take: by itself, or as the end of an address.
 func (o Provider) namedBy(e *slipway.Entity, project string) bool {
 	bare := func(s string) string { return strings.ToLower(strings.TrimSuffix(strings.TrimRight(s, "/"), ".git")) }
 	project = bare(project)
+	naming := o.naming()
 	for key, value := range e.Metadata.Annotations {
-		if len(o.Annotations) > 0 && !slices.ContainsFunc(o.Annotations, func(a provider.Annotation) bool { return a.Key == key }) {
+		i := slices.IndexFunc(naming, func(a provider.Annotation) bool { return a.Key == key })
+		if i < 0 && len(naming) > 0 {
 			continue
 		}
-		for word := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
-			if word = bare(word); word == project || strings.HasSuffix(word, "/"+project) || strings.HasSuffix(word, ":"+project) {
+		spaces := i < 0 || naming[i].Spaces // else a name may have spaces in it
+		for word := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ',' || spaces && unicode.IsSpace(r) }) {
+			word = bare(strings.TrimSpace(word))
+			if word == project || strings.HasSuffix(word, "/"+project) || strings.HasSuffix(word, ":"+project) {
 				return true
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/provider/fake"
 )
 
@@ -197,4 +198,28 @@ func TestOneUnstorableNameStopsNobodyElse(t *testing.T) {
 			return err == nil && n == 1
 		})
 	})
+}
+
+func TestNamesWithSpacesAreToldFromSeveralNames(t *testing.T) {
+	t.Parallel()
+	job := provider.Annotation{Key: "jenkins.io/job-full-name", Project: true}
+	login := provider.Annotation{Key: "jenkins.io/user-id"}
+	for _, tt := range []struct {
+		spaces              bool
+		key, value, project string
+		want                bool
+	}{
+		{false, job.Key, "shop/web, main:tools/my job", "tools/my job", true},
+		{false, job.Key, "tools/my job", "job", false},
+		{false, job.Key, "main:Tools/Web", "tools/web", true},
+		{false, login.Key, "tools", "tools", false},
+		{true, job.Key, "https://git.example.com/a.git https://git.example.com/b.git", "https://git.example.com/b", true},
+	} {
+		job.Spaces = tt.spaces
+		o := Provider{Annotations: []provider.Annotation{job, login}}
+		e := slipway.Entity{Metadata: slipway.EntityMetadata{Annotations: map[string]string{tt.key: tt.value}}}
+		if got := o.namedBy(&e, tt.project); got != tt.want {
+			t.Errorf("%s %q names %q: got %t", tt.key, tt.value, tt.project, got)
+		}
+	}
 }

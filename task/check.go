@@ -215,7 +215,7 @@ func (d *Diagnosis) credential(ctx context.Context, o Provider, projects []strin
 func (d *Diagnosis) permissions(ctx context.Context, o Provider, projects []string) {
 	if len(projects) == 0 {
 		var keys []string
-		for _, a := range o.Annotations {
+		for _, a := range o.naming() {
 			keys = append(keys, a.Key)
 		}
 		d.add("permissions", findingWarning, "no entity names a project at it, so that none could be read", "annotate an entity: "+strings.Join(keys, " or "))

@@ -115,6 +115,15 @@ func (o Provider) interval() time.Duration {
 	return o.Provider.Interval
 }
 
+// naming are the annotations that name a project; of a kind that does not say which, all.
+func (o Provider) naming() []provider.Annotation {
+	list := slices.DeleteFunc(slices.Clone(o.Annotations), func(a provider.Annotation) bool { return !a.Project })
+	if len(list) == 0 {
+		return o.Annotations
+	}
+	return list
+}
+
 func (o Provider) ref() slipway.ProviderRef { return slipway.ProviderRef{Name: o.Name, Type: o.Type} }
 
 // snapshot is the providers of one moment. It is never changed, only replaced.

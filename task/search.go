@@ -523,7 +523,7 @@ func (x *Index[T]) Hint(ctx context.Context, o Object) (text string, soon bool) 
 		if p.Err == nil && (p.Provider == nil || !x.serves(p.Provider)) {
 			continue
 		}
-		for _, a := range p.Annotations {
+		for _, a := range p.naming() {
 			switch value := e.Metadata.Annotations[a.Key]; {
 			case value == "" && p.Err == nil:
 				ways = append(ways, a.Key+" for provider "+name)

@@ -118,7 +118,7 @@ var Kind = provider.Kind{
 	Text:   "Slipway's own small CI: clones a git repository and runs one command that the operator chose.",
 	Config: Config{},
 	Annotations: []provider.Annotation{{
-		Key: Annotation, Text: "Address of the git repository that is built; several are separated by spaces.", Example: "https://git.example.com/team/web.git",
+		Key: Annotation, Project: true, Spaces: true, Text: "Address of the git repository that is built; several are separated by spaces.", Example: "https://git.example.com/team/web.git",
 	}},
 }
 

@@ -28,7 +28,7 @@ var Kind = provider.Kind{
 	Name:        "paperboy",
 	Text:        "Paperboy, a small CI.",
 	Config:      Config{},
-	Annotations: []provider.Annotation{{Key: Annotation, Text: "Jobs at Paperboy, separated by commas.", Example: "web"}},
+	Annotations: []provider.Annotation{{Key: Annotation, Project: true, Text: "Jobs at Paperboy, separated by commas.", Example: "web"}},
 	Open:        open,
 }
 

@@ -41,8 +41,8 @@ var Kind = provider.Kind{
 	Text:   "Azure Pipelines, in Azure DevOps Services and Azure DevOps Server.",
 	Config: Config{},
 	Annotations: []provider.Annotation{
-		{Key: RepoAnnotation, Text: "The project and repository; several are separated by commas.", Example: "shop/web"},
-		{Key: ProjectAnnotation, Text: "The project of the pipelines that dev.azure.com/build-definition names.", Example: "shop"},
+		{Key: RepoAnnotation, Project: true, Text: "The project and repository; several are separated by commas.", Example: "shop/web"},
+		{Key: ProjectAnnotation, Project: true, Text: "The project of the pipelines that dev.azure.com/build-definition names.", Example: "shop"},
 		{Key: DefinitionAnnotation, Text: "Names of pipelines, separated by commas: of dev.azure.com/project, or of all that builds the repository only these.", Example: "web-ci"},
 		{Key: OrgAnnotation, Text: "The host and organisation, where there are several.", Example: "dev.azure.com/fabrikam"},
 		{Key: UserAnnotation, Text: "On a user: the account's unique name, where it is no e-mail address.", Example: `FABRIKAM\jane`},

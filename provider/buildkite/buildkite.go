@@ -28,7 +28,7 @@ var Kind = provider.Kind{
 	Text:   "Buildkite.",
 	Config: Config{},
 	Annotations: []provider.Annotation{
-		{Key: Annotation, Text: "The pipeline, below its organization; several are separated by commas.", Example: "acme/web"},
+		{Key: Annotation, Project: true, Text: "The pipeline, below its organization; several are separated by commas.", Example: "acme/web"},
 	},
 	Open: open,
 }

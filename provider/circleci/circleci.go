@@ -39,7 +39,7 @@ var Kind = provider.Kind{
 	Text:   "CircleCI, in the cloud or as CircleCI server.",
 	Config: Config{},
 	Annotations: []provider.Annotation{
-		{Key: Annotation, Text: "The project's slug; several are separated by commas. Without a first part it is a project of Bitbucket. A host before it says which CircleCI is meant where there are several.", Example: "github/octo/hello"},
+		{Key: Annotation, Project: true, Text: "The project's slug; several are separated by commas. Without a first part it is a project of Bitbucket. A host before it says which CircleCI is meant where there are several.", Example: "github/octo/hello"},
 		{Key: UserAnnotation, Text: "On a user: the login that CircleCI shows, where it is another than that at GitHub.", Example: "octocat"},
 		{Key: HostAnnotation, Text: "On a user: the login at GitHub, read where the other is absent.", Example: "octocat"},
 	},

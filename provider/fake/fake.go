@@ -44,7 +44,7 @@ var Kind = provider.Kind{
 	Name:        "fake",
 	Text:        "A vendor in memory, for tests and demonstrations; it forgets everything when the process ends.",
 	Config:      Config{},
-	Annotations: []provider.Annotation{{Key: Annotation, Text: "Projects at the fake vendor, separated by commas.", Example: "octo/hello"}},
+	Annotations: []provider.Annotation{{Key: Annotation, Project: true, Spaces: true, Text: "Projects at the fake vendor, separated by commas.", Example: "octo/hello"}},
 	Open: func(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
 		var cfg Config
 		if err := provider.Decode(raw, &cfg); err != nil {

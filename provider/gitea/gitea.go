@@ -35,8 +35,8 @@ var Kind = provider.Kind{
 	Text:   "Gitea Actions, from Gitea 1.25 on.",
 	Config: Config{},
 	Annotations: []provider.Annotation{
-		{Key: Annotation, Text: "The repository; several are separated by commas. A host before it says which Gitea is meant where there are several.", Example: "lab/app"},
-		{Key: SourceAnnotation, Text: "Where the source lies, read where the other is absent: an address at this Gitea.", Example: "url:https://gitea.example.com/lab/app"},
+		{Key: Annotation, Project: true, Text: "The repository; several are separated by commas. A host before it says which Gitea is meant where there are several.", Example: "lab/app"},
+		{Key: SourceAnnotation, Project: true, Text: "Where the source lies, read where the other is absent: an address at this Gitea.", Example: "url:https://gitea.example.com/lab/app"},
 		{Key: UserAnnotation, Text: "On a user: the login at Gitea.", Example: "jane"},
 	},
 	Open: open,

@@ -30,7 +30,7 @@ var Kind = provider.Kind{
 	Text:   "GitHub Actions, in the cloud or on GitHub Enterprise Server.",
 	Config: Config{},
 	Annotations: []provider.Annotation{
-		{Key: Annotation, Text: "The repository; several are separated by commas. A host before it says which GitHub is meant where there are several.", Example: "octo/hello"},
+		{Key: Annotation, Project: true, Text: "The repository; several are separated by commas. A host before it says which GitHub is meant where there are several.", Example: "octo/hello"},
 		{Key: UserAnnotation, Text: "On a user: the login at GitHub.", Example: "octocat"},
 	},
 	Open: open,

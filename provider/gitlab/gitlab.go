@@ -34,8 +34,8 @@ var Kind = provider.Kind{
 	Text:   "GitLab CI, at gitlab.com or on a server of one's own.",
 	Config: Config{},
 	Annotations: []provider.Annotation{
-		{Key: Annotation, Text: "The project's path; several are separated by commas. A host before it says which GitLab is meant where there are several.", Example: "group/app"},
-		{Key: IDAnnotation, Text: "The project's number, read where the path is absent; several are separated by commas.", Example: "4711"},
+		{Key: Annotation, Project: true, Text: "The project's path; several are separated by commas. A host before it says which GitLab is meant where there are several.", Example: "group/app"},
+		{Key: IDAnnotation, Project: true, Text: "The project's number, read where the path is absent; several are separated by commas.", Example: "4711"},
 		{Key: InstanceAnnotation, Text: "The host of the GitLab that is meant where there are several.", Example: "gitlab.example.com"},
 		{Key: UserAnnotation, Text: "On a user: the login at GitLab, or the address of its page. HOST/user-login is read too.", Example: "jane"},
 	},

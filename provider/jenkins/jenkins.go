@@ -41,8 +41,8 @@ var Kind = provider.Kind{
 	Text:   "Jenkins: jobs, pipelines, folders and multibranch projects.",
 	Config: Config{},
 	Annotations: []provider.Annotation{
-		{Key: Annotation, Text: "The full name of the job, or of the folder or multibranch project whose jobs are meant; several are separated by commas. A name and a colon before it say which Jenkins is meant where there are several.", Example: "main:shop/web"},
-		{Key: OldAnnotation, Text: "What it was called before; read where the other is absent.", Example: "shop/web"},
+		{Key: Annotation, Project: true, Text: "The full name of the job, or of the folder or multibranch project whose jobs are meant; several are separated by commas. A name and a colon before it say which Jenkins is meant where there are several.", Example: "main:shop/web"},
+		{Key: OldAnnotation, Project: true, Text: "What it was called before; read where the other is absent.", Example: "shop/web"},
 		{Key: URLAnnotation, Text: "The address of the Jenkins that is meant, in the place of a name.", Example: "https://jenkins.example.com"},
 		{Key: UserAnnotation, Text: "On a user: the id at Jenkins.", Example: "jane"},
 	},
