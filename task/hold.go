@@ -19,11 +19,11 @@ type holds struct {
 	revisions *store.Revisions
 	now       func() time.Time
 	log       *slog.Logger
+	first     sync.Once // what was held before this process started is read before it asks a vendor
 
 	mu     sync.Mutex
 	until  map[string]time.Time // by our clock
 	unsaid map[string]bool      // held here, and not in the table: the database did not answer
-
 }
 
 const (
@@ -38,13 +38,15 @@ const (
 func NewHolds(db *store.DB, revisions *store.Revisions, now func() time.Time, log *slog.Logger) provider.Holds {
 	h := &holds{db: db, revisions: revisions, now: now, log: log, until: map[string]time.Time{}, unsaid: map[string]bool{}}
 	revisions.Watch(holdRevision, func() {
-		go func() {
-			if err := h.load(context.Background()); err != nil {
-				log.Warn("what other replicas know of vendors' limits was not read", "error", err)
-			}
-		}()
+		go h.reload(context.Background())
 	})
 	return h
+}
+
+func (h *holds) reload(ctx context.Context) {
+	if err := h.load(ctx); err != nil {
+		h.log.WarnContext(ctx, "what other replicas know of vendors' limits was not read", "error", err)
+	}
 }
 
 // clock is the database's time in µs: replicas whose clocks differ hold equally long. SQLite has one process, and its clock is ours.
@@ -91,7 +93,8 @@ func (h *holds) load(ctx context.Context) error {
 	return nil
 }
 
-func (h *holds) Until(_ context.Context, key string) (time.Time, error) {
+func (h *holds) Until(ctx context.Context, key string) (time.Time, error) {
+	h.first.Do(func() { h.reload(context.WithoutCancel(ctx)) })
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.until[key], nil
