@@ -311,6 +311,8 @@ type Retention struct {
 	Events slipway.Duration `yaml:"events" doc:"Events"`
 	Jobs   slipway.Duration `yaml:"jobs" doc:"Finished jobs"`
 	Audit  slipway.Duration `yaml:"audit" doc:"Audit records"`
+
+	Deployments slipway.Duration `yaml:"deployments" doc:"Deployments, changes and incidents, from which DORA metrics come"`
 }
 
 // Client is what a blueprint's commands talk through: set up from flags and environment before a command runs.

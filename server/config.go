@@ -113,7 +113,7 @@ func DefaultConfig() *Config {
 		Secrets:   Secrets{KeyFile: "{dataDir}/master.key"},
 		Fetch:     fetch.DefaultConfig(),
 		Auth:      auth.DefaultConfig(),
-		Retention: blueprint.Retention{Builds: 400 * day, Events: 30 * day, Jobs: 7 * day, Audit: 400 * day},
+		Retention: blueprint.Retention{Builds: 400 * day, Events: 30 * day, Jobs: 7 * day, Audit: 400 * day, Deployments: 5 * 365 * day},
 		Log:       Log{Level: "info", Format: "json"},
 		Role:      "all",
 	}
@@ -168,7 +168,8 @@ func (c *Config) Resolve() error {
 	default:
 		fault("role", "%q is not all, web or worker", c.Role)
 	}
-	for key, d := range map[string]slipway.Duration{"builds": c.Retention.Builds, "events": c.Retention.Events, "jobs": c.Retention.Jobs, "audit": c.Retention.Audit} {
+	for key, d := range map[string]slipway.Duration{"builds": c.Retention.Builds, "events": c.Retention.Events, "jobs": c.Retention.Jobs, "audit": c.Retention.Audit,
+		"deployments": c.Retention.Deployments} {
 		if d.Std() < time.Hour {
 			fault("retention."+key, "%s is shorter than an hour", d)
 		}

@@ -1,0 +1,647 @@
+package dora
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/blueprint"
+)
+
+type body[T any] struct{ Body T }
+
+// About are the parameters that say what a question is about.
+type About struct {
+	Project     string `query:"project" maxLength:"200" doc:"Project: a component, system, API or resource of the catalog by name or entity ref, or a service or project as it is reported; absent: all that you may see" example:"my-service"`
+	Team        string `query:"team" maxLength:"200" doc:"Team: the group that owns the entities, with the groups below it, or the value of their team label" example:"platform-team"`
+	StartDate   string `query:"startDate" maxLength:"40" doc:"First day in UTC, or a moment with a zone; absent: 30 days before the end" example:"2024-11-01"`
+	EndDate     string `query:"endDate" maxLength:"40" doc:"Last day in UTC, which is part of the period, or a moment with a zone before which it ends; absent: now" example:"2024-12-01"`
+	Environment string `query:"environment" maxLength:"200" default:"prod" doc:"Environment whose deployments count. Changes and incidents belong to prod"`
+	Sent        blueprint.Query
+}
+
+// empty refuses parameters that were sent without a value: a script whose variable is empty must not be shown everything.
+func empty(q blueprint.Query) error {
+	var names []string
+	for name, values := range q.Values {
+		if name != "cursor" && slices.Contains(values, "") {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	err := slipway.Errorf(slipway.Invalid, "%s: was sent without a value; leave it out, or give it one", strings.Join(names, ", "))
+	for _, name := range names {
+		err.Details = append(err.Details, slipway.Detail{Field: name, Code: slipway.Invalid, Message: "was sent without a value"})
+	}
+	return err
+}
+
+func (s *service) question(a About, benchmark, definitions string) (question, error) {
+	q := question{project: a.Project, team: a.Team, environment: s.environments.normalise(a.Environment), rules: s.rules}
+	if err := empty(a.Sent); err != nil {
+		return q, err
+	}
+	if benchmark != "" {
+		c := *s.config
+		c.Benchmark = benchmark
+		b, err := c.benchmark()
+		if err != nil {
+			return q, slipway.Errorf(slipway.Invalid, "%w", err).WithDetails(slipway.Detail{Field: "benchmark", Code: slipway.Invalid, Message: "is not known"})
+		}
+		q.rules.Benchmark, q.rules.AllIncidents = b, s.config.Incidents.All || benchmark == "2021"
+	}
+	if definitions != "" {
+		q.rules.DevLake = definitions == "devlake"
+	}
+	var err error
+	q.window, q.period, err = period(a.StartDate, a.EndDate, s.now())
+	return q, err
+}
+
+func (s *service) getMetrics(ctx context.Context, in *struct {
+	About
+	Benchmark   string `query:"benchmark" maxLength:"100" doc:"Table of performance classes: 2023, 2021 or one of the installation's; absent: as configured"`
+	Definitions string `query:"definitions" enum:"slipway,devlake" doc:"What the metrics mean; absent: as configured"`
+	Interval    string `query:"interval" enum:"day,week,month" doc:"Also give the metrics of each day, week from Monday, or calendar month of the period"`
+	GroupBy     string `query:"groupBy" enum:"service,environment" doc:"Also give the metrics of each service or environment"`
+	Limit       int    `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many groups on a page"`
+	Cursor      string `query:"cursor" doc:"pageInfo.nextCursor of the page of groups before"`
+}) (*body[Report], error) {
+	q, err := s.question(in.About, in.Benchmark, in.Definitions)
+	if err != nil {
+		return nil, err
+	}
+	q.interval, q.groupBy, q.limit, q.cursor = in.Interval, in.GroupBy, in.Limit, in.Cursor
+	if in.Cursor != "" && in.GroupBy == "" {
+		return nil, slipway.Errorf(slipway.Invalid, "cursor: is for pages of groups; say groupBy too").WithDetails(slipway.Detail{Field: "cursor", Code: slipway.Invalid, Message: "needs groupBy"})
+	}
+	r, err := s.measure(ctx, q)
+	return &body[Report]{r}, err
+}
+
+// History is a page of deployments.
+type History struct {
+	Service     *string          `json:"service" nullable:"true" doc:"Service that was asked for; null: all that you may see" example:"my-service"`
+	Deployments []Deployment     `json:"deployments" nullable:"false" doc:"The deployments, newest first"`
+	Total       int64            `json:"total" doc:"How many there are on all pages"`
+	PageInfo    slipway.PageInfo `json:"pageInfo" doc:"Where this page stands"`
+}
+
+type historyBody struct {
+	Service     *string           `json:"service"`
+	Deployments []json.RawMessage `json:"deployments"`
+	Total       int64             `json:"total"`
+	PageInfo    slipway.PageInfo  `json:"pageInfo"`
+}
+
+func (s *service) getHistory(ctx context.Context, in *struct {
+	Service     string `query:"service" maxLength:"200" doc:"Service: as it is reported, or an entity of the catalog by name or ref; absent: all that you may see" example:"my-service"`
+	Environment string `query:"environment" maxLength:"200" doc:"Only deployments to this environment" example:"prod"`
+	Status      string `query:"status" enum:"SUCCESS,FAILURE,IN_PROGRESS,CANCELLED" doc:"Only deployments that stand so"`
+	Limit       int    `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many on a page"`
+	Cursor      string `query:"cursor" doc:"pageInfo.nextCursor of the page before"`
+	Sent        blueprint.Query
+}) (*body[blueprint.Raw[History]], error) {
+	if err := empty(in.Sent); err != nil {
+		return nil, err
+	}
+	env := ""
+	if in.Environment != "" {
+		env = s.environments.normalise(in.Environment)
+	}
+	hash := queryHash("history", key(in.Service), env, in.Status)
+	after, err := readCursor[historyKey](s.keys, hash, in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	sc, err := s.scopeOf(ctx, historyPermission, in.Service, "")
+	if err != nil {
+		return nil, renamed(err)
+	}
+	page, err := readHistory(ctx, s.db, sc, env, in.Status, after, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	out := historyBody{Service: optional(in.Service), Deployments: page.items, Total: page.total, PageInfo: slipway.PageInfo{Limit: in.Limit, HasMore: page.next != nil}}
+	if out.Deployments == nil {
+		out.Deployments = []json.RawMessage{}
+	}
+	if page.next != nil {
+		if out.PageInfo.NextCursor, err = writeCursor(s.keys, hash, *page.next); err != nil {
+			return nil, err
+		}
+	}
+	raw, err := json.Marshal(out)
+	return &body[blueprint.Raw[History]]{blueprint.Raw[History]{JSON: raw}}, err
+}
+
+// renamed has an error about a project speak of a service.
+func renamed(err error) error {
+	e, ok := errors.AsType[*slipway.Error](err)
+	if !ok || e.Code != slipway.NotFound {
+		return err
+	}
+	c := *e
+	c.Message = strings.Replace(c.Message, "no project ", "no service ", 1)
+	c.Details = nil
+	return c.WithDetails(slipway.Detail{Field: "service", Code: slipway.NotFound, Message: "is not known"})
+}
+
+// Explanation is a page of what is behind a number.
+type Explanation struct {
+	Of       string           `json:"of" enum:"deployments,changes,incidents" doc:"What the items are"`
+	Period   Period           `json:"period" doc:"What the numbers are about"`
+	Text     string           `json:"text" doc:"How the number comes of the items"`
+	Items    []Explained      `json:"items" nullable:"false" doc:"The items, newest first"`
+	PageInfo slipway.PageInfo `json:"pageInfo" doc:"Where this page stands"`
+}
+
+// Explained is a deployment, change or incident behind a number; it has one of the three.
+type Explained struct {
+	Deployment   *Deployment `json:"deployment,omitempty" doc:"A deployment"`
+	Change       *Change     `json:"change,omitempty" doc:"A change"`
+	Incident     *Incident   `json:"incident,omitempty" doc:"An incident"`
+	Service      string      `json:"service" doc:"Its service"`
+	Counts       bool        `json:"counts" doc:"Whether it counts for the number: a failed deployment for the failure rate, an incident that a deployment caused for the time to restore"`
+	DeploymentID string      `json:"deploymentId,omitempty" doc:"The deployment that it belongs to"`
+	Seconds      *int64      `json:"seconds,omitempty" doc:"Its share: the lead time of a change, the length of an incident"`
+	Why          string      `json:"why,omitempty" doc:"Why it counts, or does not"`
+}
+
+func (s *service) getExplanation(ctx context.Context, in *struct {
+	About
+	Metric string `query:"metric" required:"true" enum:"deploymentFrequency,leadTimeForChanges,changeFailureRate,timeToRestoreService,reworkRate" doc:"The metric to explain"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many on a page"`
+	Cursor string `query:"cursor" doc:"pageInfo.nextCursor of the page before"`
+}) (*body[Explanation], error) {
+	q, err := s.question(in.About, "", "")
+	if err != nil {
+		return nil, err
+	}
+	sc, err := s.scopeOf(ctx, historyPermission, in.Project, in.Team)
+	if err != nil {
+		return nil, err
+	}
+	hash := queryHash("explain", in.Metric, key(in.Project), key(in.Team), q.environment, q.period.StartDate, q.period.EndDate)
+	after, err := readCursor[historyKey](s.keys, hash, in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	out := Explanation{Of: "deployments", Period: q.period, Items: []Explained{}, PageInfo: slipway.PageInfo{Limit: in.Limit}}
+	switch in.Metric {
+	case "leadTimeForChanges":
+		out.Of, out.Text = "changes", "The median of the time from the first commit of each change to the end of the deployment that brought it. Deployments without a change count from their first commit."
+	case "timeToRestoreService":
+		out.Of, out.Text = "incidents", "The median length of the incidents that count."
+	case "changeFailureRate":
+		out.Text = "The deployments that count, as a share of all that succeeded."
+	case "reworkRate":
+		out.Text = "The deployments that were made because of an incident, as a share of all that succeeded."
+	default:
+		out.Text = "The number of deployments that succeeded, divided by the weeks of the period."
+	}
+	list, err := readExplained(ctx, s.db, sc, out.Of, q.environment, q.window, after, in.Limit+1)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) > in.Limit {
+		list = list[:in.Limit]
+		out.PageInfo.HasMore = true
+		if out.PageInfo.NextCursor, err = writeCursor(s.keys, hash, list[len(list)-1].key); err != nil {
+			return nil, err
+		}
+	}
+	for _, e := range list {
+		x, err := e.explain(in.Metric, q.rules)
+		if err != nil {
+			return nil, err
+		}
+		out.Items = append(out.Items, x)
+	}
+	return &body[Explanation]{out}, nil
+}
+
+// explain says what an item has to do with a metric.
+func (e explained) explain(metric string, r Rules) (Explained, error) {
+	x := Explained{Service: e.service, DeploymentID: e.deployment.String}
+	share := func(d time.Duration) { n := int64(d / time.Second); x.Seconds = &n }
+	var err error
+	switch metric {
+	case "leadTimeForChanges":
+		x.Change, x.Counts = &Change{}, true
+		if err = json.Unmarshal([]byte(e.doc), x.Change); err == nil && x.Change.MergedAt != nil {
+			first := moment(cmp.Or(x.Change.FirstCommitAt, &x.Change.OpenedAt))
+			share(e.deployed.Sub(first))
+		}
+	case "timeToRestoreService":
+		x.Incident = &Incident{}
+		if err = json.Unmarshal([]byte(e.doc), x.Incident); err == nil && x.Incident.ResolvedAt != nil {
+			share(x.Incident.ResolvedAt.Sub(x.Incident.StartedAt))
+			after := int64(none)
+			if !e.deployed.IsZero() {
+				after = max(0, int64(x.Incident.StartedAt.Sub(e.deployed.Time)/time.Second))
+			}
+			switch {
+			case r.AllIncidents:
+				x.Counts, x.Why = true, "all incidents count"
+			case x.Incident.DeploymentID != "":
+				x.Counts, x.Why = true, "its reporter names the deployment"
+			case after == none:
+				x.Why = "there was no deployment before it"
+			case r.caused(after):
+				x.Counts, x.Why = true, fmt.Sprintf("it began %s after the deployment", spellSeconds(after))
+			default:
+				x.Why = fmt.Sprintf("it began %s after the last deployment, which is taken to be too long", spellSeconds(after))
+			}
+		}
+	default:
+		x.Deployment = &Deployment{}
+		if err = json.Unmarshal([]byte(e.doc), x.Deployment); err == nil {
+			ok := x.Deployment.Status == statusSuccess
+			switch metric {
+			case "changeFailureRate":
+				x.Counts = r.FailedCount && x.Deployment.Status == statusFailure
+				switch after := e.failed.Int64; {
+				case !ok || !e.failed.Valid:
+				case after == rolledBack:
+					x.Counts, x.Why = !r.DevLake, "the next deployment put an older version back"
+				case r.caused(after):
+					x.Counts, x.Why = true, fmt.Sprintf("an incident followed after %s", spellSeconds(after))
+				default:
+					x.Why = fmt.Sprintf("an incident followed after %s, which is taken to be too long", spellSeconds(after))
+				}
+			case "reworkRate":
+				x.Counts = ok && (x.Deployment.Rework || x.Deployment.Rollback)
+			default:
+				x.Counts = ok
+			}
+			if !ok && x.Why == "" {
+				x.Why = "it did not succeed"
+			}
+		}
+	}
+	return x, err
+}
+
+func spellSeconds(n int64) string {
+	hours := float64(n) / hour
+	return Number{Value: &hours, Unit: unitHours}.spell()
+}
+
+// The bodies of reports.
+
+type newCommit struct {
+	SHA        string `json:"sha"`
+	Message    string `json:"message"`
+	Author     string `json:"author"`
+	Time       *when  `json:"time"`
+	Repository string `json:"repository"`
+}
+
+type newDeployment struct {
+	ID                  string      `json:"id"`
+	Source              string      `json:"source"`
+	Service             string      `json:"service"`
+	Project             string      `json:"project"`
+	Version             string      `json:"version"`
+	Environment         string      `json:"environment"`
+	OriginalEnvironment string      `json:"originalEnvironment"`
+	Status              string      `json:"status"`
+	StartTime           *when       `json:"startTime"`
+	EndTime             *when       `json:"endTime"`
+	Duration            any         `json:"duration"` // what the history shows can be sent back; it follows of the times
+	TriggeredBy         *string     `json:"triggeredBy"`
+	Commit              *newCommit  `json:"commit"`
+	Commits             []newCommit `json:"commits"`
+	URL                 string      `json:"url"`
+	Detail              string      `json:"detail"`
+	Rework              bool        `json:"rework"`
+	Rollback            bool        `json:"rollback"`
+	UpdatedAt           *when       `json:"updatedAt"`
+}
+
+type newChange struct {
+	ID            string `json:"id"`
+	Source        string `json:"source"`
+	Service       string `json:"service"`
+	Project       string `json:"project"`
+	Title         string `json:"title"`
+	Author        string `json:"author"`
+	URL           string `json:"url"`
+	FirstCommitAt *when  `json:"firstCommitAt"`
+	OpenedAt      *when  `json:"openedAt"`
+	MergedAt      *when  `json:"mergedAt"`
+	MergeCommit   string `json:"mergeCommit"`
+	DeploymentID  string `json:"deploymentId"`
+	UpdatedAt     *when  `json:"updatedAt"`
+}
+
+type newIncident struct {
+	ID           string `json:"id"`
+	Source       string `json:"source"`
+	Service      string `json:"service"`
+	Project      string `json:"project"`
+	Title        string `json:"title"`
+	Severity     string `json:"severity"`
+	URL          string `json:"url"`
+	StartedAt    *when  `json:"startedAt"`
+	ResolvedAt   *when  `json:"resolvedAt"`
+	DeploymentID string `json:"deploymentId"`
+	UpdatedAt    *when  `json:"updatedAt"`
+}
+
+// when is a moment in a report: RFC 3339.
+type when struct{ time.Time }
+
+// UnmarshalJSON says in words what is wrong.
+func (w *when) UnmarshalJSON(raw []byte) error {
+	var text string
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return errors.New("write a time as a text such as \"2026-01-02T15:04:05Z\"")
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return fmt.Errorf("%q is no time with a zone; write one such as 2026-01-02T15:04:05Z", clip(text))
+	}
+	w.Time = t.UTC()
+	return nil
+}
+
+func (w *when) ptr() *time.Time {
+	if w == nil || w.IsZero() {
+		return nil
+	}
+	t := w.Truncate(time.Microsecond)
+	return &t
+}
+
+// faults collects what is wrong with a report, each with where.
+type faults struct {
+	list []slipway.Detail
+	at   string // "[3]." in a list
+	now  time.Time
+}
+
+func (f *faults) add(field, format string, args ...any) {
+	const most = 20
+	if len(f.list) < most {
+		f.list = append(f.list, slipway.Detail{Field: f.at + field, Code: slipway.Invalid, Message: fmt.Sprintf(format, args...)})
+	}
+}
+
+func (f *faults) err() error {
+	if len(f.list) == 0 {
+		return nil
+	}
+	d := f.list[0]
+	return slipway.Errorf(slipway.Invalid, "%s: %s", d.Field, d.Message).WithDetails(f.list...)
+}
+
+func (f *faults) text(field, v string, required bool, most int) {
+	switch {
+	case required && strings.TrimSpace(v) == "":
+		f.add(field, "is required")
+	case len(v) > most:
+		f.add(field, "is longer than %d bytes", most)
+	case !utf8.ValidString(v) || strings.ContainsRune(v, 0):
+		f.add(field, "holds what is no text")
+	}
+}
+
+// Times lie between these: outside, a clock is wrong, or somebody takes milliseconds for seconds.
+var earliest = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func (f *faults) time(field string, w *when, required bool) {
+	switch {
+	case w == nil && required:
+		f.add(field, "is required")
+	case w == nil:
+	case w.Before(earliest):
+		f.add(field, "lies before the year 2000")
+	case w.After(f.now.Add(24 * time.Hour)):
+		f.add(field, "lies in the future")
+	}
+}
+
+func (f *faults) order(field string, w *when, after string, than *when) {
+	if w != nil && than != nil && w.Before(than.Time) {
+		f.add(field, "lies before %s", after)
+	}
+}
+
+const defaultSource = "api"
+
+func (n newDeployment) check(f *faults) Deployment {
+	for _, t := range []struct {
+		field, value string
+		required     bool
+		most         int
+	}{
+		{"id", n.ID, true, maxID}, {"source", n.Source, false, maxName}, {"service", n.Service, true, maxName}, {"project", n.Project, false, maxName}, {"version", n.Version, false, maxName},
+		{"environment", n.Environment, true, maxName}, {"url", n.URL, false, maxText}, {"detail", n.Detail, false, maxText}, {"originalEnvironment", n.OriginalEnvironment, false, maxName},
+	} {
+		f.text(t.field, t.value, t.required, t.most)
+	}
+	status := strings.ToUpper(n.Status)
+	if _, over := results[status]; !over && status != statusInProgress {
+		f.add("status", "must be SUCCESS, FAILURE, IN_PROGRESS or CANCELLED")
+	} else if over && n.EndTime == nil {
+		f.add("endTime", "is required of a deployment that has ended")
+	} else if !over && n.EndTime != nil {
+		f.add("endTime", "is there, but the status is IN_PROGRESS")
+	}
+	f.time("startTime", n.StartTime, true)
+	f.time("endTime", n.EndTime, false)
+	f.order("endTime", n.EndTime, "startTime: a deployment cannot end before it starts", n.StartTime)
+	f.time("updatedAt", n.UpdatedAt, false)
+	const mostCommits = 100
+	if len(n.Commits) > mostCommits {
+		f.add("commits", "are more than %d; send the first and the last", mostCommits)
+		n.Commits = n.Commits[:mostCommits]
+	}
+	d := Deployment{
+		ID: n.ID, Source: cmp.Or(n.Source, defaultSource), Service: strings.TrimSpace(n.Service), Environment: n.Environment, OriginalEnvironment: n.OriginalEnvironment, Status: status,
+		EndTime: n.EndTime.ptr(), TriggeredBy: n.TriggeredBy, URL: n.URL, Detail: n.Detail, Rework: n.Rework, Rollback: n.Rollback, UpdatedAt: n.UpdatedAt.ptr(), Version: optional(n.Version), project: n.Project,
+	}
+	if n.StartTime != nil {
+		d.StartTime = *n.StartTime.ptr()
+	}
+	if n.TriggeredBy != nil {
+		f.text("triggeredBy", *n.TriggeredBy, false, maxText)
+	}
+	if n.Commit != nil {
+		c := n.Commit.check(f, "commit")
+		d.Commit = &c
+	}
+	for i, c := range n.Commits {
+		d.Commits = append(d.Commits, c.check(f, fmt.Sprintf("commits[%d]", i)))
+	}
+	return d
+}
+
+func (n newCommit) check(f *faults, field string) Commit {
+	f.text(field+".sha", n.SHA, true, 100)
+	f.text(field+".message", n.Message, false, maxText)
+	f.text(field+".author", n.Author, false, maxID)
+	f.text(field+".repository", n.Repository, false, maxText)
+	if n.Time != nil && n.Time.Before(time.Unix(0, 0)) {
+		f.add(field+".time", "lies before 1970")
+	}
+	return Commit{SHA: n.SHA, Message: n.Message, Author: n.Author, Time: n.Time.ptr(), Repo: n.Repository}
+}
+
+func (n newChange) check(f *faults) Change {
+	for _, t := range []struct {
+		field, value string
+		required     bool
+		most         int
+	}{
+		{"id", n.ID, true, maxID}, {"source", n.Source, false, maxName}, {"service", n.Service, true, maxName}, {"project", n.Project, false, maxName}, {"title", n.Title, false, maxText},
+		{"author", n.Author, false, maxID}, {"url", n.URL, false, maxText}, {"mergeCommit", n.MergeCommit, false, 100}, {"deploymentId", n.DeploymentID, false, maxID},
+	} {
+		f.text(t.field, t.value, t.required, t.most)
+	}
+	if n.OpenedAt == nil {
+		n.OpenedAt = cmp.Or(n.FirstCommitAt, n.MergedAt)
+	}
+	f.time("openedAt", n.OpenedAt, true)
+	f.time("mergedAt", n.MergedAt, false)
+	f.order("mergedAt", n.MergedAt, "openedAt", n.OpenedAt)
+	if n.FirstCommitAt != nil && n.FirstCommitAt.Before(time.Unix(0, 0)) {
+		f.add("firstCommitAt", "lies before 1970")
+	}
+	c := Change{
+		ID: n.ID, Source: cmp.Or(n.Source, defaultSource), Service: strings.TrimSpace(n.Service), Title: n.Title, Author: n.Author, URL: n.URL, FirstCommitAt: n.FirstCommitAt.ptr(), MergedAt: n.MergedAt.ptr(),
+		MergeCommit: n.MergeCommit, DeploymentID: n.DeploymentID, UpdatedAt: n.UpdatedAt.ptr(), project: n.Project,
+	}
+	if n.OpenedAt != nil {
+		c.OpenedAt = *n.OpenedAt.ptr()
+	}
+	return c
+}
+
+func (n newIncident) check(f *faults) Incident {
+	for _, t := range []struct {
+		field, value string
+		required     bool
+		most         int
+	}{
+		{"id", n.ID, true, maxID}, {"source", n.Source, false, maxName}, {"service", n.Service, true, maxName}, {"project", n.Project, false, maxName}, {"title", n.Title, false, maxText},
+		{"severity", n.Severity, false, maxName}, {"url", n.URL, false, maxText}, {"deploymentId", n.DeploymentID, false, maxID},
+	} {
+		f.text(t.field, t.value, t.required, t.most)
+	}
+	f.time("startedAt", n.StartedAt, true)
+	f.time("resolvedAt", n.ResolvedAt, false)
+	f.order("resolvedAt", n.ResolvedAt, "startedAt", n.StartedAt)
+	i := Incident{
+		ID: n.ID, Source: cmp.Or(n.Source, defaultSource), Service: strings.TrimSpace(n.Service), Title: n.Title, Severity: n.Severity, URL: n.URL, ResolvedAt: n.ResolvedAt.ptr(),
+		DeploymentID: n.DeploymentID, UpdatedAt: n.UpdatedAt.ptr(), project: n.Project,
+	}
+	if n.StartedAt != nil {
+		i.StartedAt = *n.StartedAt.ptr()
+	}
+	return i
+}
+
+// oneOrMany reads a body that is one thing or a list of them. What is not known in it is a fault, and so is each thing that does not fit; nothing is stored then.
+func oneOrMany[N interface{ check(*faults) T }, T any](raw []byte, now time.Time, make func(T) record) ([]record, error) {
+	raw = bytes.TrimSpace(raw)
+	parts := []json.RawMessage{raw}
+	many := len(raw) > 0 && raw[0] == '['
+	if many {
+		if err := json.Unmarshal(raw, &parts); err != nil {
+			return nil, slipway.Errorf(slipway.Invalid, "the body is no JSON: %s", err.Error()).WithCause(err)
+		}
+		if len(parts) > maxBatch {
+			return nil, slipway.Errorf(slipway.Invalid, "%d at once are too many; send at most %d", len(parts), maxBatch)
+		}
+		if len(parts) == 0 {
+			return nil, slipway.Errorf(slipway.Invalid, "the list is empty; send one to %d", maxBatch)
+		}
+	}
+	f := &faults{now: now}
+	records := []record{}
+	for i, part := range parts {
+		if many {
+			f.at = fmt.Sprintf("[%d].", i)
+		}
+		var n N
+		d := json.NewDecoder(bytes.NewReader(part))
+		d.DisallowUnknownFields()
+		err := d.Decode(&n)
+		if err == nil {
+			_, err = d.Token()
+			if errors.Is(err, io.EOF) {
+				err = nil
+			} else {
+				err = errors.New("there is more behind it")
+			}
+		}
+		if err != nil {
+			field := "body"
+			if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+				field, err = e.Field, fmt.Errorf("must be a %s, not a %s", e.Type, e.Value)
+			}
+			f.add(field, "%s", strings.TrimPrefix(err.Error(), "json: "))
+			continue
+		}
+		value := n.check(f)
+		if len(f.list) == 0 {
+			records = append(records, make(value))
+		}
+	}
+	return records, f.err()
+}
+
+type reportBody struct {
+	RawBody []byte `doc:"One, or a list of up to 1,000"`
+}
+
+// reportAs checks that the caller may report of all services of some records, and stores these.
+func (s *service) reportAs(ctx context.Context, caller *slipway.Caller, records []record) (Accepted, error) {
+	if err := s.mayReport(ctx, caller, records); err != nil {
+		return Accepted{}, err
+	}
+	return s.report(ctx, records)
+}
+
+func (s *service) postDeployments(ctx context.Context, in *reportBody) (*body[Accepted], error) {
+	records, err := oneOrMany[newDeployment](in.RawBody, s.now(), s.deployment)
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.reportAs(ctx, auth.Narrowed(ctx), records)
+	return &body[Accepted]{done}, err
+}
+
+func (s *service) postChanges(ctx context.Context, in *reportBody) (*body[Accepted], error) {
+	records, err := oneOrMany[newChange](in.RawBody, s.now(), s.change)
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.reportAs(ctx, auth.Narrowed(ctx), records)
+	return &body[Accepted]{done}, err
+}
+
+func (s *service) postIncidents(ctx context.Context, in *reportBody) (*body[Accepted], error) {
+	records, err := oneOrMany[newIncident](in.RawBody, s.now(), s.incident)
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.reportAs(ctx, auth.Narrowed(ctx), records)
+	return &body[Accepted]{done}, err
+}

@@ -1,0 +1,543 @@
+package dora
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// scope is what a caller asks about, as far as they may see it.
+type scope struct {
+	services []serviceRow // by name
+	all      bool         // these are all services that there are
+	reason   string       // why there are none
+}
+
+func (sc scope) ids() []int64 {
+	ids := make([]int64, len(sc.services))
+	for i, s := range sc.services {
+		ids[i] = s.id
+	}
+	return ids
+}
+
+// scopeOf finds the services of a project and a team; "" for any.
+func (s *service) scopeOf(ctx context.Context, permission, project, team string) (scope, error) {
+	caller := auth.Narrowed(ctx)
+	f := filter{project: key(project), team: key(team), label: s.config.TeamLabel}
+	list, all, err := findServices(ctx, s.db, caller, permission, f)
+	if err != nil {
+		return scope{}, err
+	}
+	sc := scope{services: list, all: all && project == "" && team == ""}
+	if len(list) > 0 {
+		return sc, nil
+	}
+	// Nothing: either it is not there, or there is nothing to tell of it.
+	if project != "" {
+		if err := s.known(ctx, caller, permission, "project", project); err != nil {
+			return sc, err
+		}
+	}
+	if team != "" {
+		if err := s.known(ctx, caller, permission, "team", team); err != nil {
+			return sc, err
+		}
+	}
+	switch {
+	case project != "" && team != "":
+		sc.reason = fmt.Sprintf("nothing was reported of %s that belongs to %s", project, team)
+	case project != "":
+		sc.reason = fmt.Sprintf("nothing was reported of %s yet", project)
+	case team != "":
+		sc.reason = fmt.Sprintf("nothing was reported of what %s owns yet", team)
+	default:
+		sc.reason = "nothing was reported yet of anything that you may see"
+	}
+	return sc, nil
+}
+
+// known is nil when the caller may know of a project or team of this name; else NotFound, with names that are like it.
+func (s *service) known(ctx context.Context, caller *slipway.Caller, permission, what, name string) error {
+	names, found, err := names(ctx, s.db, caller, permission, what, key(name), s.config.TeamLabel)
+	if err != nil || found {
+		return err
+	}
+	e := slipway.Errorf(slipway.NotFound, "there is no %s %q that you may see", what, clip(name))
+	if like := near(key(name), names); len(like) > 0 {
+		e = slipway.Errorf(slipway.NotFound, "there is no %s %q that you may see; did you mean %s?", what, clip(name), strings.Join(like, ", "))
+	}
+	return e.WithDetails(slipway.Detail{Field: what, Code: slipway.NotFound, Message: "is not known"})
+}
+
+func clip(s string) string {
+	if len(s) > 100 {
+		return s[:100] + "…"
+	}
+	return s
+}
+
+// near gives up to three names that are like another.
+func near(name string, names []string) []string {
+	type candidate struct {
+		name string
+		far  int
+	}
+	var list []candidate
+	for _, n := range names {
+		far := distance(name, n)
+		if strings.HasPrefix(n, name) || strings.HasPrefix(name, n) && len(n) > 2 {
+			far = min(far, 2)
+		}
+		if far <= max(2, len(name)/4) {
+			list = append(list, candidate{n, far})
+		}
+	}
+	slices.SortFunc(list, func(a, b candidate) int {
+		if a.far != b.far {
+			return a.far - b.far
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	var like []string
+	for _, c := range list {
+		if len(like) < 3 && !slices.Contains(like, c.name) {
+			like = append(like, c.name)
+		}
+	}
+	return like
+}
+
+// distance is how many letters have to be put in, taken out or replaced (Levenshtein).
+func distance(a, b string) int {
+	if len(a) > maxName || len(b) > maxName {
+		return maxName
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}
+
+// Period is what an answer is about.
+type Period struct {
+	StartDate string `json:"startDate" doc:"First day, or the moment that was asked for" example:"2024-11-01"`
+	EndDate   string `json:"endDate" doc:"Last day, which is part of the period, or the moment before which it ends" example:"2024-12-01"`
+}
+
+// maxPeriod is how long a period may be: as long as deployments are kept.
+const maxPeriod = 5*366*24*time.Hour + time.Hour
+
+// period reads a window from two dates: a date is a day in UTC, the last one as a whole; a time needs a zone. What has not happened yet is left out of the window.
+func period(start, end string, now time.Time) (Window, Period, error) {
+	today := now.UTC().Truncate(24 * time.Hour)
+	from, until := today.AddDate(0, 0, -30), now
+	p := Period{from.Format(time.DateOnly), today.Format(time.DateOnly)}
+	read := func(field, text string) (time.Time, bool, error) {
+		fault := func(message string) error {
+			return slipway.Errorf(slipway.Invalid, "%s: %s", field, message).WithDetails(slipway.Detail{Field: field, Code: slipway.Invalid, Message: message})
+		}
+		if t, err := time.Parse(time.DateOnly, text); err == nil {
+			return t, true, nil
+		}
+		if _, err := time.Parse("2006-01-02T15:04:05", text); err == nil {
+			return time.Time{}, false, fault("a time needs a zone: write " + text + "Z, or only the date, which is a day in UTC")
+		}
+		t, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			return t, false, fault("write a date such as 2026-01-31, or a time such as 2026-01-31T15:04:05Z")
+		}
+		return t.UTC(), false, nil
+	}
+	if end != "" {
+		t, whole, err := read("endDate", end)
+		if err != nil {
+			return Window{}, p, err
+		}
+		p.EndDate, until = t.Format(time.RFC3339), t
+		if whole {
+			p.EndDate, until = end, t.AddDate(0, 0, 1)
+		}
+		from = t.Truncate(24*time.Hour).AddDate(0, 0, -30)
+		p.StartDate = from.Format(time.DateOnly)
+		// Tomorrow is today somewhere.
+		if t.After(now.Add(24 * time.Hour)) {
+			return Window{}, p, slipway.Errorf(slipway.Invalid, "endDate: %s lies in the future", end).WithDetails(slipway.Detail{Field: "endDate", Code: slipway.Invalid, Message: "lies in the future"})
+		}
+	}
+	if start != "" {
+		t, whole, err := read("startDate", start)
+		if err != nil {
+			return Window{}, p, err
+		}
+		p.StartDate, from = t.Format(time.RFC3339), t
+		if whole {
+			p.StartDate = start
+		}
+	}
+	if until.After(now) {
+		until = now
+	}
+	switch {
+	case from.After(now):
+		return Window{}, p, slipway.Errorf(slipway.Invalid, "startDate: %s lies in the future", p.StartDate).WithDetails(slipway.Detail{Field: "startDate", Code: slipway.Invalid, Message: "lies in the future"})
+	case !from.Before(until):
+		return Window{}, p, slipway.Errorf(slipway.Invalid, "startDate %s is not before endDate %s", p.StartDate, p.EndDate).
+			WithDetails(slipway.Detail{Field: "startDate", Code: slipway.Invalid, Message: "must be before endDate"})
+	case until.Sub(from) > maxPeriod:
+		return Window{}, p, slipway.Errorf(slipway.Invalid, "the period is longer than five years; ask for less").WithDetails(slipway.Detail{Field: "startDate", Code: slipway.Invalid, Message: "is more than five years before endDate"})
+	}
+	return Window{from.Unix(), until.Unix() + min(1, int64(until.Nanosecond()))}, p, nil
+}
+
+// Metric is one metric of an answer.
+type Metric struct {
+	Value       *float64 `json:"value" nullable:"true" doc:"The value; null where there is no data, never 0 instead"`
+	Unit        string   `json:"unit" doc:"What it is measured in" example:"hours"`
+	Trend       *Trend   `json:"trend" nullable:"true" enum:"increasing,decreasing,stable" doc:"Where the value went since the period of the same length before: stable within 5 percent. null where either has no value"`
+	Performance *Level   `json:"performance" nullable:"true" enum:"elite,high,medium,low" doc:"Its class in the benchmark; null without a value, and for the rework rate, which has none"`
+	Reason      string   `json:"reason,omitempty" doc:"Why there is no value"`
+	Text        string   `json:"text" doc:"The value for people" example:"4 h 15 min"`
+	Previous    *float64 `json:"previous,omitempty" doc:"The value of the period before"`
+	Count       int      `json:"count" doc:"How many things it was made of: deployments, changes, failed deployments, incidents, deployments that are rework"`
+	Of          int      `json:"of,omitempty" doc:"Of how many deployments, for shares"`
+}
+
+// Metrics are the five metrics.
+type Metrics struct {
+	DeploymentFrequency  Metric `json:"deploymentFrequency" doc:"Deployments that succeeded, per week"`
+	LeadTimeForChanges   Metric `json:"leadTimeForChanges" doc:"Median time from the first commit of a change to its deployment"`
+	ChangeFailureRate    Metric `json:"changeFailureRate" doc:"Share of deployments that an incident or a rollback followed"`
+	TimeToRestoreService Metric `json:"timeToRestoreService" doc:"Median length of the incidents that deployments caused"`
+	ReworkRate           Metric `json:"reworkRate" doc:"Share of deployments that were made because of an incident"`
+}
+
+func metric(n Number, before *Number, reason string) Metric {
+	m := Metric{Value: n.Value, Unit: n.Unit, Reason: n.Reason, Text: n.spell(), Count: n.Count, Of: n.Of}
+	if n.Value == nil && reason != "" {
+		m.Reason = reason
+	}
+	if n.Level != "" {
+		m.Performance = &n.Level
+	}
+	if before != nil {
+		m.Previous = before.Value
+		if t := TrendOf(before.Value, n.Value); t != "" && before.Unit == n.Unit {
+			m.Trend = &t
+		}
+	}
+	return m
+}
+
+func metrics(n Numbers, before *Numbers, reason string) Metrics {
+	var b Numbers
+	of := func(x *Number) *Number {
+		if before == nil {
+			return nil
+		}
+		return x
+	}
+	if before != nil {
+		b = *before
+	}
+	return Metrics{
+		metric(n.Frequency, of(&b.Frequency), reason), metric(n.LeadTime, of(&b.LeadTime), reason), metric(n.Failures, of(&b.Failures), reason),
+		metric(n.Restore, of(&b.Restore), reason), metric(n.Rework, of(&b.Rework), reason),
+	}
+}
+
+// Point is the metrics of one interval of a series.
+type Point struct {
+	Start time.Time `json:"start" doc:"When the interval begins; the first and the last may be parts of one"`
+	End   time.Time `json:"end" doc:"When it ends"`
+	Metrics
+}
+
+// Group is the metrics of a part.
+type Group struct {
+	Name    string  `json:"name" doc:"Service or environment"`
+	Metrics Metrics `json:"metrics" doc:"Its metrics"`
+}
+
+// Report is the answer to a question for metrics.
+type Report struct {
+	Project     *string           `json:"project" nullable:"true" doc:"Project that was asked for" example:"my-service"`
+	Team        *string           `json:"team" nullable:"true" doc:"Team that was asked for" example:"platform-team"`
+	Period      Period            `json:"period" doc:"What the answer is about"`
+	Metrics     Metrics           `json:"metrics" doc:"The metrics"`
+	Environment string            `json:"environment" doc:"Environment whose deployments count" example:"prod"`
+	Services    int               `json:"services" doc:"How many services these are, of those that you may see"`
+	Benchmark   string            `json:"benchmark" doc:"Table of the performance classes" example:"2023"`
+	Definitions string            `json:"definitions" enum:"slipway,devlake" doc:"What the metrics mean"`
+	Series      []Point           `json:"series,omitempty" doc:"The metrics of each interval, with interval"`
+	Groups      []Group           `json:"groups,omitempty" doc:"The metrics of each part, by name, with groupBy"`
+	PageInfo    *slipway.PageInfo `json:"pageInfo,omitempty" doc:"Where the page of groups stands"`
+}
+
+// question is what is asked for metrics.
+type question struct {
+	project, team string
+	environment   string
+	window        Window
+	period        Period
+	rules         Rules
+	interval      string
+	groupBy       string
+	limit         int
+	cursor        string
+}
+
+const maxPoints = 2000
+
+func (s *service) measure(ctx context.Context, q question) (Report, error) {
+	sc, err := s.scopeOf(ctx, metricsPermission, q.project, q.team)
+	if err != nil {
+		return Report{}, err
+	}
+	rep := Report{
+		Project: optional(q.project), Team: optional(q.team), Period: q.period, Environment: q.environment, Services: len(sc.services), Benchmark: q.rules.Benchmark.Name,
+		Definitions: map[bool]string{true: "devlake", false: "slipway"}[q.rules.DevLake],
+	}
+	if q.rules.IncidentsKnown, err = anyIncident(ctx, s.db); err != nil {
+		return rep, err
+	}
+	before := q.window.before()
+	load := Window{before.From, q.window.Until}
+	if len(sc.services) == 0 {
+		rep.Metrics = metrics(Measure(Facts{}, q.window, q.rules), nil, sc.reason)
+		return rep, nil
+	}
+	all, per, err := s.blocks(ctx, sc, q.environment, load, q.groupBy == "service")
+	if err != nil {
+		return rep, err
+	}
+	past := Measure(all, before, q.rules)
+	rep.Metrics = metrics(Measure(all, q.window, q.rules), &past, "")
+	if q.interval != "" {
+		if rep.Series, err = series(all, q); err != nil {
+			return rep, err
+		}
+	}
+	switch q.groupBy {
+	case "service":
+		err = s.groups(&rep, q, slices.Collect(maps.Keys(per)), func(name string) (Facts, error) { return per[name], nil })
+	case "environment":
+		var envs []string
+		if envs, err = environmentsOf(ctx, s.db, sc); err == nil {
+			err = s.groups(&rep, q, envs, func(env string) (Facts, error) {
+				f, _, err := s.blocks(ctx, sc, env, load, false)
+				return f, err
+			})
+		}
+	}
+	return rep, err
+}
+
+func optional(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// groups adds a page of groups, by name.
+func (s *service) groups(rep *Report, q question, names []string, of func(name string) (Facts, error)) error {
+	slices.Sort(names)
+	hash := queryHash("groups", q.project, q.team, q.environment, q.groupBy, q.period.StartDate, q.period.EndDate)
+	after, err := readCursor[string](s.keys, hash, q.cursor)
+	if err != nil {
+		return err
+	}
+	if after != nil {
+		i, found := slices.BinarySearch(names, *after)
+		if found {
+			i++
+		}
+		names = names[i:]
+	}
+	rep.PageInfo = &slipway.PageInfo{Limit: q.limit}
+	if len(names) > q.limit {
+		names = names[:q.limit]
+		rep.PageInfo.HasMore = true
+		if rep.PageInfo.NextCursor, err = writeCursor(s.keys, hash, names[len(names)-1]); err != nil {
+			return err
+		}
+	}
+	rep.Groups = []Group{}
+	before := q.window.before()
+	for _, name := range names {
+		f, err := of(name)
+		if err != nil {
+			return err
+		}
+		past := Measure(f, before, q.rules)
+		rep.Groups = append(rep.Groups, Group{name, metrics(Measure(f, q.window, q.rules), &past, "")})
+	}
+	return nil
+}
+
+// series cuts the window into days, weeks from Monday, or calendar months, and measures each: every fact is looked at once, by the interval that it lies in.
+func series(f Facts, q question) ([]Point, error) {
+	windows := intervals(q.window, q.interval)
+	if len(windows) > maxPoints {
+		return nil, slipway.Errorf(slipway.Invalid, "interval: that makes more than %d points; ask for a shorter period, or for weeks or months", maxPoints)
+	}
+	parts := make([]Facts, len(windows))
+	at := func(t int64) int {
+		if !q.window.has(t) {
+			return -1
+		}
+		i, found := slices.BinarySearchFunc(windows, t, func(w Window, t int64) int {
+			switch {
+			case w.From < t:
+				return -1
+			case w.From > t:
+				return 1
+			}
+			return 0
+		})
+		if !found {
+			i--
+		}
+		return i
+	}
+	for _, d := range f.Deployments {
+		if i := at(d.At); i >= 0 {
+			parts[i].Deployments = append(parts[i].Deployments, d)
+		}
+		// Its recovery may lie in another interval.
+		if d.Result == Failed && d.Recovered >= 0 {
+			if i := at(d.At + d.Recovered); i >= 0 && i != at(d.At) {
+				parts[i].Deployments = append(parts[i].Deployments, d)
+			}
+		}
+	}
+	for _, c := range f.Changes {
+		if i := at(c.At); i >= 0 {
+			parts[i].Changes = append(parts[i].Changes, c)
+		}
+	}
+	for _, r := range f.Recoveries {
+		if i := at(r.At); i >= 0 {
+			parts[i].Recoveries = append(parts[i].Recoveries, r)
+		}
+	}
+	points := make([]Point, len(windows))
+	for i, w := range windows {
+		points[i] = Point{time.Unix(w.From, 0).UTC(), time.Unix(w.Until, 0).UTC(), metrics(Measure(parts[i], w, q.rules), nil, "")}
+	}
+	return points, nil
+}
+
+func intervals(w Window, interval string) (list []Window) {
+	for from := w.From; from < w.Until && len(list) <= maxPoints; {
+		t := time.Unix(from, 0).UTC().Truncate(24 * time.Hour)
+		var next time.Time
+		switch interval {
+		case "day":
+			next = t.AddDate(0, 0, 1)
+		case "week":
+			next = t.AddDate(0, 0, 7-(int(t.Weekday())+6)%7)
+		default:
+			next = time.Date(t.Year(), t.Month()+1, 1, 0, 0, 0, 0, time.UTC)
+		}
+		until := min(next.Unix(), w.Until)
+		list = append(list, Window{from, until})
+		from = until
+	}
+	return list
+}
+
+// historyPage is a page of the history, and how many deployments fit in all.
+type historyPage struct {
+	items []json.RawMessage
+	total int64
+	next  *historyKey
+}
+
+// historyKey orders deployments: newest first, by start.
+type historyKey struct {
+	Started int64 `json:"s"`
+	ID      int64 `json:"i"`
+}
+
+// mayReport is nil when the caller may report of the services of all records: all of them with the permission for everything, else those that are bound to an entity that the permission is
+// for, or that have its name.
+func (s *service) mayReport(ctx context.Context, caller *slipway.Caller, records []record) error {
+	if entity.All(caller, reportPermission) {
+		return nil
+	}
+	names := map[string]bool{}
+	for _, r := range records {
+		names[r.service] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		objects, err := objectsOf(ctx, s.db, name)
+		if err != nil {
+			return err
+		}
+		if len(objects) == 0 {
+			objects = []auth.Object{{Ref: "component:default/" + name}}
+		}
+		if !slices.ContainsFunc(objects, func(o auth.Object) bool { return auth.Allows(caller, reportPermission, o) }) {
+			return slipway.Errorf(slipway.Forbidden, "%s lacks the permission %s on %s; ask an operator for a grant", caller.Subject, reportPermission, objects[0].Ref)
+		}
+	}
+	return nil
+}
+
+// follow has services follow the catalog: an entity that is new or changed may be theirs now, one that is gone is theirs no more.
+func (s *service) follow(ctx context.Context, tx *store.Tx, e event.Event) error {
+	var doc struct {
+		Metadata struct {
+			Name        string            `json:"name"`
+			Annotations map[string]string `json:"annotations"`
+		} `json:"metadata"`
+	}
+	ref, err := slipway.ParseEntityRef(e.Subject, slipway.EntityRef{})
+	if err != nil {
+		return nil
+	}
+	row, err := s.entities.Get(ctx, tx, auth.System(), ref)
+	gone := slipway.CodeOf(err) == slipway.NotFound
+	if err != nil && !gone {
+		return err
+	}
+	if !gone {
+		if err := json.Unmarshal(row.JSON, &doc); err != nil {
+			return err
+		}
+	}
+	list, err := servicesOf(ctx, tx, e.EntityID, key(ref.Name), key(doc.Metadata.Annotations[projectAnnotation]))
+	if err != nil {
+		return err
+	}
+	if gone {
+		if err := unbind(ctx, tx, e.EntityID); err != nil {
+			return err
+		}
+	}
+	return bindServices(ctx, tx, list)
+}

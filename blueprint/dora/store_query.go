@@ -1,0 +1,365 @@
+package dora
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// filter says which services are asked for; "" for any. Names are keys.
+type filter struct{ project, team, label string }
+
+type arguments []any
+
+func (a *arguments) add(v any) string {
+	*a = append(*a, v)
+	return fmt.Sprintf("$%d", len(*a))
+}
+
+// visible is the condition that the caller may see a service s: those that are bound to an entity that they may read, and of which they hold the permission. all: they may see those that
+// are bound to none as well.
+func visible(caller *slipway.Caller, permission string, args *arguments) (condition string, all bool) {
+	if entity.All(caller, entity.ReadPermission) && entity.All(caller, permission) {
+		return "TRUE", true
+	}
+	condition = `EXISTS (SELECT 1 FROM dora_binding b JOIN entity e ON e.id = b.entity_id WHERE b.service_id = s.id`
+	for _, p := range []string{entity.ReadPermission, permission} {
+		holding, more := entity.Holding(caller, p, "e", len(*args)+1)
+		condition += " AND " + holding
+		*args = append(*args, more...)
+	}
+	return condition + ")", false
+}
+
+// refOf is the canonical ref that a name stands for; the name itself where it can be none.
+func refOf(name, kind string) string {
+	ref, err := slipway.ParseEntityRef(name, slipway.EntityRef{Kind: kind})
+	if err != nil {
+		return name
+	}
+	return ref.String()
+}
+
+// ofProject is the condition that a service s belongs to a project: it is called so, its project is, or it is bound to an entity that is, or that is part of such a system.
+func ofProject(project string, args *arguments) string {
+	name, ref, system := args.add(project), args.add(refOf(project, slipway.DefaultKind)), args.add(refOf(project, "system"))
+	return `(s.name = ` + name + ` OR s.project = ` + name + ` OR s.id IN (SELECT b.service_id FROM dora_binding b JOIN entity e ON e.id = b.entity_id
+		WHERE e.ref IN (` + ref + `, ` + system + `) OR e.system = ` + system + `))`
+}
+
+// ofTeam is the condition that a service s belongs to a team: it is bound to an entity that the group or one below it owns, or whose label names the team.
+func ofTeam(team, label string, args *arguments) string {
+	ref, key, name := args.add(refOf(team, "group")), args.add("metadata.labels."+strings.ToLower(label)), args.add(team)
+	below := `r.type = 'parentOf' AND r.target >= 'group:' AND r.target < 'group;'`
+	return `s.id IN (
+		SELECT b.service_id FROM dora_binding b JOIN entity e ON e.id = b.entity_id WHERE e.owner = ` + ref + ` OR e.owner IN (
+			WITH RECURSIVE team (ref) AS (
+				SELECT r.target FROM relation r WHERE r.source = ` + ref + ` AND ` + below + `
+				UNION
+				SELECT r.target FROM relation r JOIN team ON r.source = team.ref WHERE ` + below + `)
+			SELECT ref FROM team)
+		UNION
+		SELECT b.service_id FROM dora_binding b JOIN entity_term et ON et.entity_id = b.entity_id JOIN term t ON t.id = et.term_id WHERE t.key = ` + key + ` AND t.value = ` + name + `)`
+}
+
+// findServices lists the services that fit and that the caller may see, by name. all: the caller may see any service.
+func findServices(ctx context.Context, q store.Querier, caller *slipway.Caller, permission string, f filter) (list []serviceRow, all bool, err error) {
+	var args arguments
+	where, all := visible(caller, permission, &args)
+	if f.project != "" {
+		where += " AND " + ofProject(f.project, &args)
+	}
+	if f.team != "" {
+		where += " AND " + ofTeam(f.team, f.label, &args)
+	}
+	list, err = scanServices(q.QueryContext(ctx, `SELECT s.id, s.name, s.title, s.project FROM dora_service s WHERE `+where+` ORDER BY s.name`, args...))
+	return list, all, err
+}
+
+// names says whether the caller may know of a project or team of this name, and lists others that they may know of, 5,000 at most.
+func names(ctx context.Context, q store.Querier, caller *slipway.Caller, permission, what, name, label string) (list []string, found bool, err error) {
+	var args arguments
+	where, _ := visible(caller, permission, &args)
+	readable, more := entity.Readable(caller, "e", len(args)+1)
+	args = append(args, more...)
+	query := `SELECT s.name FROM dora_service s WHERE ` + where + ` UNION SELECT s.project FROM dora_service s WHERE s.project <> '' AND ` + where + `
+		UNION SELECT e.name FROM entity e WHERE e.kind NOT IN ('user', 'group', 'location', 'template') AND ` + readable
+	if what == "team" {
+		args = nil
+		readable, more = entity.Readable(caller, "e", 1)
+		args = append(args, more...)
+		query = `SELECT e.name FROM entity e WHERE e.kind = 'group' AND ` + readable + `
+			UNION SELECT REPLACE(e.owner, 'group:default/', '') FROM entity e WHERE e.owner IS NOT NULL AND ` + readable + `
+			UNION SELECT t.value FROM term t JOIN entity_term et ON et.term_id = t.id JOIN entity e ON e.id = et.entity_id WHERE t.key = ` + args.add("metadata.labels."+strings.ToLower(label)) + ` AND ` + readable
+	}
+	plain := name
+	if ref, err := slipway.ParseEntityRef(name, slipway.EntityRef{}); err == nil {
+		plain = strings.ToLower(ref.Name)
+	}
+	rows, err := q.QueryContext(ctx, `SELECT name, CASE WHEN name IN (`+args.add(name)+`, `+args.add(plain)+`) THEN 0 ELSE 1 END FROM (`+query+`) n ORDER BY 2, 1 LIMIT 5000`, args...)
+	if err != nil {
+		return nil, false, store.Err(err)
+	}
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var n string
+		var other int
+		err := rows.Scan(&n, &other)
+		found = found || err == nil && other == 0
+		list = append(list, n)
+		return err
+	})
+	return list, found, err
+}
+
+// anyIncident says whether incidents are reported at all.
+func anyIncident(ctx context.Context, q store.Querier) (some bool, err error) {
+	err = q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM dora_incident)`).Scan(&some)
+	return some, store.Err(err)
+}
+
+// maxListed is how many services a query names one by one; with more, it reads all of the months and leaves out what is not asked for.
+const maxListed = 200
+
+// among is a condition on a column that it is one of some numbers, and nothing where there are too many.
+func among(column string, ids []int64) string {
+	if len(ids) > maxListed {
+		return ""
+	}
+	list := make([]string, len(ids))
+	for i, id := range ids {
+		list[i] = fmt.Sprint(id)
+	}
+	return " AND " + column + " IN (" + strings.Join(list, ", ") + ")"
+}
+
+// blocks reads the facts of services in one environment for the months of a window; by service as well, where that is asked for.
+func (s *service) blocks(ctx context.Context, sc scope, environment string, w Window, apart bool) (all Facts, per map[string]Facts, err error) {
+	wanted := make(map[int64]string, len(sc.services))
+	for _, sv := range sc.services {
+		wanted[sv.id] = sv.title
+	}
+	of := map[string]*Facts{}
+	condition := ""
+	if !sc.all {
+		condition = among("service_id", sc.ids())
+	}
+	rows, err := s.db.QueryContext(ctx, `SELECT month, service_id, facts FROM dora_block WHERE environment = $1 AND month >= $2 AND month <= $3`+condition, environment, monthOf(w.From), monthOf(w.Until))
+	if err != nil {
+		return all, nil, store.Err(err)
+	}
+	starts := map[int64]int64{}
+	var month, service int64
+	var raw sql.RawBytes
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		if err := rows.Scan(&month, &service, &raw); err != nil {
+			return err
+		}
+		title, ok := wanted[service]
+		if !ok {
+			return nil
+		}
+		start, ok := starts[month]
+		if !ok {
+			start = monthStart(month)
+			starts[month] = start
+		}
+		if !apart {
+			return all.unpack(raw, start)
+		}
+		f := of[title]
+		if f == nil {
+			f = &Facts{}
+			of[title] = f
+		}
+		if err := f.unpack(raw, start); err != nil {
+			return err
+		}
+		return all.unpack(raw, start)
+	})
+	if apart {
+		per = map[string]Facts{}
+		for _, title := range wanted {
+			per[title] = Facts{}
+			if f := of[title]; f != nil {
+				per[title] = *f
+			}
+		}
+	}
+	return all, per, err
+}
+
+// environmentsOf lists the environments that services have deployments in.
+func environmentsOf(ctx context.Context, q store.Querier, sc scope) (list []string, err error) {
+	condition := ""
+	if !sc.all {
+		condition = among("service_id", sc.ids())
+	}
+	rows, err := q.QueryContext(ctx, `SELECT DISTINCT environment FROM dora_tally WHERE n > 0`+condition+` ORDER BY environment LIMIT 1000`)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	return list, store.Each(rows, func(rows *sql.Rows) error {
+		var e string
+		err := rows.Scan(&e)
+		list = append(list, e)
+		return err
+	})
+}
+
+// maxArms is how many services' histories are merged; with more, all are gone through by time.
+const maxArms = 50
+
+// readHistory reads a page of deployments, newest first, from after a place in that order on.
+func readHistory(ctx context.Context, q store.Querier, sc scope, environment, status string, after *historyKey, limit int) (page historyPage, err error) {
+	if len(sc.services) == 0 {
+		return page, nil
+	}
+	var args arguments
+	condition := "TRUE"
+	if environment != "" {
+		condition += " AND environment = " + args.add(environment)
+	}
+	if status != "" {
+		condition += " AND status = " + args.add(status)
+	}
+	if after != nil {
+		condition += " AND (started, id) < (" + args.add(after.Started) + ", " + args.add(after.ID) + ")"
+	}
+	order := fmt.Sprintf(" ORDER BY started DESC, id DESC LIMIT %d", limit+1)
+	query := `SELECT started, id, doc FROM dora_deployment WHERE ` + condition
+	switch ids := sc.ids(); {
+	case sc.all && len(ids) > 1:
+		query += order
+	case len(ids) <= maxArms:
+		var arms []string
+		for i, id := range ids {
+			arms = append(arms, fmt.Sprintf(`SELECT * FROM (SELECT started, id, doc FROM dora_deployment WHERE service_id = %d AND %s%s) a%d`, id, condition, order, i))
+		}
+		query = `SELECT started, id, doc FROM (` + strings.Join(arms, " UNION ALL ") + `) u` + order
+	default:
+		query += ` AND service_id IN (` + joined(ids) + `)` + order
+	}
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return page, store.Err(err)
+	}
+	var k historyKey
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var doc string
+		if len(page.items) == limit {
+			page.next = &historyKey{k.Started, k.ID}
+			return nil
+		}
+		if err := rows.Scan(&k.Started, &k.ID, &doc); err != nil {
+			return err
+		}
+		page.items = append(page.items, json.RawMessage(doc))
+		return nil
+	})
+	if err != nil {
+		return page, err
+	}
+	page.total, err = total(ctx, q, sc, environment, status)
+	return page, err
+}
+
+func joined(ids []int64) string {
+	list := make([]string, len(ids))
+	for i, id := range ids {
+		list[i] = fmt.Sprint(id)
+	}
+	return strings.Join(list, ", ")
+}
+
+// total counts deployments: by the tallies, or where a status is asked for, one by one.
+func total(ctx context.Context, q store.Querier, sc scope, environment, status string) (n int64, err error) {
+	var args arguments
+	query := `SELECT CAST(COALESCE(SUM(n), 0) AS BIGINT) FROM dora_tally WHERE TRUE`
+	if status != "" {
+		query = `SELECT COUNT(*) FROM dora_deployment WHERE status = ` + args.add(status)
+	}
+	if environment != "" {
+		query += ` AND environment = ` + args.add(environment)
+	}
+	if !sc.all {
+		query += ` AND service_id IN (` + joined(sc.ids()) + `)`
+	}
+	err = q.QueryRowContext(ctx, query, args...).Scan(&n)
+	return n, store.Err(err)
+}
+
+// Explained is a thing behind a number.
+type explained struct {
+	key historyKey
+	doc string
+	more
+}
+
+type more struct {
+	service    string
+	deployment sql.NullString // external id of the deployment that it belongs to
+	deployed   store.Time     // when that ended
+	failed     sql.NullInt64  // of a deployment: seconds until an incident, or rolledBack
+}
+
+// readExplained reads the deployments, changes or incidents behind a number, newest first: of deployments those that ended in the window, of changes those whose deployment
+// did, of incidents those that were resolved in it.
+func readExplained(ctx context.Context, q store.Querier, sc scope, what, environment string, w Window, after *historyKey, limit int) (list []explained, err error) {
+	if len(sc.services) == 0 {
+		return nil, nil
+	}
+	var args arguments
+	var query, time string
+	from, until := args.add(w.From*1e6), args.add(w.Until*1e6)
+	switch what {
+	case "deployments":
+		time = "x.finished"
+		query = `SELECT x.finished, x.id, x.doc, s.title, NULL, NULL, x.failed_after FROM dora_deployment x JOIN dora_service s ON s.id = x.service_id WHERE x.environment = ` + args.add(environment)
+	case "changes":
+		time = "d.finished"
+		query = `SELECT d.finished, x.id, x.doc, s.title, d.external_id, d.finished, d.failed_after FROM dora_deployment d JOIN dora_change x ON x.deployment_id = d.id JOIN dora_service s ON s.id = x.service_id WHERE d.environment = 'prod'`
+	default:
+		time = "x.resolved"
+		query = `SELECT x.resolved, x.id, x.doc, s.title, d.external_id, d.finished, NULL FROM dora_incident x LEFT JOIN dora_deployment d ON d.id = x.deployment_id JOIN dora_service s ON s.id = x.service_id WHERE TRUE`
+	}
+	query += ` AND ` + time + ` >= ` + from + ` AND ` + time + ` < ` + until
+	if !sc.all {
+		query += ` AND s.id IN (` + joined(sc.ids()) + `)`
+	}
+	if after != nil {
+		query += ` AND (` + time + `, x.id) < (` + args.add(after.Started) + `, ` + args.add(after.ID) + `)`
+	}
+	rows, err := q.QueryContext(ctx, query+fmt.Sprintf(` ORDER BY %s DESC, x.id DESC LIMIT %d`, time, limit), args...)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	return list, store.Each(rows, func(rows *sql.Rows) error {
+		var e explained
+		err := rows.Scan(&e.key.Started, &e.key.ID, &e.doc, &e.service, &e.deployment, &e.deployed, &e.failed)
+		list = append(list, e)
+		return err
+	})
+}
+
+// objectsOf lists the entities that a service is bound to, or those of its name where it is not there yet.
+func objectsOf(ctx context.Context, q store.Querier, name string) (list []auth.Object, err error) {
+	rows, err := q.QueryContext(ctx, `SELECT e.ref, COALESCE(e.owner, '') FROM dora_service s JOIN dora_binding b ON b.service_id = s.id JOIN entity e ON e.id = b.entity_id WHERE s.name = $1
+		UNION SELECT e.ref, COALESCE(e.owner, '') FROM entity e WHERE e.name = $1 AND e.namespace = 'default' AND e.kind IN ('component', 'system', 'api', 'resource') AND NOT EXISTS (SELECT 1 FROM dora_service WHERE name = $1)
+		ORDER BY 1 LIMIT 100`, name)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	return list, store.Each(rows, func(rows *sql.Rows) error {
+		var o auth.Object
+		err := rows.Scan(&o.Ref, &o.Owner)
+		list = append(list, o)
+		return err
+	})
+}
