@@ -96,8 +96,8 @@ func runSlipway(url, dir string) error {
 		return err
 	}
 	fmt.Println(l.Addr(), token)
-	if path := os.Getenv("BENCH_PROFILE"); path != "" { // of the whole life of the last server
-		f, err := os.Create(path)
+	if path := os.Getenv("BENCH_PROFILE"); path != "" { // of the whole life of each server
+		f, err := os.Create(fmt.Sprintf("%s.%d", path, os.Getpid()))
 		if err != nil {
 			return err
 		}

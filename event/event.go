@@ -91,6 +91,10 @@ type Subscription struct {
 	// Backlog lets a new subscription begin with the oldest event that is kept; without it, it begins with the
 	// first one that gets its position after Run has first seen the subscription.
 	Backlog bool
+
+	// Idle, when set, says of the events that come next, in their order, for which of them there is nothing to do: they are passed over without a transaction, which costs
+	// more than most handlers. It looks at what is committed; whatever changes later has its own event.
+	Idle func(ctx context.Context, events []Event) ([]bool, error)
 }
 
 // Bus is the events of one database. Safe for concurrent use. Publish needs no Run.

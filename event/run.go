@@ -226,7 +226,17 @@ func (b *Bus) drain(ctx context.Context, r *reader) (time.Duration, error) {
 		if err != nil {
 			return 0, err
 		}
-		for _, e := range events {
+		idle := make([]bool, len(events))
+		if r.Idle != nil && len(events) > 0 {
+			if idle, err = r.Idle(ctx, events); err != nil {
+				return 0, err
+			}
+		}
+		for i, e := range events {
+			if idle[i] {
+				r.seen.Store(e.Position)
+				continue
+			}
 			switch done, err := b.handle(ctx, r, e); {
 			case ctx.Err() != nil:
 				return 0, nil

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -23,10 +24,13 @@ type bindArgs struct{ kind string }
 
 func (a bindArgs) Kind() string { return a.kind }
 
+// bindAtOnce is how many entities are looked at together.
+const bindAtOnce = 200
+
 // bindAll goes through the catalog, chunk by chunk. Where nothing has changed nothing is written.
 func (x *Index[T]) bindAll(ctx context.Context, _ bindArgs) error {
 	for after := int64(0); ; {
-		entities, err := readEntities(ctx, x.engine.DB, `id > $1 ORDER BY id LIMIT 100`, after)
+		entities, err := x.readBound(ctx, x.engine.DB, `id > $1 ORDER BY id LIMIT $2`, after, bindAtOnce)
 		if err != nil {
 			return err
 		}
@@ -42,17 +46,16 @@ func (x *Index[T]) bindAll(ctx context.Context, _ bindArgs) error {
 
 // bindChanged compares without a transaction first, and writes only what differs, in small transactions.
 func (x *Index[T]) bindChanged(ctx context.Context, entities []bound) error {
-	have, err := x.bindings(ctx, x.engine.DB, entities)
+	differing, err := x.differing(ctx, entities)
 	if err != nil {
 		return err
 	}
 	var chunk []int64
 	rows := 0
 	for i, en := range entities {
-		want := x.wanted(en, have[en.id])
-		if !maps.Equal(have[en.id], want) || en.isUser() {
+		if weight := differing[en.id]; weight > 0 {
 			chunk = append(chunk, en.id)
-			rows += 1 + len(want)
+			rows += weight
 		}
 		if last := i == len(entities)-1; len(chunk) > 0 && (last || rows > 100) {
 			if err := x.bindChunk(ctx, chunk); err != nil {
@@ -64,10 +67,73 @@ func (x *Index[T]) bindChanged(ctx context.Context, entities []bound) error {
 	return nil
 }
 
+// differing gives those entities, by id, whose bindings or accounts are not what they say now, each with about how many rows it changes.
+func (x *Index[T]) differing(ctx context.Context, entities []bound) (map[int64]int, error) {
+	ids := make([]int64, len(entities))
+	var users []string
+	for i, en := range entities {
+		if ids[i] = en.id; en.isUser() {
+			users = append(users, en.ref)
+		}
+	}
+	have, err := x.bindings(ctx, x.engine.DB, ids)
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := accountsOf(ctx, x.engine.DB, users)
+	if err != nil {
+		return nil, err
+	}
+	differing := map[int64]int{}
+	for _, en := range entities {
+		if want := x.wanted(en, have[en.id]); !maps.Equal(have[en.id], want) {
+			differing[en.id] = 1 + len(want)
+		}
+		if en.isUser() {
+			if drop, add := x.accounts(en, accounts[en.ref]); len(drop)+len(add) > 0 {
+				differing[en.id] += 1 + len(add)
+			}
+		}
+	}
+	return differing, nil
+}
+
+// idle says which events leave the bindings as they are: most entities name no project.
+func (x *Index[T]) idle(ctx context.Context, events []event.Event) ([]bool, error) {
+	ids := make([]int64, len(events))
+	subjects := make([]string, len(events))
+	for i, ev := range events {
+		ids[i], subjects[i] = ev.EntityID, ev.Subject
+	}
+	entities, err := x.readBound(ctx, x.engine.DB, `id IN (`+numbers(1, len(ids))+`)`, anys(ids)...)
+	if err != nil {
+		return nil, err
+	}
+	differing, err := x.differing(ctx, entities)
+	if err != nil {
+		return nil, err
+	}
+	have, err := x.bindings(ctx, x.engine.DB, ids)
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := accountsOf(ctx, x.engine.DB, subjects)
+	if err != nil {
+		return nil, err
+	}
+	idle := make([]bool, len(events))
+	for i, ev := range events {
+		if idle[i] = differing[ev.EntityID] == 0; ev.Type == entity.EventRemoved {
+			idle[i] = len(have[ev.EntityID])+len(accounts[ev.Subject]) == 0
+		}
+	}
+	return idle, nil
+}
+
 func (x *Index[T]) bindChunk(ctx context.Context, ids []int64) error {
 	return x.engine.DB.Write(ctx, func(tx *store.Tx) error {
 		// What was read before the transaction may be old by now.
-		now, err := readEntities(ctx, tx, `id IN (`+numbers(1, len(ids))+`)`, anys(ids)...)
+		now, err := x.readBound(ctx, tx, `id IN (`+numbers(1, len(ids))+`)`, anys(ids)...)
 		if err != nil {
 			return err
 		}
@@ -118,14 +184,14 @@ func (x *Index[T]) follow(ctx context.Context, tx *store.Tx, ev event.Event) err
 		_, err := tx.Exec(ctx, `DELETE FROM task_account WHERE entity_ref = $1 AND NOT EXISTS (SELECT 1 FROM entity WHERE ref = $1)`, ev.Subject)
 		return err
 	}
-	entities, err := readEntities(ctx, tx, `id = $1`, ev.EntityID)
+	entities, err := x.readBound(ctx, tx, `id = $1`, ev.EntityID)
 	if err != nil || len(entities) == 0 {
 		return err // gone again: its removal follows
 	}
 	return x.bind(ctx, tx, entities[0])
 }
 
-// bound is an entity to be bound.
+// bound is an entity to be bound. Of one that cannot name a project, and is no user, nothing but the kind was read.
 type bound struct {
 	id  int64
 	ref string
@@ -134,24 +200,60 @@ type bound struct {
 
 func (b bound) isUser() bool { return strings.EqualFold(b.Kind, "user") }
 
+// readEntities reads entities whole.
 func readEntities(ctx context.Context, q store.Querier, where string, args ...any) ([]bound, error) {
+	return readSome(ctx, q, func([]byte) bool { return true }, where, args...)
+}
+
+// readBound reads entities to be bound. To take a document apart costs more than all else, so that is done only where one of the annotations
+// stands in it that a provider reads.
+func (x *Index[T]) readBound(ctx context.Context, q store.Querier, where string, args ...any) ([]bound, error) {
+	keys, all := x.engine.annotations()
+	return readSome(ctx, q, func(doc []byte) bool {
+		return all || slices.ContainsFunc(keys, func(key []byte) bool { return bytes.Contains(doc, key) })
+	}, where, args...)
+}
+
+// readSome reads entities, of which it takes apart the users and those documents that are wanted.
+func readSome(ctx context.Context, q store.Querier, wanted func(doc []byte) bool, where string, args ...any) ([]bound, error) {
 	rows, err := q.QueryContext(ctx, `SELECT id, ref, doc FROM entity WHERE `+where, args...)
 	if err != nil {
 		return nil, store.Err(err)
 	}
 	var list []bound
-	return list, store.Each(rows, func(rows *sql.Rows) error {
+	err = store.Each(rows, func(rows *sql.Rows) error {
 		var en bound
-		var doc []byte
+		var doc sql.RawBytes
 		if err := rows.Scan(&en.id, &en.ref, &doc); err != nil {
 			return err
 		}
-		if err := json.Unmarshal(doc, &en.Entity); err != nil {
-			return err
+		en.Kind, _, _ = strings.Cut(en.ref, ":")
+		if en.isUser() || wanted(doc) {
+			if err := json.Unmarshal(doc, &en.Entity); err != nil {
+				return err
+			}
 		}
 		list = append(list, en)
 		return nil
 	})
+	return list, err
+}
+
+// annotations gives the annotations in which the providers look for projects, as they stand in a document; all: one does not say which.
+func (e *Engine) annotations() (keys [][]byte, all bool) {
+	for _, o := range e.Providers() {
+		if len(o.Annotations) == 0 {
+			return nil, true
+		}
+		for _, a := range o.Annotations {
+			key, err := json.Marshal(a.Key)
+			if err != nil {
+				return nil, true
+			}
+			keys = append(keys, key)
+		}
+	}
+	return keys, false
 }
 
 // place is one project at one provider.
@@ -164,12 +266,15 @@ type binding struct {
 }
 
 // bindings reads which places of this task the entities are bound to.
-func (x *Index[T]) bindings(ctx context.Context, q store.Querier, entities []bound) (map[int64]map[place]binding, error) {
+func (x *Index[T]) bindings(ctx context.Context, q store.Querier, entities []int64) (map[int64]map[place]binding, error) {
 	have := make(map[int64]map[place]binding, len(entities))
+	if len(entities) == 0 {
+		return have, nil
+	}
 	args := []any{x.task.Name}
-	for _, en := range entities {
-		have[en.id] = map[place]binding{}
-		args = append(args, en.id)
+	for _, id := range entities {
+		have[id] = map[place]binding{}
+		args = append(args, id)
 	}
 	rows, err := q.QueryContext(ctx, `SELECT b.entity_id, s.provider, s.project, s.type, b.detached FROM task_binding b JOIN task_source s ON s.id = b.source_id
 		WHERE s.task = $1 AND b.entity_id IN (`+numbers(2, len(entities))+`)`, args...)
@@ -245,7 +350,7 @@ func (x *Index[T]) bind(ctx context.Context, tx *store.Tx, en bound) error {
 			return err
 		}
 	}
-	all, err := x.bindings(ctx, tx, []bound{en})
+	all, err := x.bindings(ctx, tx, []int64{en.id})
 	if err != nil {
 		return err
 	}
@@ -311,9 +416,30 @@ func storable(name string) bool {
 	return name != "" && len(name) <= maxID && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
-// bindAccounts notes which accounts are a user's: by annotation for each provider, by e-mail address for all.
-func (x *Index[T]) bindAccounts(ctx context.Context, tx *store.Tx, user bound) error {
-	type account struct{ provider, name string }
+// account is a login at a provider; one of no provider is an e-mail address.
+type account struct{ provider, name string }
+
+// accountsOf reads which accounts are noted of users, by ref.
+func accountsOf(ctx context.Context, q store.Querier, users []string) (map[string][]account, error) {
+	have := map[string][]account{}
+	if len(users) == 0 {
+		return have, nil
+	}
+	rows, err := q.QueryContext(ctx, `SELECT entity_ref, provider, account FROM task_account WHERE entity_ref IN (`+numbers(1, len(users))+`)`, anys(users)...)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	return have, store.Each(rows, func(rows *sql.Rows) error {
+		var ref string
+		var a account
+		err := rows.Scan(&ref, &a.provider, &a.name)
+		have[ref] = append(have[ref], a)
+		return err
+	})
+}
+
+// accounts says what is to change in the accounts noted of a user: they stand in an annotation for each provider, and the e-mail address is one for all.
+func (x *Index[T]) accounts(user bound, have []account) (drop, add []account) {
 	want := map[account]bool{}
 	if profile, ok := user.Spec["profile"].(map[string]any); ok {
 		if email, ok := profile["email"].(string); ok && storable(email) {
@@ -329,32 +455,29 @@ func (x *Index[T]) bindAccounts(ctx context.Context, tx *store.Tx, user bound) e
 			}
 		}
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT provider, account FROM task_account WHERE entity_ref = $1`, user.ref)
-	if err != nil {
-		return store.Err(err)
-	}
-	var drop []account
-	err = store.Each(rows, func(rows *sql.Rows) error {
-		var a account
-		if err := rows.Scan(&a.provider, &a.name); err != nil {
-			return err
-		}
+	for _, a := range have {
 		o, ok := x.engine.opened(a.provider)
 		if !want[a] && (a.provider == "" || ok && o.Provider != nil) {
 			drop = append(drop, a)
 		}
 		delete(want, a)
-		return nil
-	})
+	}
+	return drop, slices.Collect(maps.Keys(want))
+}
+
+// bindAccounts notes which accounts are a user's.
+func (x *Index[T]) bindAccounts(ctx context.Context, tx *store.Tx, user bound) error {
+	have, err := accountsOf(ctx, tx, []string{user.ref})
 	if err != nil {
 		return err
 	}
+	drop, add := x.accounts(user, have[user.ref])
 	for _, a := range drop {
 		if _, err := tx.Exec(ctx, `DELETE FROM task_account WHERE entity_ref = $1 AND provider = $2 AND account = $3`, user.ref, a.provider, a.name); err != nil {
 			return err
 		}
 	}
-	for a := range want {
+	for _, a := range add {
 		if _, err := tx.Exec(ctx, `INSERT INTO task_account (entity_ref, provider, account) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, user.ref, a.provider, a.name); err != nil {
 			return err
 		}
