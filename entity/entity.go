@@ -51,6 +51,7 @@ type Store struct {
 	read      store.Querier // db, unless a test listens
 	now       func() time.Time
 	cache     cache
+	terms     terms
 	driveMost int // see there
 }
 

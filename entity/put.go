@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/google/uuid"
 
@@ -145,64 +146,151 @@ func (s *Store) put(ctx context.Context, tx *store.Tx, source string, described 
 }
 
 // PutAll is Put for any number of entities: it opens a transaction per chunk, and none for what has not changed. Each entity is written whole or not at all; an error
-// leaves what was written before it, and a repeat goes on from there.
+// leaves what was written before it, and a repeat goes on from there. What it has written without an error is on disk.
 func (s *Store) PutAll(ctx context.Context, source string, entities []*slipway.Entity) (PutResult, error) {
 	var result PutResult
-	known := termIDs{}
-	for part := range slices.Chunk(entities, 200) {
-		changed, err := s.withoutUnchanged(ctx, source, part)
-		if err != nil {
-			return result, err
+	var held []*description // the chunk to be written next: the last one settles all
+	put := func(write func(context.Context, func(*store.Tx) error) error) error {
+		if len(held) == 0 {
+			return nil
 		}
-		result.Unchanged += len(part) - len(changed)
-		if err := s.internFirst(ctx, changed, known); err != nil {
-			return result, err
-		}
-		for chunk := range chunks(changed) {
-			var r PutResult
-			err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
-				for _, d := range chunk {
-					d.id = 0 // of a try that was rolled back
-				}
-				r, err = s.put(ctx, tx, source, chunk)
-				return err
-			})
-			if err != nil {
-				return result, err
+		var r PutResult
+		err := write(ctx, func(tx *store.Tx) (err error) {
+			for _, d := range held {
+				d.id = 0 // of a try that was rolled back
 			}
+			r, err = s.put(ctx, tx, source, held)
+			return err
+		})
+		if err == nil {
 			result.add(r)
 		}
+		return err
 	}
-	return result, nil
+	for part := range s.prepared(ctx, source, entities) {
+		if part.err != nil {
+			return result, part.err
+		}
+		result.Unchanged += part.unchanged
+		for chunk := range chunks(part.changed) {
+			if err := put(s.db.WriteAhead); err != nil {
+				return result, err
+			}
+			held = chunk
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return result, err
+	}
+	return result, put(s.db.Write)
+}
+
+// prepared are some entities that can be written.
+type prepared struct {
+	changed   []*description // their terms have numbers
+	unchanged int
+	err       error // the last one has it
+}
+
+// prepareAtOnce is how many entities are made ready together.
+const prepareAtOnce = 200
+
+// prepared makes entities ready, the next while the last are being written.
+func (s *Store) prepared(ctx context.Context, source string, entities []*slipway.Entity) iter.Seq[prepared] {
+	prepare := func(ctx context.Context, part []*slipway.Entity) prepared {
+		changed, err := s.withoutUnchanged(ctx, source, part)
+		if err == nil {
+			err = s.internFirst(ctx, changed)
+		}
+		return prepared{changed, len(part) - len(changed), err}
+	}
+	return func(yield func(prepared) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		ready := make(chan prepared)
+		var preparing sync.WaitGroup
+		defer preparing.Wait()
+		defer cancel()
+		preparing.Go(func() {
+			defer close(ready)
+			for part := range slices.Chunk(entities, prepareAtOnce) {
+				select {
+				case ready <- prepare(ctx, part):
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+		for part := range ready {
+			if !yield(part) || part.err != nil {
+				return
+			}
+		}
+	}
 }
 
 // termIDs are terms with their numbers, which never change.
 type termIDs map[term]int64
 
-// maxTermIDs is how many of them are kept while many entities are put.
+// maxTermIDs is how many terms are remembered.
 const maxTermIDs = 20_000
 
-// internFirst gives the terms of entities their numbers in transactions of their own: those of the entities are shorter then, and hold no
-// lock on what other entities share. Known are the numbers that were found before, and it learns.
-func (s *Store) internFirst(ctx context.Context, described []*description, known termIDs) error {
-	if len(known) > maxTermIDs {
-		clear(known)
+// terms are those that were met more than once: what entities have in common.
+type terms struct {
+	mu  sync.Mutex
+	ids termIDs
+}
+
+// known gives the numbers of those terms of entities that are remembered.
+func (c *terms) known(described []*description) termIDs {
+	known := termIDs{}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range described {
+		for _, t := range d.terms {
+			t.kind = d.ref.Kind
+			if id := c.ids[t]; id != 0 {
+				known[t] = id
+			}
+		}
 	}
-	missing := unknown(described, known)
-	if err := s.lookUp(ctx, s.db, missing, known); err != nil {
+	return known
+}
+
+// remember takes terms that were stored before.
+func (c *terms) remember(found termIDs) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ids == nil || len(c.ids)+len(found) > maxTermIDs {
+		c.ids = termIDs{}
+	}
+	maps.Copy(c.ids, found)
+}
+
+// internFirst gives the terms of entities their numbers in transactions of their own: those of the entities are shorter then, and hold no
+// lock on what other entities share.
+func (s *Store) internFirst(ctx context.Context, described []*description) error {
+	known := s.terms.known(described)
+	// The terms of an entity that is there are there too, most of them; those of a new one are not.
+	old := unknown(slices.DeleteFunc(slices.Clone(described), func(d *description) bool { return !d.there }), known)
+	there := termIDs{}
+	if err := s.lookUp(ctx, s.db, old, there); err != nil {
 		return err
 	}
-	for part := range slices.Chunk(slices.DeleteFunc(missing, func(t term) bool { return known[t] != 0 }), MaxRows) {
-		found := termIDs{} // known once they are committed
-		err := s.db.Write(ctx, func(tx *store.Tx) error {
-			clear(found)
-			return s.addTerms(ctx, tx, part, found)
+	maps.Copy(known, there)
+	for part := range slices.Chunk(unknown(described, known), MaxRows) {
+		var added, before termIDs                              // known once they are committed
+		err := s.db.WriteAhead(ctx, func(tx *store.Tx) error { // the entities settle them
+			added, before = termIDs{}, termIDs{}
+			return s.addTerms(ctx, tx, part, added, before)
 		})
 		if err != nil {
 			return err
 		}
-		maps.Copy(known, found)
+		maps.Copy(known, added)
+		maps.Copy(known, before)
+		maps.Copy(there, before)
 	}
+	s.terms.remember(there)
 	number(described, known)
 	return nil
 }
@@ -390,7 +478,7 @@ func (s *Store) intern(ctx context.Context, tx *store.Tx, written []*description
 		return err
 	}
 	missing = slices.DeleteFunc(missing, func(t term) bool { return ids[t] != 0 })
-	if err := s.addTerms(ctx, tx, missing, ids); err != nil {
+	if err := s.addTerms(ctx, tx, missing, ids, ids); err != nil {
 		return err
 	}
 	number(written, ids)
@@ -422,19 +510,19 @@ func number(described []*description, ids termIDs) {
 	}
 }
 
-// addTerms stores new terms and gives all of them their numbers, also those that another transaction was faster to store.
-func (s *Store) addTerms(ctx context.Context, tx *store.Tx, terms []term, ids termIDs) error {
+// addTerms stores terms: it gives the numbers of those that were added, and of those that were there before.
+func (s *Store) addTerms(ctx context.Context, tx *store.Tx, terms []term, added, before termIDs) error {
 	for part := range slices.Chunk(terms, statementRows) {
 		args := termArgs(part)
 		rows, err := tx.QueryContext(ctx, `INSERT INTO term (kind, key, value) VALUES `+values(len(args)/3, 3)+` ON CONFLICT DO NOTHING RETURNING id, kind, key, value`, args...)
 		if err != nil {
 			return store.Err(err)
 		}
-		if err := ids.scan(rows); err != nil {
+		if err := added.scan(rows); err != nil {
 			return err
 		}
 	}
-	return s.lookUp(ctx, tx, slices.DeleteFunc(slices.Clone(terms), func(t term) bool { return ids[t] != 0 }), ids)
+	return s.lookUp(ctx, tx, slices.DeleteFunc(slices.Clone(terms), func(t term) bool { return added[t] != 0 }), before)
 }
 
 func termArgs(terms []term) []any {

@@ -24,6 +24,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -58,6 +60,9 @@ type DB struct {
 	gate   *semaphore.Weighted // SQLite: first in, first out; database/sql wakes waiters at random
 	texts  *statements         // SQLite: compiled queries of the reader; pgx keeps its own
 	writes *statements         // and those of the writer
+
+	journal  atomic.Int64   // SQLite: about how many rows were written since the journal was last moved into the file
+	settling sync.WaitGroup // that moves it
 
 	// OnWrite, when set before first use, is told about every committed write transaction: how long it
 	// held the writer and how many rows its Exec and ExecContext changed. Tests fail on large ones with
@@ -127,8 +132,8 @@ func openSQLite(path string) (*DB, error) {
 		return nil, err
 	}
 	// FULL keeps what was accepted through a power loss; 7,000 commits a second remain.
-	// A longer journal than the usual 1,000 pages moves pages that are written again and again, as imports do, into the file less often.
-	pragmas := []string{"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "foreign_keys(1)", "temp_store(memory)", "wal_autocheckpoint(4000)"}
+	// The journal is moved into the file beside the writers, see settle; should that lag behind, a commit does so, at 200 MB.
+	pragmas := []string{"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "foreign_keys(1)", "temp_store(memory)", "wal_autocheckpoint(50000)"}
 	dsn := func(extra ...string) string {
 		q := url.Values{}
 		for _, p := range append(pragmas, extra...) {
@@ -200,6 +205,7 @@ func (db *DB) Writer() *sql.DB { return db.writer }
 
 // Close closes all connections.
 func (db *DB) Close() error {
+	db.settling.Wait()
 	err := db.reader.Close()
 	if db.writer != db.reader {
 		err = errors.Join(db.writer.Close(), err) // the last to go moves the journal into the file
@@ -308,8 +314,19 @@ const writeAttempts = 4
 // deadlock or serialisation failure runs fn again, at most four times in all, so fn must not
 // have effects outside the transaction. Errors come back through Err.
 func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
+	return db.attempt(ctx, false, fn)
+}
+
+// WriteAhead is Write that, on SQLite, does not wait until the disk has what was committed: a power loss, not a crash of the program, may take it back. The
+// next Write settles it, for the journal is kept whole up to there. It is for a row of many transactions that ends with a Write. On PostgreSQL it is Write: a server that
+// crashed would come back without what the program has seen committed.
+func (db *DB) WriteAhead(ctx context.Context, fn func(tx *Tx) error) error {
+	return db.attempt(ctx, true, fn)
+}
+
+func (db *DB) attempt(ctx context.Context, ahead bool, fn func(tx *Tx) error) error {
 	for attempt := 1; ; attempt++ {
-		tx, err := db.write(ctx, fn)
+		tx, err := db.write(ctx, ahead, fn)
 		if err == nil {
 			for _, f := range tx.after {
 				f()
@@ -327,12 +344,18 @@ func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	}
 }
 
-func (db *DB) write(ctx context.Context, fn func(tx *Tx) error) (*Tx, error) {
+func (db *DB) write(ctx context.Context, ahead bool, fn func(tx *Tx) error) (*Tx, error) {
 	if db.gate != nil {
 		if err := db.gate.Acquire(ctx, 1); err != nil {
 			return nil, err
 		}
 		defer db.gate.Release(1)
+		if ahead { // the gate keeps the one connection free for it
+			if _, err := db.writer.ExecContext(ctx, "PRAGMA synchronous = normal"); err != nil {
+				return nil, err
+			}
+			defer func() { _, _ = db.writer.ExecContext(context.WithoutCancel(ctx), "PRAGMA synchronous = full") }()
+		}
 	}
 	raw, err := db.writer.BeginTx(ctx, nil)
 	if err != nil {
@@ -354,8 +377,30 @@ func (db *DB) write(ctx context.Context, fn func(tx *Tx) error) (*Tx, error) {
 	if db.OnWrite != nil {
 		db.OnWrite(time.Since(start), tx.rows)
 	}
+	if db.gate != nil && db.journal.Add(1+tx.rows) >= settleAfter {
+		db.settling.Go(db.settle)
+		db.journal.Store(0)
+	}
 	for _, query := range tx.again { // the gate keeps the connection free for it
 		db.writes.compile(ctx, query)
 	}
 	return tx, nil
+}
+
+// settleAfter is after how many rows the journal of SQLite is moved into the file. A page that is written again and again, as imports do, is moved once: so the more the
+// better, but for the room that the journal takes, some 100 MB.
+const settleAfter = 25_000
+
+// settle moves the journal into the file. SQLite would do so inside some unlucky commit, which takes a tenth of a second then. Here the writers go on meanwhile; only
+// what they have written since is moved while they wait, so that the journal begins anew.
+func (db *DB) settle() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	const passive = "PRAGMA wal_checkpoint(PASSIVE)" // what fails, or is left, is moved next time
+	_, _ = db.reader.ExecContext(ctx, passive)
+	if db.gate.Acquire(ctx, 1) != nil {
+		return
+	}
+	defer db.gate.Release(1)
+	_, _ = db.reader.ExecContext(ctx, passive)
 }

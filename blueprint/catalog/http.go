@@ -134,7 +134,7 @@ func (s *service) register(ctx context.Context, in *registerInput) (*registerOut
 		return nil, err
 	}
 	if !later {
-		if err = s.readTree(reading, l, nil, seen.content); err != nil && ctx.Err() == nil {
+		if err = s.readTree(reading, l, nil, seen.target); err != nil && ctx.Err() == nil {
 			// What it leads to takes longer, or failed: the job goes on from here.
 			s.Log.InfoContext(ctx, "a location is read on by its job", "location", l.ID, "error", err)
 			err = s.db.Write(ctx, func(tx *store.Tx) error { return s.haveRead(ctx, tx, l.ID) })
@@ -151,7 +151,7 @@ func (s *service) register(ctx context.Context, in *registerInput) (*registerOut
 
 // look is what a registration sees of its target.
 type look struct {
-	content  *content // nil: it was not read
+	target   *parsed // nil: it was not read
 	entities []*slipway.Entity
 	faults   []fault
 	later    bool   // it takes too long, or is not there yet: the job reads it
@@ -179,10 +179,14 @@ func (s *service) look(ctx context.Context, in *registerInput, trusted bool) loo
 	default:
 		return unread(reason(err))
 	}
-	l := look{content: &c}
+	l := look{target: &parsed{content: c}}
 	l.entities, l.faults, err = parse(ctx, c.data, s.kindsOf(trusted), func(kind, target string, budget *int) (any, error) {
+		if l.target.references++; l.target.references > maxReferences {
+			return nil, errReferences
+		}
 		return s.substitute(ctx, p, kind, target, budget)
 	})
+	l.target.entities, l.target.faults = l.entities, l.faults
 	var texts []string
 	switch {
 	case err != nil && ctx.Err() != nil && !in.DryRun:

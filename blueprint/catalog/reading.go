@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/fetch"
@@ -24,6 +26,8 @@ const (
 	maxReferences = 1_000 // files that $text, $json and $yaml take in
 )
 
+var errReferences = fmt.Errorf("the location takes in more than %d files", maxReferences)
+
 // ahead is how many files are fetched while one is stored: a host that is slow to answer holds up less.
 const ahead = 4
 
@@ -35,19 +39,34 @@ type reading struct {
 	below      []string          // only files below these addresses are read, the others count as unchanged; none: all are read
 	kinds      map[string]bool   // accepted from it
 	last       map[Place]file    // as of the pass before
+	queue      []target          // files to be read
+	visited    map[Place]bool    // those that were
 	coming     map[Place]fetched // fetches under way
+	next       map[Place]taken   // the file that is read and parsed while another is stored
 	seen       map[string]Place  // the file that brings an entity
 	faults     map[string]string // the faults of entities that are kept, by ref; empty: as they were
 	files      []file
 	unsaved    []file // of files, those with something new, not stored yet
 	same       []file // of files, those that were read and are as they were
-	references int
+	references atomic.Int64
 }
 
 // fetched is the content of a file once it is there.
 type fetched chan struct {
 	content
 	err error
+}
+
+// taken is a file once it is read and parsed.
+type taken chan parsed
+
+// parsed is a file that was read: its content and what stands in it, or why there is nothing.
+type parsed struct {
+	content
+	entities   []*slipway.Entity
+	faults     []fault
+	references int64 // how many other files it takes in
+	err        error
 }
 
 // content is what a place holds.
@@ -61,10 +80,13 @@ type content struct {
 
 // readTree reads a location, or of it only what lies below some addresses, and stores what changed. first is what its target holds, if that was read
 // just now. An error means that the pass did not come to its end; what is wrong with files is stored.
-func (s *service) readTree(ctx context.Context, l row, below []string, first *content) error {
+func (s *service) readTree(ctx context.Context, l row, below []string, first *parsed) (err error) {
 	l.Status = processing
-	r := &reading{service: s, location: l, below: below, kinds: s.kindsOf(l.Trusted), last: map[Place]file{}, coming: map[Place]fetched{},
-		seen: map[string]Place{}, faults: map[string]string{}}
+	r := &reading{service: s, location: l, below: below, kinds: s.kindsOf(l.Trusted), last: map[Place]file{}, coming: map[Place]fetched{}, next: map[Place]taken{},
+		queue: []target{{Place: l.Place}}, visited: map[Place]bool{}, seen: map[string]Place{}, faults: map[string]string{}}
+	if first != nil {
+		r.references.Add(first.references)
+	}
 	old, err := filesOf(ctx, s.db, l.ID)
 	if err != nil {
 		return err
@@ -77,42 +99,57 @@ func (s *service) readTree(ctx context.Context, l row, below []string, first *co
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // nobody waits for what was fetched ahead then
-	queue := []target{{Place: l.Place}}
-	visited := map[Place]bool{}
+	defer func() {
+		if err != nil { // whoever goes on from here need not read again what is stored
+			rest, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			_ = r.saveFiles(rest)
+		}
+	}()
 	var tooMany bool
-	for len(queue) > 0 {
-		t := queue[0]
-		queue = queue[1:]
-		if visited[t.Place] {
+	for len(r.queue) > 0 {
+		t := r.queue[0]
+		r.queue = r.queue[1:]
+		if r.visited[t.Place] {
 			continue // named twice, or a circle
 		}
-		visited[t.Place] = true
+		r.visited[t.Place] = true
 		if len(r.files) == maxFiles {
 			tooMany = true
 			break
 		}
 		if hasWildcard(t.Place) {
 			matches, f := r.expand(t)
-			queue = append(queue, matches...)
+			r.queue = append(r.queue, matches...)
 			if f.Error != "" {
 				r.note(f)
 			}
 			continue
 		}
-		r.fetchAhead(ctx, queue, visited)
+		r.fetchAhead(ctx)
 		f, err := r.file(ctx, t, first)
 		if err != nil {
 			return err
 		}
 		first = nil
-		queue = append(queue, f.Targets...)
-		if len(r.unsaved) >= filesAtOnce {
+		r.queue = append(r.queue, f.Targets...)
+		if len(r.unsaved) >= filesAtOnce || r.unsavedRefs() >= refsAtOnce {
 			if err := r.saveFiles(ctx); err != nil {
 				return err
 			}
 		}
 	}
 	return r.finish(ctx, tooMany)
+}
+
+// refsAtOnce is after how many entities the files that bring them are stored: so many are compared with what is stored, for nothing, should the pass be cut short.
+const refsAtOnce = 5000
+
+func (r *reading) unsavedRefs() (n int) {
+	for _, f := range r.unsaved {
+		n += len(f.Refs)
+	}
+	return n
 }
 
 // itself puts the entity that stands for the location, as Backstage has it: it is there from the registration on, also when nothing else is.
@@ -169,12 +206,12 @@ func (r *reading) left(p Place) bool {
 }
 
 // fetchAhead begins to fetch the next files of the queue.
-func (r *reading) fetchAhead(ctx context.Context, queue []target, visited map[Place]bool) {
-	for _, t := range queue[:min(len(queue), 4*ahead)] {
+func (r *reading) fetchAhead(ctx context.Context) {
+	for _, t := range r.queue[:min(len(r.queue), 4*ahead)] {
 		if len(r.coming) >= ahead {
 			return
 		}
-		if r.coming[t.Place] != nil || visited[t.Place] || t.Type != "url" || r.left(t.Place) {
+		if r.coming[t.Place] != nil || r.next[t.Place] != nil || r.visited[t.Place] || t.Type != "url" || r.left(t.Place) {
 			continue
 		}
 		last, c := r.last[t.Place], make(fetched, 1)
@@ -189,24 +226,68 @@ func (r *reading) fetchAhead(ctx context.Context, queue []target, visited map[Pl
 	}
 }
 
-// fetch gives the content of a file, which may have been fetched ahead.
-func (r *reading) fetch(ctx context.Context, p Place) (content, error) {
-	c := r.coming[p]
+// fetching gives what waits for the content of a file, which may have been fetched ahead.
+func (r *reading) fetching(ctx context.Context, p Place) func() (content, error) {
+	last, c := r.last[p], r.coming[p]
 	if c == nil {
-		last := r.last[p]
-		return r.fetchContent(ctx, p, &last)
+		return func() (content, error) { return r.fetchContent(ctx, p, &last) }
 	}
 	delete(r.coming, p)
+	return func() (content, error) {
+		select {
+		case got := <-c:
+			return got.content, got.err
+		case <-ctx.Done():
+			return content{}, ctx.Err()
+		}
+	}
+}
+
+// taking gives what waits for a file to be read and parsed.
+func (r *reading) taking(ctx context.Context, p Place) func() parsed {
+	fetch := r.fetching(ctx, p)
+	return func() (got parsed) {
+		if got.content, got.err = fetch(); got.err == nil && !got.unchanged {
+			got.entities, got.faults, got.err = parse(ctx, got.data, r.kinds, r.resolve(ctx, p, &got.references))
+			got.data = nil
+		}
+		return got
+	}
+}
+
+// takeAhead begins to read and parse the next file, while one is being stored.
+func (r *reading) takeAhead(ctx context.Context) {
+	for _, t := range r.queue {
+		switch {
+		case r.visited[t.Place]:
+			continue
+		case len(r.next) > 0 || hasWildcard(t.Place) || r.left(t.Place):
+			return
+		}
+		take, c := r.taking(ctx, t.Place), make(taken, 1)
+		r.next[t.Place] = c
+		go func() { c <- take() }()
+		return
+	}
+}
+
+// take gives a file, which may have been read ahead.
+func (r *reading) take(ctx context.Context, p Place) parsed {
+	c := r.next[p]
+	if c == nil {
+		return r.taking(ctx, p)()
+	}
+	delete(r.next, p)
 	select {
 	case got := <-c:
-		return got.content, got.err
+		return got
 	case <-ctx.Done():
-		return content{}, ctx.Err()
+		return parsed{err: ctx.Err()}
 	}
 }
 
 // file reads one file and stores its entities.
-func (r *reading) file(ctx context.Context, t target, c *content) (file, error) {
+func (r *reading) file(ctx context.Context, t target, c *parsed) (file, error) {
 	last := r.last[t.Place]
 	f := file{Place: t.Place, Parent: t.Parent, ReadAt: store.At(r.Now()), Version: last.Version}
 	if c == nil && r.left(t.Place) {
@@ -222,11 +303,11 @@ func (r *reading) file(ctx context.Context, t target, c *content) (file, error) 
 		return last, nil
 	}
 	if c == nil {
-		got, err := r.fetch(ctx, t.Place)
-		if err != nil {
-			return r.unread(ctx, t, f, last, err)
-		}
+		got := r.take(ctx, t.Place)
 		c = &got
+	}
+	if c.err != nil {
+		return r.unread(ctx, t, f, last, c.err)
 	}
 	if c.unchanged {
 		last.ReadAt, last.Parent = f.ReadAt, t.Parent
@@ -236,21 +317,18 @@ func (r *reading) file(ctx context.Context, t target, c *content) (file, error) 
 		r.files, r.same = append(r.files, last), append(r.same, last)
 		return last, nil
 	}
-	before := r.references
-	entities, faults, err := parse(ctx, c.data, r.kinds, r.resolve(ctx, t.Place))
-	if err != nil {
-		return r.unread(ctx, t, f, last, err)
-	}
-	if len(entities)+len(faults) == 0 {
+	if len(c.entities)+len(c.faults) == 0 {
 		return r.unread(ctx, t, f, last, slipway.Errorf(slipway.Invalid, "it is empty"))
 	}
+	r.takeAhead(ctx)
 	if last.Digest != "" {
+		var err error
 		if f.Version, err = beginFile(ctx, r.db, r.location.ID, f); err != nil {
 			return f, err
 		}
 	}
 	var mine []*slipway.Entity
-	for _, e := range entities {
+	for _, e := range c.entities {
 		ref := e.Ref().String()
 		if owner, ok := r.claim(ref, t.Place); !ok {
 			f.Faults = append(f.Faults, fmt.Sprintf("%s stands in %s already", ref, clip(owner.Target)))
@@ -260,7 +338,7 @@ func (r *reading) file(ctx context.Context, t target, c *content) (file, error) 
 		f.Targets = append(f.Targets, targetsOf(e, t.Place, &f.Faults)...)
 		mine = append(mine, e)
 	}
-	for _, fault := range faults {
+	for _, fault := range c.faults {
 		f.Faults = append(f.Faults, fault.String())
 		if ref := fault.Ref.String(); fault.Ref.Name != "" {
 			if _, ok := r.claim(ref, t.Place); ok && !slices.Contains(f.Refs, ref) {
@@ -279,7 +357,7 @@ func (r *reading) file(ctx context.Context, t target, c *content) (file, error) 
 	if len(f.Faults) > 100 {
 		f.Faults = append(f.Faults[:100], "…")
 	}
-	if len(f.Faults) == 0 && r.references == before { // else it may change without this file
+	if len(f.Faults) == 0 && c.references == 0 { // else it may change without this file
 		f.ETag, f.LastModified, f.Digest = c.etag, c.lastModified, c.digest
 	}
 	r.note(f)
@@ -436,11 +514,11 @@ func (s *service) fetchContent(ctx context.Context, p Place, last *file) (conten
 	return c, nil
 }
 
-// resolve reads what placeholders of a file name. Each is read in full: a file that has some is never taken for unchanged.
-func (r *reading) resolve(ctx context.Context, base Place) resolver {
+// resolve reads what placeholders of a file name, and counts them. Each is read in full: a file that has some is never taken for unchanged.
+func (r *reading) resolve(ctx context.Context, base Place, count *int64) resolver {
 	return func(kind, target string, budget *int) (any, error) {
-		if r.references++; r.references > maxReferences {
-			return nil, fmt.Errorf("the location takes in more than %d files", maxReferences)
+		if *count++; r.references.Add(1) > maxReferences {
+			return nil, errReferences
 		}
 		return r.substitute(ctx, base, kind, target, budget)
 	}
