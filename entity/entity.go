@@ -52,6 +52,7 @@ type Store struct {
 	now       func() time.Time
 	cache     cache
 	terms     terms
+	plans     plans
 	driveMost int // see there
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/store"
@@ -46,8 +48,8 @@ type Mark struct {
 }
 
 // List gives the entities of a query that the caller may read, as in a Page, and the mark to go on from, nil on the last page. With Before it goes on
-// backwards, and nil stands for the first page. At most two round trips: one asks how long the posting lists of the filter are, one
-// reads the page. A page may be shorter than the limit though there is more: it ends after 16 MiB of documents.
+// backwards, and nil stands for the first page. At most two round trips: one asks how long the posting lists of the filter are, unless that
+// was asked a moment ago, one reads the page. A page may be shorter than the limit though there is more: it ends after 16 MiB of documents.
 func (s *Store) List(ctx context.Context, caller *slipway.Caller, q Query) ([]Row, *Mark, error) {
 	page, err := s.Page(ctx, caller, q)
 	next := page.Next
@@ -474,11 +476,12 @@ func kindsOf(set []*part) []string {
 	return nil
 }
 
-// plan asks, in one query, for the terms of the conditions and how long their posting lists are.
+// plan asks, in one query, for the terms of the conditions and how long their posting lists are, or takes what it learned of the same a moment ago.
 func (s *Store) plan(ctx context.Context, sets [][]*part) error {
 	var b builder
 	var selects []string
 	var planned []*part
+	wanted := map[*part]int{} // how many terms a part has once each of its values has come up in each of its kinds; 0: nobody can tell
 	for _, set := range sets {
 		kinds := kindsOf(set)
 		for _, p := range set {
@@ -501,7 +504,7 @@ func (s *Store) plan(ctx context.Context, sets [][]*part) error {
 			case p.values != nil:
 				selects = append(selects, fmt.Sprintf(`SELECT %d, t.id, `, n)+capped(`entity_term et WHERE et.term_id = t.id`)+
 					` FROM term t WHERE t.key = `+b.arg(p.key)+` AND t.value`+b.in(p.values)+ofKinds(&b, "t", kinds))
-				p.count = 0
+				wanted[p] = len(p.values) * len(kinds)
 			case p.under != nil:
 				continue
 			default:
@@ -513,23 +516,81 @@ func (s *Store) plan(ctx context.Context, sets [][]*part) error {
 	if len(selects) == 0 {
 		return nil
 	}
-	rows, err := s.read.QueryContext(ctx, strings.Join(selects, ` UNION ALL `), b.args...)
-	if err != nil {
-		return store.Err(err)
-	}
-	return store.Each(rows, func(rows *sql.Rows) error {
-		var n, count int
-		var term int64
-		if err := rows.Scan(&n, &term, &count); err != nil {
+	text := strings.Join(selects, ` UNION ALL `)
+	key := fmt.Sprintf("%s %q", text, b.args)
+	lengths, known := s.plans.get(key, s.now())
+	if !known {
+		rows, err := s.read.QueryContext(ctx, text, b.args...)
+		if err != nil {
+			return store.Err(err)
+		}
+		err = store.Each(rows, func(rows *sql.Rows) error {
+			var l length
+			err := rows.Scan(&l.part, &l.term, &l.count)
+			lengths = append(lengths, l)
+			return err
+		})
+		if err != nil {
 			return err
 		}
-		p := planned[n]
-		p.count = max(p.count, 0) + count
-		if term != 0 {
-			p.terms = append(p.terms, term)
+	}
+	for p := range wanted {
+		p.count = 0
+	}
+	for _, l := range lengths {
+		p := planned[l.part]
+		p.count = max(p.count, 0) + l.count
+		if l.term != 0 {
+			p.terms = append(p.terms, l.term)
 		}
-		return nil
+	}
+	lasting := !slices.ContainsFunc(planned, func(p *part) bool {
+		n, ofTerms := wanted[p]
+		return p.count == 0 || ofTerms && len(p.terms) != n
 	})
+	if !known && lasting {
+		s.plans.put(key, lengths, s.now())
+	}
+	return nil
+}
+
+// length is one row of a plan: of a part, a term and how many postings it has.
+type length struct {
+	part  int
+	term  int64
+	count int
+}
+
+// plans holds what was learned of conditions a moment ago, so that a list that is asked for again and again costs one round trip. Lengths say only which way is
+// shorter, and a term keeps its number: what is held may be old, as long as no term is missing from it.
+type plans struct {
+	mu    sync.Mutex
+	held  map[string][]length
+	since time.Time // all are dropped together
+}
+
+const (
+	planFor  = 10 * time.Second
+	maxPlans = 1000
+)
+
+func (c *plans) get(key string, now time.Time) ([]length, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now.Sub(c.since) > planFor {
+		return nil, false
+	}
+	lengths, ok := c.held[key]
+	return lengths, ok
+}
+
+func (c *plans) put(key string, lengths []length, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held == nil || now.Sub(c.since) > planFor || len(c.held) >= maxPlans {
+		c.held, c.since = map[string][]length{}, now
+	}
+	c.held[key] = lengths
 }
 
 func ofKinds(b *builder, table string, kinds []string) string {
