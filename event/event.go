@@ -92,9 +92,10 @@ type Subscription struct {
 	// first one that gets its position after Run has first seen the subscription.
 	Backlog bool
 
-	// Idle, when set, says of the events that come next, in their order, for which of them there is nothing to do: they are passed over without a transaction, which costs
-	// more than most handlers. It looks at what is committed; whatever changes later has its own event.
-	Idle func(ctx context.Context, events []Event) ([]bool, error)
+	// Ahead, when set, sees the events that come next, in their order, and does for many at once what it can, in transactions of its own. It says of which of them nothing is
+	// left to do: they are passed over without a transaction each, which costs more than most handlers; the others go to Handle. It goes by what is committed: whatever
+	// changes later has its own event. Several replicas may be at it at once, and none does more than Handle would.
+	Ahead func(ctx context.Context, events []Event) (done []bool, err error)
 }
 
 // Bus is the events of one database. Safe for concurrent use. Publish needs no Run.

@@ -127,12 +127,13 @@ func (b *Bus) register(ctx context.Context, readers []*reader, done bool) error 
 	})
 }
 
-// look numbers what is committed and wakes the readers that have something to read. At rest it is one query.
+// look numbers what is committed and wakes the readers that have something to read. At rest it is one query, which asks for the least id so that
+// SQLite takes the index of what has no position, and not all events.
 func (b *Bus) look(ctx context.Context, readers []*reader) (again time.Duration, err error) {
 	again = pollEvery
 	var last int64
 	var waiting bool
-	err = b.db.QueryRowContext(ctx, `SELECT last, EXISTS (SELECT 1 FROM event WHERE position IS NULL)
+	err = b.db.QueryRowContext(ctx, `SELECT last, (SELECT MIN(id) FROM event WHERE position IS NULL) IS NOT NULL
 		FROM event_sequence WHERE name = 'event'`).Scan(&last, &waiting)
 	if err != nil {
 		return again, store.Err(err)
@@ -226,14 +227,14 @@ func (b *Bus) drain(ctx context.Context, r *reader) (time.Duration, error) {
 		if err != nil {
 			return 0, err
 		}
-		idle := make([]bool, len(events))
-		if r.Idle != nil && len(events) > 0 {
-			if idle, err = r.Idle(ctx, events); err != nil {
+		ahead := make([]bool, len(events))
+		if r.Ahead != nil && len(events) > 0 {
+			if ahead, err = r.Ahead(ctx, events); err != nil {
 				return 0, err
 			}
 		}
 		for i, e := range events {
-			if idle[i] {
+			if ahead[i] {
 				r.seen.Store(e.Position)
 				continue
 			}

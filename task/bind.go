@@ -98,20 +98,22 @@ func (x *Index[T]) differing(ctx context.Context, entities []bound) (map[int64]i
 	return differing, nil
 }
 
-// idle says which events leave the bindings as they are: most entities name no project.
-func (x *Index[T]) idle(ctx context.Context, events []event.Event) ([]bool, error) {
+// ahead binds the entities of many events together. Most of them name no project, and nothing is written for them.
+func (x *Index[T]) ahead(ctx context.Context, events []event.Event) ([]bool, error) {
 	ids := make([]int64, len(events))
 	subjects := make([]string, len(events))
 	for i, ev := range events {
 		ids[i], subjects[i] = ev.EntityID, ev.Subject
 	}
 	entities, err := x.readBound(ctx, x.engine.DB, `id IN (`+numbers(1, len(ids))+`)`, anys(ids)...)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = x.bindChanged(ctx, entities)
 	}
-	differing, err := x.differing(ctx, entities)
-	if err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	} else if err != nil { // each on its own, so that one does not stop the others
+		x.engine.Log.WarnContext(ctx, "entities were not bound together; they are bound one by one", "task", x.task.Name, "error", err)
+		return make([]bool, len(events)), nil
 	}
 	have, err := x.bindings(ctx, x.engine.DB, ids)
 	if err != nil {
@@ -121,13 +123,11 @@ func (x *Index[T]) idle(ctx context.Context, events []event.Event) ([]bool, erro
 	if err != nil {
 		return nil, err
 	}
-	idle := make([]bool, len(events))
+	done := make([]bool, len(events))
 	for i, ev := range events {
-		if idle[i] = differing[ev.EntityID] == 0; ev.Type == entity.EventRemoved {
-			idle[i] = len(have[ev.EntityID])+len(accounts[ev.Subject]) == 0
-		}
+		done[i] = ev.Type != entity.EventRemoved || len(have[ev.EntityID])+len(accounts[ev.Subject]) == 0
 	}
-	return idle, nil
+	return done, nil
 }
 
 func (x *Index[T]) bindChunk(ctx context.Context, ids []int64) error {

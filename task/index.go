@@ -92,7 +92,7 @@ func (x *Index[T]) join() {
 		Name: name + ".refresh", Text: "Keeps the index of the task " + name + " fresh.", Every: dueEvery, Args: dueArgs{kind: due.Kind},
 	})
 	x.engine.Events.Subscribe(event.Subscription{
-		Name: name + ".bind", Types: []string{entity.EventChanged, entity.EventRemoved}, Handle: x.follow, Idle: x.idle,
+		Name: name + ".bind", Types: []string{entity.EventChanged, entity.EventRemoved}, Handle: x.follow, Ahead: x.ahead,
 		Backlog: true, // what changed between the first binding of all and the first look at events must not be missed
 	})
 }
