@@ -48,12 +48,13 @@ func TestMain(m *testing.M) {
 
 // installation is a folder with a configuration and a repository, on a database of one engine.
 type installation struct {
-	t       *testing.T
-	dir     string
-	config  string
-	repo    string
-	effects string // one line for each run of a build's command
-	token   string
+	t        *testing.T
+	dir      string
+	config   string
+	database string // URL of the database main
+	repo     string
+	effects  string // one line for each run of a build's command
+	token    string
 }
 
 func install(t *testing.T, engine store.Engine) *installation {
@@ -72,7 +73,7 @@ metadata:
     slipway.dev/local-repository: file://`+in.repo+`
 spec: {type: service, lifecycle: production, owner: group:default/team}
 `)
-	url := storetest.URL(t, engine)
+	in.database = storetest.URL(t, engine)
 	key := filepath.Join(dir, "master.key")
 	if err := server.MakeKey(key); err != nil {
 		t.Fatal(err)
@@ -92,7 +93,7 @@ providers:
     environment: {EFFECTS: %[4]s}
     timeout: 1m
     parallel: 4
-`, dir, url, key, in.effects))
+`, dir, in.database, key, in.effects))
 	out, err := in.run("token", "create", "--admin", "e2e", "-o", "json")
 	if err != nil {
 		t.Fatalf("token create: %v: %s", err, out)
@@ -129,8 +130,19 @@ func (in *installation) git(args ...string) {
 	}
 }
 
-// run runs one command of the program to its end.
+// run runs one command of the program, on this installation, to its end.
 func (in *installation) run(args ...string) ([]byte, error) {
+	in.t.Helper()
+	return in.command(append(args, "--config", in.config)...)
+}
+
+// run runs one command of the program that asks this server.
+func (r *replica) run(args ...string) ([]byte, error) {
+	r.in.t.Helper()
+	return r.in.command(append(args, "--url", r.url)...)
+}
+
+func (in *installation) command(args ...string) ([]byte, error) {
 	in.t.Helper()
 	path, err := program()
 	if err != nil {
@@ -138,8 +150,8 @@ func (in *installation) run(args ...string) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, append(args, "--config", in.config)...)
-	cmd.Dir = in.dir
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Dir, cmd.Env = in.dir, append(os.Environ(), "SLIPWAY_TOKEN="+in.token)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
