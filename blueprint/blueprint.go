@@ -338,7 +338,7 @@ type Table struct {
 	Footer string // a line below, such as how to read on
 }
 
-// Warn adds a sentence for the caller: in `messages.warning` of the tool dialect, in a Warning header elsewhere.
+// Warn adds a sentence for the caller: in `messages.warning` of the tool dialect, in `warnings` of the data dialect, in a Warning header elsewhere.
 func Warn(ctx context.Context, text string) {
 	if w, ok := ctx.Value(warningsKey{}).(*[]string); ok {
 		*w = append(*w, text)

@@ -52,14 +52,19 @@ type enveloped[T any] struct {
 	Warnings []string `json:"warnings"`
 }
 
+const maxWarnings = 20 // of an answer that are shown
+
 // do asks the API, and gives the answer with its bytes.
 func do[T any](c cli, cmd *cobra.Command, method, path string, body any) (e enveloped[T], raw json.RawMessage, err error) {
 	if err := c.Do(cmd.Context(), method, path, body, &raw); err != nil {
 		return e, nil, err
 	}
 	err = json.Unmarshal(raw, &e)
-	for _, text := range e.Warnings {
+	for _, text := range e.Warnings[:min(len(e.Warnings), maxWarnings)] {
 		cmd.PrintErrln("warning: " + text)
+	}
+	if more := len(e.Warnings) - maxWarnings; more > 0 {
+		cmd.PrintErrf("and %d more warnings; -o json has them all\n", more)
 	}
 	return e, raw, err
 }

@@ -607,21 +607,6 @@ func TestKeysAreRotatedWhileWorkGoesOn(t *testing.T) {
 	})
 }
 
-// A document that is taken and may not be what its writer wants comes with a warning.
-func TestWarningsStandBesideTheAnswer(t *testing.T) {
-	each(t, func(t *testing.T, s *blueprinttest.Server, _ *vendor) {
-		var e struct{ Warnings []string }
-		s.Post("/data/credentials", `{"id":"empty","type":"secretText"}`).Is(201).Into(&e)
-		if len(e.Warnings) != 1 || !strings.HasPrefix(e.Warnings[0], "credentials/empty: it has no secret yet") {
-			t.Errorf("got %q", e.Warnings)
-		}
-		e.Warnings = nil
-		if s.Post("/data/credentials", sshKey).Is(201).Into(&e); len(e.Warnings) != 0 {
-			t.Errorf("got %q", e.Warnings)
-		}
-	})
-}
-
 func TestALostKeyRefusesTheStart(t *testing.T) {
 	onEach(t, func(t *testing.T, e store.Engine) {
 		o, _ := options()

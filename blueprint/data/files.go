@@ -206,12 +206,18 @@ func (s *service) applyFolders(ctx context.Context) error {
 	if len(all) == 0 {
 		return nil
 	}
+	var results []resource.Result
 	inputs, err := resource.Read(envelopes(all))
 	if err == nil {
-		_, err = s.documents.Apply(ctx, puts(inputs), resource.Options{})
+		results, err = s.documents.Apply(ctx, puts(inputs), resource.Options{})
 	}
 	if err != nil {
 		return fmt.Errorf("resources: %w", withDetails(located(err, all)))
+	}
+	for _, r := range results {
+		for _, text := range r.Warnings {
+			s.Log.WarnContext(ctx, "a document of a configured folder: "+r.Ref().String()+": "+text)
+		}
 	}
 	return nil
 }
