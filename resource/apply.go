@@ -173,12 +173,11 @@ func (t *target) document(shown json.RawMessage) Document {
 }
 
 func (s *Store) plan(ctx context.Context, changes []Change, o Options) (*plan, error) {
-	targets, err := s.targets(ctx, changes, o)
+	targets, faults, err := s.targets(ctx, changes, o)
 	if err != nil {
 		return nil, err
 	}
 	p := &plan{uses: map[Ref][]Ref{}, told: map[Ref]string{}, now: store.At(s.now())}
-	var faults []slipway.Detail
 	for _, t := range targets {
 		details, err := s.planOne(ctx, p, t, o.DryRun)
 		if err != nil {
@@ -190,19 +189,20 @@ func (s *Store) plan(ctx context.Context, changes []Change, o Options) (*plan, e
 		}
 	}
 	missing, err := s.checkUses(ctx, p, targets)
-	if err != nil {
+	if err != nil && len(faults) == 0 {
 		return nil, err
 	}
 	return p, unfit(append(faults, missing...))
 }
 
-// targets finds out what each change is about, and whether the caller may.
-func (s *Store) targets(ctx context.Context, changes []Change, o Options) ([]target, error) {
-	var targets []target
-	var faults []slipway.Detail
+// targets finds out what each change is about, and whether the caller may. What cannot be read, or found, is a fault.
+func (s *Store) targets(ctx context.Context, changes []Change, o Options) (targets []target, faults []slipway.Detail, err error) {
 	byID := map[string][]string{}
 	places := map[Ref]string{}
 	for _, c := range changes {
+		if faults = append(faults, c.faults...); c.Document == nil && c.Verb != Delete {
+			continue
+		}
 		fault := func(field, format string, args ...any) {
 			faults = append(faults, slipway.Detail{Field: c.Place + field, Code: slipway.Invalid, Message: fmt.Sprintf(format, args...)})
 		}
@@ -218,7 +218,7 @@ func (s *Store) targets(ctx context.Context, changes []Change, o Options) ([]tar
 		k, err := s.kind(c.Kind)
 		if err != nil {
 			if c.Place == "" {
-				return nil, err
+				return nil, nil, err
 			}
 			fault("/kind", "there is no kind %q; there are %s", clip(c.Kind), strings.Join(s.names(), ", "))
 			continue
@@ -235,7 +235,7 @@ func (s *Store) targets(ctx context.Context, changes []Change, o Options) ([]tar
 			}
 		}
 		if c.Verb == Delete && (!utf8.ValidString(c.ID) || strings.ContainsRune(c.ID, 0)) {
-			return nil, slipway.Errorf(slipway.NotFound, "there is no %s of that id: none could have it", k.Name)
+			return nil, nil, slipway.Errorf(slipway.NotFound, "there is no %s of that id: none could have it", k.Name)
 		}
 		if c.Verb != Delete && !idPattern.MatchString(c.ID) {
 			fault("/id", "%q is no id: letters, digits, dash, underscore and dot, at most 63, beginning with a letter or digit", clip(c.ID))
@@ -251,11 +251,11 @@ func (s *Store) targets(ctx context.Context, changes []Change, o Options) ([]tar
 		targets = append(targets, target{Change: c, k: k})
 	}
 	if len(targets) > maxChanges {
-		return nil, slipway.Errorf(slipway.TooLarge, "at most %d documents at once", maxChanges)
+		return nil, nil, slipway.Errorf(slipway.TooLarge, "at most %d documents at once", maxChanges)
 	}
 	stored, err := s.stored(ctx, byID)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	elsewhere := 0
 	for i := range targets {
@@ -263,24 +263,24 @@ func (s *Store) targets(ctx context.Context, changes []Change, o Options) ([]tar
 		t.old = stored[Ref{Kind: t.k.Name, ID: t.ID}]
 		if t.k.Source != nil && t.k.Source.Write != nil {
 			if elsewhere++; elsewhere > maxElsewhere {
-				return nil, slipway.Errorf(slipway.TooLarge, "at most %d documents of %s at once", maxElsewhere, t.k.Name)
+				return nil, nil, slipway.Errorf(slipway.TooLarge, "at most %d documents of %s at once", maxElsewhere, t.k.Name)
 			}
 			if t.old, err = t.k.rowElsewhere(ctx, t.ID); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 		if err := t.allowed(ctx); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if o.Prune != "" {
 		pruned, err := s.pruned(ctx, o.Prune, places)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		targets = append(targets, pruned...)
 	}
-	return targets, unfit(faults)
+	return targets, faults, nil
 }
 
 // rowElsewhere reads a document that is kept elsewhere as if it were a row; nil when there is none.

@@ -21,10 +21,14 @@ type Input struct {
 	Kind     string          // as the envelope or the document says; "" when neither does
 	Document json.RawMessage // without the envelope
 	Place    string          // JSON pointer to it in what was sent, "" for all of it
+
+	faults []slipway.Detail // found in reading it, to be told with all others; without a Document nothing else can be said of it
 }
 
-// Read takes what was sent apart: a bare document, an envelope {"version":1,"kind":…,"data":{…}|[…]}, an array of these, or one of these a line. All faults are
-// reported together.
+var envelopeKeys = []string{"version", "kind", "data"}
+
+// Read takes what was sent apart: a bare document, an envelope {"version":1,"kind":…,"data":{…}|[…]}, an array of these, or one of these a line. A document that
+// cannot be read is Apply's to report, together with the faults of all others.
 func Read(raw []byte) ([]Input, error) {
 	raw = bytes.TrimSpace(raw)
 	if len(raw) == 0 {
@@ -40,35 +44,28 @@ func Read(raw []byte) ([]Input, error) {
 		return nil, slipway.Errorf(slipway.Invalid, "the body is no well-formed JSON")
 	}
 	var inputs []Input
-	var faults []slipway.Detail
-	var version error
-	each := func(raw json.RawMessage, place string) {
-		in, details, err := readOne(raw, place)
-		inputs, faults = append(inputs, in...), append(faults, details...)
-		if version == nil {
-			version = err
+	each := func(raw json.RawMessage, place string) error {
+		in, err := readOne(raw, place)
+		inputs = append(inputs, in...)
+		return err
+	}
+	if raw[0] != '[' {
+		return inputs, each(raw, "")
+	}
+	var list []json.RawMessage
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return nil, slipway.Errorf(slipway.Invalid, "the body is no well-formed JSON")
+	}
+	for i, item := range list {
+		if err := each(item, fmt.Sprintf("/%d", i)); err != nil {
+			return nil, err
 		}
 	}
-	if raw[0] == '[' {
-		var list []json.RawMessage
-		if err := json.Unmarshal(raw, &list); err != nil {
-			return nil, slipway.Errorf(slipway.Invalid, "the body is no well-formed JSON")
-		}
-		for i, item := range list {
-			each(item, fmt.Sprintf("/%d", i))
-		}
-	} else {
-		each(raw, "")
-	}
-	if version != nil {
-		return nil, version
-	}
-	return inputs, unfit(faults)
+	return inputs, nil
 }
 
 func readLines(raw []byte) ([]Input, error) {
 	var inputs []Input
-	var faults []slipway.Detail
 	n := 0
 	for line := range bytes.Lines(raw) {
 		line = bytes.TrimSpace(line)
@@ -78,73 +75,78 @@ func readLines(raw []byte) ([]Input, error) {
 		place := fmt.Sprintf("/%d", n)
 		n++
 		if depth(line) > maxDepth || !json.Valid(line) {
-			faults = append(faults, slipway.Detail{Field: place, Code: slipway.Invalid, Message: "this line is no well-formed JSON document"})
+			inputs = append(inputs, unread(place, "this line is no well-formed JSON document"))
 			continue
 		}
-		in, details, err := readOne(line, place)
+		in, err := readOne(line, place)
 		if err != nil {
 			return nil, err
 		}
-		inputs, faults = append(inputs, in...), append(faults, details...)
+		inputs = append(inputs, in...)
 	}
-	return inputs, unfit(faults)
+	return inputs, nil
+}
+
+// unread stands for a document that cannot be read.
+func unread(place, text string) Input {
+	return Input{Place: place, faults: []slipway.Detail{{Field: place, Code: slipway.Invalid, Message: text}}}
 }
 
 // readOne reads an envelope or a bare document.
-func readOne(raw json.RawMessage, place string) ([]Input, []slipway.Detail, error) {
-	fault := func(at, text string) []slipway.Detail {
-		return []slipway.Detail{{Field: place + at, Code: slipway.Invalid, Message: text}}
-	}
+func readOne(raw json.RawMessage, place string) ([]Input, error) {
 	o, err := parse(raw)
 	if err != nil {
-		return nil, fault("", err.Error()), nil
+		return []Input{unread(place, err.Error())}, nil
 	}
 	kind := ""
 	if given := o.values["kind"]; given != nil {
 		var ok bool
 		if kind, ok = o.string("kind"); !ok {
-			return nil, fault("/kind", "must be the name of a kind"), nil
+			return []Input{unread(place+"/kind", "must be the name of a kind")}, nil
 		}
 	}
 	data, envelope := o.values["data"]
 	if !envelope {
 		if v, given := o.values["version"]; given && len(o.keys) == 1 {
-			return nil, fault("/data", "is missing beside version "+clip(string(v))), nil
+			return []Input{unread(place+"/data", "is missing beside version "+clip(string(v)))}, nil
 		}
-		return []Input{{kind, raw, place}}, nil, nil
+		return []Input{{Kind: kind, Document: raw, Place: place}}, nil
 	}
 	if v, given := o.values["version"]; !given || string(v) != "1" {
-		return nil, nil, slipway.Errorf(slipway.Invalid, `the envelope must say "version": 1, the number; this is the only version there is`).
+		return nil, slipway.Errorf(slipway.Invalid, `the envelope must say "version": 1, the number; this is the only version there is`).
 			WithDetails(slipway.Detail{Field: "version", Code: slipway.Invalid, Message: "must be 1"})
 	}
-	var faults []slipway.Detail
-	for _, key := range o.keys {
-		if !slices.Contains([]string{"version", "kind", "data"}, key) {
-			faults = append(faults, fault("/"+key, "an envelope has version, kind and data, and nothing else")...)
-		}
-	}
-	list := []json.RawMessage{data}
-	if many := bytes.TrimSpace(data)[0] == '['; many {
-		if err := json.Unmarshal(data, &list); err != nil {
-			return nil, fault("/data", "is no well-formed list"), nil
-		}
-		place += "/data/%d"
+	inputs := []Input{}
+	if bytes.TrimSpace(data)[0] != '[' {
+		inputs = append(inputs, readData(kind, data, place+"/data"))
 	} else {
-		place += "/data"
-	}
-	var inputs []Input
-	for i, item := range list {
-		at := place
-		if strings.HasSuffix(place, "%d") {
-			at = strings.TrimSuffix(place, "%d") + fmt.Sprint(i)
+		var list []json.RawMessage
+		if err := json.Unmarshal(data, &list); err != nil {
+			return []Input{unread(place+"/data", "is no well-formed list")}, nil
 		}
-		if bytes.TrimSpace(item)[0] != '{' {
-			faults = append(faults, slipway.Detail{Field: at, Code: slipway.Invalid, Message: "must be an object"})
+		for i, item := range list {
+			inputs = append(inputs, readData(kind, item, fmt.Sprintf("%s/data/%d", place, i)))
+		}
+	}
+	for _, key := range o.keys {
+		if slices.Contains(envelopeKeys, key) {
 			continue
 		}
-		inputs = append(inputs, Input{kind, item, at})
+		stray := unread(place+"/"+pointerKey(key), "an envelope has version, kind and data, and nothing else")
+		if len(inputs) == 0 {
+			inputs = append(inputs, stray)
+			continue
+		}
+		inputs[0].faults = append(inputs[0].faults, stray.faults...)
 	}
-	return inputs, faults, nil
+	return inputs, nil
+}
+
+func readData(kind string, raw json.RawMessage, place string) Input {
+	if bytes.TrimSpace(raw)[0] != '{' {
+		return unread(place, "must be an object")
+	}
+	return Input{Kind: kind, Document: raw, Place: place}
 }
 
 // unfit is the error for documents that do not fit; nil without faults. At most 100 are told.

@@ -150,9 +150,9 @@ func (k Kind) Faults() (faults []error) {
 			fault("type %q: Fields must be a struct", t.Symbol)
 			continue
 		}
-		for _, key := range general {
+		for _, key := range append(slices.Clone(general), "version", "data") {
 			if slices.Contains(keysOf(t.Fields), key) || slices.Contains(keysOf(k.Base), key) {
-				fault("type %q: the key %q belongs to every document", t.Symbol, key)
+				fault("type %q: the key %q belongs to every document, or to its envelope", t.Symbol, key)
 			}
 		}
 		if k.Source == nil && len(readOnlyKeys(t.Fields)) > 0 {

@@ -225,7 +225,7 @@ func (s *service) apply(ctx context.Context, kind, id string, raw []byte, verb r
 		if in.Kind != "" && in.Kind != kind {
 			return resource.Result{}, slipway.Errorf(slipway.Invalid, "the document says kind %q, and the path %q", in.Kind, kind).WithDetails(fault("/kind", "must be "+strconv.Quote(kind)))
 		}
-		c.Document, c.Place = in.Document, in.Place
+		c.Input, c.Kind = in, kind
 	}
 	if _, err := s.documents.Kind(kind); err != nil {
 		return resource.Result{}, err
