@@ -12,8 +12,8 @@ import (
 
 // GrantConfig gives permissions to callers, in the configuration.
 type GrantConfig struct {
-	To          string   `json:"to" yaml:"to" doc:"Who: user:default/jane, group:default/team-a, token:<name>, service:<issuer>:<subject>, tool:<name>, a prefix of one ending in *, or * for every caller with a credential" example:"group:default/team-a"`
-	Permissions []string `json:"permissions" yaml:"permissions" doc:"What: a permission, or a prefix of one ending in .*, or *; narrowed by :owned, or by : and an entity ref or a prefix of one ending in *" example:"[\"build.*:owned\"]"`
+	To          string   `json:"to" yaml:"to" required:"true" doc:"Who: user:default/jane, group:default/team-a, token:<name>, service:<issuer>:<subject>, tool:<name>, a prefix of one ending in *, or * for every caller with a credential" example:"group:default/team-a"`
+	Permissions []string `json:"permissions" yaml:"permissions" required:"true" doc:"What: a permission, or a prefix of one ending in .*, or *; narrowed by :owned, or by : and an entity ref or a prefix of one ending in *" example:"[\"build.*:owned\"]"`
 }
 
 var (

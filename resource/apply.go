@@ -159,6 +159,7 @@ func (st *staged) change() SourceChange {
 // target is a change with what is known of its document.
 type target struct {
 	Change
+	n   int // which change it is; that many as there are: none of them, it is pruned
 	k   *Kind
 	old *row
 }
@@ -173,7 +174,8 @@ func (t *target) document(shown json.RawMessage) Document {
 }
 
 func (s *Store) plan(ctx context.Context, changes []Change, o Options) (*plan, error) {
-	targets, faults, err := s.targets(ctx, changes, o)
+	found := make([][]slipway.Detail, len(changes)+1) // by change, so that they are told in the order of the documents
+	targets, err := s.targets(ctx, changes, found, o)
 	if err != nil {
 		return nil, err
 	}
@@ -185,9 +187,10 @@ func (s *Store) plan(ctx context.Context, changes []Change, o Options) (*plan, e
 		}
 		for _, d := range details {
 			d.Field = t.Place + d.Field
-			faults = append(faults, d)
+			found[t.n] = append(found[t.n], d)
 		}
 	}
+	faults := slices.Concat(found...)
 	missing, err := s.checkUses(ctx, p, targets)
 	if err != nil && len(faults) == 0 {
 		return nil, err
@@ -195,16 +198,17 @@ func (s *Store) plan(ctx context.Context, changes []Change, o Options) (*plan, e
 	return p, unfit(append(faults, missing...))
 }
 
-// targets finds out what each change is about, and whether the caller may. What cannot be read, or found, is a fault.
-func (s *Store) targets(ctx context.Context, changes []Change, o Options) (targets []target, faults []slipway.Detail, err error) {
+// targets finds out what each change is about, and whether the caller may. What cannot be read, or found, is a fault of that change.
+func (s *Store) targets(ctx context.Context, changes []Change, found [][]slipway.Detail, o Options) ([]target, error) {
+	var targets []target
 	byID := map[string][]string{}
 	places := map[Ref]string{}
-	for _, c := range changes {
-		if faults = append(faults, c.faults...); c.Document == nil && c.Verb != Delete {
+	for n, c := range changes {
+		if found[n] = append(found[n], c.faults...); c.Document == nil && c.Verb != Delete {
 			continue
 		}
 		fault := func(field, format string, args ...any) {
-			faults = append(faults, slipway.Detail{Field: c.Place + field, Code: slipway.Invalid, Message: fmt.Sprintf(format, args...)})
+			found[n] = append(found[n], slipway.Detail{Field: c.Place + field, Code: slipway.Invalid, Message: fmt.Sprintf(format, args...)})
 		}
 		if c.Kind == "" {
 			if tree, err := parse(c.Document); err == nil {
@@ -218,7 +222,7 @@ func (s *Store) targets(ctx context.Context, changes []Change, o Options) (targe
 		k, err := s.kind(c.Kind)
 		if err != nil {
 			if c.Place == "" {
-				return nil, nil, err
+				return nil, err
 			}
 			fault("/kind", "there is no kind %q; there are %s", clip(c.Kind), strings.Join(s.names(), ", "))
 			continue
@@ -235,7 +239,7 @@ func (s *Store) targets(ctx context.Context, changes []Change, o Options) (targe
 			}
 		}
 		if c.Verb == Delete && (!utf8.ValidString(c.ID) || strings.ContainsRune(c.ID, 0)) {
-			return nil, nil, slipway.Errorf(slipway.NotFound, "there is no %s of that id: none could have it", k.Name)
+			return nil, slipway.Errorf(slipway.NotFound, "there is no %s of that id: none could have it", k.Name)
 		}
 		if c.Verb != Delete && !idPattern.MatchString(c.ID) {
 			fault("/id", "%q is no id: letters, digits, dash, underscore and dot, at most 63, beginning with a letter or digit", clip(c.ID))
@@ -248,14 +252,14 @@ func (s *Store) targets(ctx context.Context, changes []Change, o Options) (targe
 		}
 		places[ref] = c.Place
 		byID[k.Name] = append(byID[k.Name], c.ID)
-		targets = append(targets, target{Change: c, k: k})
+		targets = append(targets, target{Change: c, n: n, k: k})
 	}
 	if len(targets) > maxChanges {
-		return nil, nil, slipway.Errorf(slipway.TooLarge, "at most %d documents at once", maxChanges)
+		return nil, slipway.Errorf(slipway.TooLarge, "at most %d documents at once", maxChanges)
 	}
 	stored, err := s.stored(ctx, byID)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	elsewhere := 0
 	for i := range targets {
@@ -263,24 +267,24 @@ func (s *Store) targets(ctx context.Context, changes []Change, o Options) (targe
 		t.old = stored[Ref{Kind: t.k.Name, ID: t.ID}]
 		if t.k.Source != nil && t.k.Source.Write != nil {
 			if elsewhere++; elsewhere > maxElsewhere {
-				return nil, nil, slipway.Errorf(slipway.TooLarge, "at most %d documents of %s at once", maxElsewhere, t.k.Name)
+				return nil, slipway.Errorf(slipway.TooLarge, "at most %d documents of %s at once", maxElsewhere, t.k.Name)
 			}
 			if t.old, err = t.k.rowElsewhere(ctx, t.ID); err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 		}
 		if err := t.allowed(ctx); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	if o.Prune != "" {
-		pruned, err := s.pruned(ctx, o.Prune, places)
+		pruned, err := s.pruned(ctx, o.Prune, places, len(changes))
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		targets = append(targets, pruned...)
 	}
-	return targets, faults, nil
+	return targets, nil
 }
 
 // rowElsewhere reads a document that is kept elsewhere as if it were a row; nil when there is none.
@@ -366,7 +370,7 @@ func (s *Store) stored(ctx context.Context, byID map[string][]string) (map[Ref]*
 }
 
 // pruned finds what has the label and is not among the changes.
-func (s *Store) pruned(ctx context.Context, label string, keep map[Ref]string) ([]target, error) {
+func (s *Store) pruned(ctx context.Context, label string, keep map[Ref]string, n int) ([]target, error) {
 	key, value, ok := strings.Cut(label, "=")
 	if !ok || key == "" {
 		return nil, slipway.Errorf(slipway.Invalid, "prune needs a label, key=value; only documents that carry it are deleted").
@@ -388,7 +392,7 @@ func (s *Store) pruned(ctx context.Context, label string, keep map[Ref]string) (
 			if _, there := labels[key]; !there {
 				continue
 			}
-			t := target{Change: Change{Input: Input{Kind: k.Name}, ID: r.id, Verb: Delete}, k: k, old: r}
+			t := target{Change: Change{Input: Input{Kind: k.Name}, ID: r.id, Verb: Delete}, n: n, k: k, old: r}
 			if err := t.allowed(ctx); err != nil {
 				return nil, err
 			}

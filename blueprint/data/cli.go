@@ -335,7 +335,7 @@ func (c cli) export() *cobra.Command {
 		Long: `Print all documents, or those of some kinds, one envelope a kind, as apply takes them. Secrets are <redacted>, which keeps what is stored when it is applied
 to the same server. For another server, --env writes ${env:KIND_ID_FIELD} in their place, and apply takes them from the environment. What the configuration
 file sets, and what is not written through documents, is left out; so are tokens, unless they are asked for: applied elsewhere, other tokens come of them.`,
-		Example: "  slipway data export >backup.json\n  slipway data export --env >move.json\n  slipway data export credentials", Args: cobra.ArbitraryArgs,
+		Example: "  slipway data export >backup.json\n  slipway data export -o yaml >config/all.yaml\n  slipway data export --env >move.json\n  slipway data export credentials", Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kinds, _, err := do[[]kindInfo](c, cmd, http.MethodGet, "/data", nil)
 			if err != nil {
@@ -382,7 +382,10 @@ file sets, and what is not written through documents, is left out; so are tokens
 					all = append(all, out)
 				}
 			}
-			e := json.NewEncoder(cmd.OutOrStdout())
+			if f := cmd.Flag("output"); f != nil && f.Value.String() == "yaml" {
+				return c.Print(cmd, all, blueprint.Table{})
+			}
+			e := json.NewEncoder(cmd.OutOrStdout()) // a table would be nothing that apply takes
 			e.SetEscapeHTML(false)
 			e.SetIndent("", "  ")
 			return e.Encode(all)
@@ -456,7 +459,7 @@ the server only seals with the newest key of the file, which the operator has pu
 			if err != nil {
 				return err
 			}
-			return c.Print(cmd, raw, blueprint.Table{Footer: "Secrets are being sealed with key " + e.Data.KeyID + "."})
+			return c.Print(cmd, raw, blueprint.Table{Footer: "Secrets are being sealed with key " + e.Data.KeyID + `. "slipway job list" shows data.rekey until it is done; old keys are needed until then.`})
 		},
 	}
 	cmd.Flags().BoolVar(&keep, "keep-file", false, "make no new key")

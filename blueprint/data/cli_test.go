@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,10 @@ import (
 
 // slipwayData runs `slipway data …` against a server, and gives what it printed: the exact answer, then the table's footer.
 func slipwayData(s *blueprinttest.Server, args ...string) (string, error) {
+	return slipwayIn(s, strings.NewReader(""), args...)
+}
+
+func slipwayIn(s *blueprinttest.Server, in io.Reader, args ...string) (string, error) {
 	var out bytes.Buffer
 	cmd := data.Blueprint.Commands[0](&blueprint.Client{
 		Do: func(_ context.Context, method, path string, body, into any) error {
@@ -47,6 +52,7 @@ func slipwayData(s *blueprinttest.Server, args ...string) (string, error) {
 		},
 	})
 	cmd.SetArgs(args)
+	cmd.SetIn(in)
 	cmd.SetOut(&out)
 	cmd.SetErr(&out)
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
@@ -56,8 +62,15 @@ func slipwayData(s *blueprinttest.Server, args ...string) (string, error) {
 
 func TestFilesCommandsAndHTTPGiveTheSameDocument(t *testing.T) {
 	t.Setenv("DATA_TEST_KEY", canary)
-	o, _ := options()
-	s := blueprinttest.Start(t, store.SQLite, o)
+	for _, e := range []store.Engine{store.SQLite, store.Postgres} {
+		t.Run(string(e), func(t *testing.T) {
+			o, _ := options()
+			sameDocument(t, blueprinttest.Start(t, e, o))
+		})
+	}
+}
+
+func sameDocument(t *testing.T, s *blueprinttest.Server) {
 	file := filepath.Join(t.TempDir(), "keys.yaml")
 	text := `version: 1
 kind: credentials
@@ -90,6 +103,33 @@ data:
 	out, err := slipwayData(s, "apply", "-f", file)
 	if e, ok := errors.AsType[*slipway.Error](err); !ok || len(e.Details) != 1 || e.Details[0].Field != file+", document 1: /data/1/type" {
 		t.Errorf("got %v %s, want the file and the place in it", err, out)
+	}
+	// The same as JSON, one document a line, a list of envelopes, and from the standard input.
+	envelope := `{"version":1,"kind":"credentials","data":` + strings.Replace(shownKey, `"<redacted>"`, `"${env:DATA_TEST_KEY}"`, 2) + `}`
+	for name, text := range map[string]string{
+		"one.json": envelope, "list.json": "[" + envelope + "]", "lines.ndjson": envelope + "\n" + strings.ReplaceAll(envelope, "github-key", "other"), "list.yaml": "- " + envelope + "\n",
+		"many.yml": "---\n" + envelope + "\n---\n---\n" + strings.ReplaceAll(envelope, "github-key", "other"), "bare.json": strings.Replace(shownKey, `{`, `{"kind":"credentials",`, 1), "-": envelope,
+	} {
+		path := name
+		if path != "-" {
+			path = filepath.Join(t.TempDir(), name)
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out, err := slipwayIn(s, strings.NewReader(text), "apply", "-f", path)
+		if err != nil || strings.Contains(out, "created credentials/github-key") || !strings.Contains(out, " unchanged") && !strings.Contains(out, "updated credentials/github-key") {
+			t.Errorf("%s: got %v\n%s", name, err, out)
+		}
+		run(`"data":`+shownKey, "get", "credentials/github-key")
+	}
+	// In files each document has an id: without one, another document would come of it each time.
+	nameless := filepath.Join(t.TempDir(), "nameless.yaml")
+	if err := os.WriteFile(nameless, []byte("{version: 1, kind: credentials, data: [{id: a, type: secretText}, {type: secretText}]}\n---\n{kind: credentials, type: secretText}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := slipwayData(s, "apply", "-f", nameless); err == nil || !strings.Contains(err.Error(), "document 1: 1 of its documents have no id") || !strings.Contains(err.Error(), "document 2: 1 of") {
+		t.Errorf("got %v %s, want both places told", err, out)
 	}
 	run("credentials", "kinds")
 	run("oneOf", "schema", "credentials")

@@ -93,11 +93,21 @@ func filesBelow(path string) (files []string, err error) {
 func readDocuments(name string, raw []byte, env func(string) (string, bool)) ([]filed, error) {
 	var all []filed
 	var faults []error
-	add := func(v any) {
+	var add func(v any)
+	add = func(v any) {
+		if list, ok := v.([]any); ok {
+			for _, item := range list {
+				add(item)
+			}
+			return
+		}
 		place := fmt.Sprintf("%s, document %d", name, len(all)+1)
 		expanded, err := expand(v, env)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("document %d: %w", len(all)+1, err))
+		}
+		if n := nameless(v); n > 0 {
+			faults = append(faults, fmt.Errorf("document %d: %d of its documents have no id; in files each needs one, so that applying it twice changes nothing", len(all)+1, n))
 		}
 		encoded, err := json.Marshal(expanded)
 		if err != nil {
@@ -114,12 +124,6 @@ func readDocuments(name string, raw []byte, env func(string) (string, bool)) ([]
 				return all, errors.Join(faults...)
 			} else if err != nil {
 				return nil, errors.New("it is no well-formed JSON")
-			}
-			if list, ok := v.([]any); ok {
-				for _, item := range list {
-					add(item)
-				}
-				continue
 			}
 			add(v)
 		}
@@ -138,11 +142,36 @@ func readDocuments(name string, raw []byte, env func(string) (string, bool)) ([]
 	}
 }
 
+// nameless counts the documents without an id in an envelope, or in a bare document.
+func nameless(v any) (n int) {
+	top, _ := v.(map[string]any)
+	if data, envelope := top["data"]; envelope {
+		list, many := data.([]any)
+		if !many {
+			list = []any{data}
+		}
+		for _, item := range list {
+			if d, ok := item.(map[string]any); ok && d["id"] == nil {
+				n++
+			}
+		}
+		return n
+	}
+	if top != nil && top["id"] == nil && top["version"] == nil {
+		n = 1
+	}
+	return n
+}
+
 // expand replaces ${…} in all texts.
 func expand(v any, env func(string) (string, bool)) (any, error) {
 	switch v := v.(type) {
 	case string:
-		return secret.Expand(v, env)
+		text, err := secret.Expand(v, env)
+		if coded, ok := errors.AsType[*slipway.Error](err); ok {
+			err = errors.New(coded.Message) // it becomes part of a sentence
+		}
+		return text, err
 	case map[string]any:
 		for key, value := range v {
 			x, err := expand(value, env)
