@@ -35,6 +35,8 @@ var Blueprint = blueprint.Blueprint{
 	Config:  func() any { return defaultConfig() },
 	Mounts: []blueprint.Mount{
 		{Prefix: "/api/devlake", Dialect: blueprint.API},
+		{Prefix: "/api/plugins/webhook", Dialect: blueprint.API, Lenient: true},
+		{Prefix: "/api/rest/plugins/webhook", Dialect: blueprint.API, Lenient: true},
 	},
 	Databases: []blueprint.Database{{Name: "main", Migrations: migrations(), Tables: []string{
 		"dora_service", "dora_binding", "dora_deployment", "dora_tally", "dora_change", "dora_incident", "dora_block",
@@ -59,7 +61,7 @@ var Blueprint = blueprint.Blueprint{
 	},
 	Commands:   []func(*blueprint.Client) *cobra.Command{commands},
 	Pages:      []blueprint.Page{{Slug: "metrics", Title: "DORA metrics", Text: readme}},
-	Operations: operations(),
+	Operations: append(operations(), hookOperations()...),
 	Open:       open,
 }
 

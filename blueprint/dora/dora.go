@@ -44,6 +44,7 @@ type Config struct {
 	Environments []EnvironmentRule          `yaml:"environments" doc:"What names of environments mean, in order; empty: staging, prod and dev by their usual names"`
 	Incidents    IncidentConfig             `yaml:"incidents" doc:"How incidents are taken to belong to deployments"`
 	CountFailed  bool                       `yaml:"countFailed" doc:"Whether a deployment that failed counts as a change failure, and the next that succeeds as its recovery"`
+	Builds       []BuildRule                `yaml:"builds" doc:"Which builds are deployments; none unless named"`
 	Connections  []Connection               `yaml:"connections" doc:"Connections of DevLake's webhook paths, for senders that do not say of which service they report"`
 	PushSecret   secret.Text                `yaml:"pushSecret" doc:"Secret of GitHub's push webhooks to /api/plugins/webhook/{id}/commits; empty: a token is asked for"`
 	TeamLabel    string                     `yaml:"teamLabel" doc:"Label of entities that names their team, beside their owner"`
@@ -86,6 +87,9 @@ func (c *Config) Validate() error {
 		faults = append(faults, err)
 	}
 	if _, err := c.environments(); err != nil {
+		faults = append(faults, err)
+	}
+	if _, err := compileBuilds(c.Builds); err != nil {
 		faults = append(faults, err)
 	}
 	for i, con := range c.Connections {
@@ -141,6 +145,7 @@ func (c *Config) benchmark() (Benchmark, error) {
 type service struct {
 	config       *Config
 	environments environments
+	builds       buildRules
 	rules        Rules
 	retention    time.Duration
 	now          func() time.Time
@@ -160,6 +165,9 @@ func open(_ context.Context, h *blueprint.Host) (any, error) {
 	}
 	var err error
 	if s.environments, err = s.config.environments(); err != nil {
+		return nil, err
+	}
+	if s.builds, err = compileBuilds(s.config.Builds); err != nil {
 		return nil, err
 	}
 	if s.rules.Benchmark, err = s.config.benchmark(); err != nil {

@@ -1,6 +1,9 @@
 package dora_test
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/url"
 	"os"
@@ -14,6 +17,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
 	"github.com/slipway-platform/slipway/blueprint/catalog"
 	"github.com/slipway-platform/slipway/blueprint/dora"
+	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/server"
 	"github.com/slipway-platform/slipway/store"
 )
@@ -435,5 +439,85 @@ func TestPagesSeriesGroupsAndExplanations(t *testing.T) {
 		if e := explain("leadTimeForChanges"); len(e.Items) != 1 || float64(*e.Items[0].Seconds)/3600 != *all.LeadTimeForChanges.Value {
 			t.Errorf("lead time: got %+v, want %v", e, *all.LeadTimeForChanges.Value)
 		}
+	})
+}
+
+// body reads a webhook's body as its sender sends it.
+func body(t *testing.T, name string) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("testdata", "hooks", name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+func TestWebhooksOfDevLakeAndFawkesAreTakenUnchanged(t *testing.T) {
+	t.Parallel()
+	o := options()
+	o.Configure = func(c *server.Config) {
+		section := c.Sections["dora"].(*dora.Config)
+		section.PushSecret = secret.NewText("it is a secret")
+		section.Builds = []dora.BuildRule{{Pipeline: "^deploy"}}
+		section.Connections = []dora.Connection{{ID: "7", Service: "web"}}
+	}
+	blueprinttest.Each(t, o, func(t *testing.T, s *blueprinttest.Server) {
+		sign := func(text string) string {
+			mac := hmac.New(sha256.New, []byte("it is a secret"))
+			mac.Write([]byte(text))
+			return "sha256=" + hex.EncodeToString(mac.Sum(nil))
+		}
+		nobody := s.As("")
+		robot := s.With("dora.event.report")
+		day := []string{"startDate", "2026-03-02", "endDate", "2026-03-02"}
+
+		// GitHub, Argo CD, Jenkins and the incidents of Fawkes: a commit at 09:00, deployed at 13:15, down from 14:00 to 14:45.
+		push := body(t, "github-push.commits")
+		nobody.Post("/api/plugins/webhook/1/commits", push, "X-GitHub-Event", "push", "X-Hub-Signature-256", sign(push)).Is(200)
+		nobody.Post("/api/plugins/webhook/1/commits", push, "X-GitHub-Event", "push", "X-Hub-Signature-256", sign(push+" ")).Fails(401, slipway.Unauthenticated)
+		nobody.Post("/api/plugins/webhook/1/commits", push, "X-GitHub-Event", "push").Fails(401, slipway.Unauthenticated)
+		argo := body(t, "fawkes-argocd-success.deployments")
+		nobody.Post("/api/plugins/webhook/1/deployments", argo, "X-Webhook-Source", "argocd").Fails(401, slipway.Unauthenticated)
+		nobody.Post("/api/plugins/webhook/"+robot.Token+"/deployments", argo, "X-Webhook-Source", "argocd").Is(200)
+		robot.Post("/api/plugins/webhook/1/deployments", body(t, "fawkes-argocd-failure.deployments")).Is(200)
+		robot.Post("/api/plugins/webhook/1/deployments", body(t, "fawkes-argocd-health.deployments")).Is(200)
+		robot.Post("/api/plugins/webhook/1/incidents", body(t, "fawkes-incident.incidents")).Is(200)
+		robot.Post("/api/plugins/webhook/1/cicd", body(t, "fawkes-build.cicd")).Is(200)
+		robot.Post("/api/plugins/webhook/1/cicd", body(t, "fawkes-tests.cicd")).Is(200)
+		if got, want := say(ask(s.Client, append(day, "project", "my-service")...).Metrics), "2/day elite; 4 h 15 min elite; 50 % low; 45 min elite; 0 %"; got != want {
+			t.Errorf("Fawkes: got %s, want %s", got, want)
+		}
+		var h dora.History
+		s.Get("/api/devlake/deployment-history?service=my-service").Is(200).Into(&h)
+		if h.Total != 3 || h.Deployments[1].Commit.SHA[:7] != *h.Deployments[1].Version || h.Deployments[2].Status != "FAILURE" || h.Deployments[2].Environment != "staging" {
+			t.Errorf("got %+v", h.Deployments)
+		}
+		if log := (&secret.Redactor{}).Redact(s.Log.String()); strings.Contains(log, robot.Token) || !strings.Contains(log, "/webhook/"+secret.Redacted) {
+			t.Error("the token in the path is in the log")
+		}
+
+		// DevLake's own, on each of its paths.
+		for _, path := range []string{"/api/plugins/webhook/7", "/api/plugins/webhook/connections/7", "/api/rest/plugins/webhook/connections/7", "/api/plugins/webhook/connections/by-name/web", "/api/rest/plugins/webhook/projects/web"} {
+			a := robot.Post(path+"/deployments", body(t, "devlake-deployment.deployments")).Is(200)
+			if string(a.Body) != `{"success":true,"message":"success"}`+"\n" && string(a.Body) != `{"success":true,"message":"success"}` {
+				t.Errorf("got %s", a.Body)
+			}
+		}
+		robot.Post("/api/rest/plugins/webhook/7/deployments", body(t, "devlake-deployment-bad.deployments")).Fails(400, slipway.Invalid)
+		robot.Post("/api/rest/plugins/webhook/7/pull_requests", body(t, "devlake-pull-request.pull_requests")).Is(200)
+		robot.Post("/api/rest/plugins/webhook/7/issues", body(t, "devlake-incident.issues")).Is(200)
+		robot.Post("/api/rest/plugins/webhook/7/issues", body(t, "devlake-requirement.issues")).Is(200)
+		r := ask(s.Client, append(day, "project", "web")...)
+		if got, want := say(r.Metrics), "2/day elite; 3 h 5 min elite; 50 % low; N/A; 0 %"; got != want {
+			t.Errorf("DevLake: got %s, want %s", got, want)
+		}
+		robot.Post("/api/rest/plugins/webhook/connections/7/issue/DLK-7/close", nil).Is(200)
+		robot.Post("/api/rest/plugins/webhook/connections/7/issue/none/close", nil).Fails(404, slipway.NotFound)
+		if m := ask(s.Client, "project", "web").Metrics.TimeToRestoreService; m.Value == nil || m.Count != 1 {
+			t.Errorf("after it was closed: got %+v", m)
+		}
+		s.With("dora.metrics.read").Post("/api/plugins/webhook/1/deployments", argo).Fails(403, slipway.Forbidden)
+		s.With("dora.event.report:component:default/web").Post("/api/plugins/webhook/1/deployments", argo).Fails(403, slipway.Forbidden)
+		robot.Post("/api/plugins/webhook/a/b/c/deployments", argo).Is(404)
 	})
 }

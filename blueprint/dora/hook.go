@@ -1,0 +1,458 @@
+package dora
+
+import (
+	"cmp"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+)
+
+// What others send unchanged: the webhooks of DevLake, in its own shapes, and the four bodies that Fawkes sends to the same paths. They are read leniently: fields that are
+// not known are passed over.
+
+// connection is what a path of DevLake's webhooks names.
+type connection struct {
+	name    string // the id, the name, or the project
+	project bool   // it is a project's own path
+	token   string // a Slipway token in place of the id, for senders that cannot set a header
+}
+
+// parseConnection reads what stands between /webhook/ and the resource: an id, connections/<id>, connections/by-name/<name> or projects/<project>.
+func parseConnection(path string) (connection, error) {
+	parts := strings.Split(path, "/")
+	c := connection{name: parts[len(parts)-1]}
+	switch {
+	case len(parts) == 1, len(parts) == 2 && parts[0] == "connections", len(parts) == 3 && parts[0] == "connections" && parts[1] == "by-name":
+	case len(parts) == 2 && parts[0] == "projects":
+		c.project = true
+	default:
+		return c, slipway.Errorf(slipway.NotFound, "there is no such path; DevLake's are /webhook/{id}/…, /webhook/connections/{id}/…, /webhook/connections/by-name/{name}/… and /webhook/projects/{project}/deployments")
+	}
+	if strings.HasPrefix(c.name, "slp_") {
+		c.token, c.name = c.name, "token"
+	}
+	if c.name == "" || len(c.name) > maxName {
+		return c, slipway.Errorf(slipway.Invalid, "the connection is a name of at most %d bytes", maxName)
+	}
+	return c, nil
+}
+
+// source is who reports.
+func (c connection) source() string { return "webhook:" + c.name }
+
+// service is whose reports come over a connection where the body does not say.
+func (s *service) serviceOf(c connection) string {
+	for _, known := range s.config.Connections {
+		if known.ID == c.name {
+			return known.Service
+		}
+	}
+	if c.project || strings.TrimLeft(c.name, "0123456789") != "" {
+		return c.name
+	}
+	return "webhook-" + c.name
+}
+
+// heard is what a webhook told.
+type heard struct {
+	records []record
+	message string // why nothing is kept of it
+}
+
+const nothing = "success: it says nothing of deployments to users, so that nothing is kept of it"
+
+// foreign is a moment as senders of DevLake's webhooks write it: RFC 3339, or the like without a colon in the zone.
+type foreign struct{ time.Time }
+
+// UnmarshalJSON takes what can be told, and nothing for what cannot: a template that had no value leaves "<no value>".
+func (f *foreign) UnmarshalJSON(raw []byte) error {
+	var text string
+	if json.Unmarshal(raw, &text) != nil {
+		var n float64
+		if json.Unmarshal(raw, &n) == nil && n > 0 {
+			f.Time = time.UnixMilli(int64(n)).UTC()
+			if n < 1e11 {
+				f.Time = time.Unix(int64(n), 0).UTC()
+			}
+		}
+		return nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999Z0700", "2006-01-02 15:04:05.999999999 -0700 MST", "2006-01-02T15:04:05.999999999-07"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			f.Time = t.UTC()
+			return nil
+		}
+	}
+	return nil
+}
+
+func (f foreign) when() *when {
+	if f.IsZero() {
+		return nil
+	}
+	return &when{f.Time}
+}
+
+// said is a text of a template: "<no value>" is none.
+func said(texts ...string) string {
+	for _, t := range texts {
+		if t = strings.TrimSpace(t); t != "" && t != "<no value>" && t != "null" {
+			return t
+		}
+	}
+	return ""
+}
+
+func decode(raw []byte, into any) error {
+	if err := json.Unmarshal(raw, into); err != nil {
+		return slipway.Errorf(slipway.Invalid, "the body is not what it should be: %s", strings.TrimPrefix(err.Error(), "json: ")).WithCause(err)
+	}
+	return nil
+}
+
+// argoNotification is what Fawkes has Argo CD send.
+type argoNotification struct {
+	EventType   string  `json:"event_type"`
+	Status      string  `json:"status"`
+	Application string  `json:"application"`
+	Namespace   string  `json:"namespace"`
+	Revision    string  `json:"revision"`
+	CommitSHA   string  `json:"commit_sha"`
+	Started     foreign `json:"sync_started_at"`
+	Finished    foreign `json:"sync_finished_at"`
+	RepoURL     string  `json:"repo_url"`
+	Environment string  `json:"environment"`
+	Service     string  `json:"service_name"`
+	Message     string  `json:"error_message"`
+	Timestamp   foreign `json:"timestamp"`
+}
+
+var environmentSuffix = regexp.MustCompile(`(?i)[-_.](prod|production|prd|live|stag|stage|staging|preprod|uat|dev|development|test|qa)$`)
+
+func (s *service) argo(raw []byte, f *faults) (heard, error) {
+	var n argoNotification
+	if err := decode(raw, &n); err != nil {
+		return heard{}, err
+	}
+	if n.EventType != "deployment" {
+		return heard{message: nothing}, nil
+	}
+	if n.Started.IsZero() {
+		n.Started = n.Timestamp
+	}
+	if n.Finished.IsZero() {
+		n.Finished = n.Timestamp
+	}
+	sha := said(n.CommitSHA, n.Revision)
+	d := newDeployment{
+		ID: said(n.Application) + "@" + n.Started.Format(time.RFC3339), Source: "argocd", Service: said(n.Service, environmentSuffix.ReplaceAllString(said(n.Application), "")),
+		Environment: said(n.Environment, environmentSuffix.FindString(n.Application), n.Namespace, production), StartTime: n.Started.when(), EndTime: n.Finished.when(),
+		Version: sha[:min(7, len(sha))], TriggeredBy: ptr("Argo CD"), Detail: said(n.Message),
+	}
+	d.Environment = strings.TrimLeft(d.Environment, "-_.")
+	switch strings.ToLower(n.Status) {
+	case "success", "succeeded":
+		d.Status = statusSuccess
+	case "failure", "failed", "error":
+		d.Status = statusFailure
+	default:
+		f.add("status", "must be success or failure")
+		d.Status = statusFailure
+	}
+	if said(n.Application) == "" {
+		f.add("application", "is required")
+	}
+	if sha != "" {
+		d.Commit = &newCommit{SHA: sha, Repository: said(n.RepoURL)}
+	}
+	return heard{records: []record{s.deployment(d.check(f))}}, nil
+}
+
+// devLakeDeployment is the body of DevLake's deployments webhook.
+type devLakeDeployment struct {
+	ID                  string                    `json:"id"`
+	DisplayTitle        string                    `json:"displayTitle"`
+	Name                string                    `json:"name"`
+	Result              string                    `json:"result"`
+	Environment         string                    `json:"environment"`
+	OriginalEnvironment string                    `json:"originalEnvironment"`
+	URL                 string                    `json:"url"`
+	Created             foreign                   `json:"createdDate"`
+	Started             foreign                   `json:"startedDate"`
+	Finished            foreign                   `json:"finishedDate"`
+	Commits             []devLakeDeploymentCommit `json:"deploymentCommits"`
+}
+
+type devLakeDeploymentCommit struct {
+	RepoURL string `json:"repoUrl"`
+	SHA     string `json:"commitSha"`
+	RefName string `json:"refName"`
+	Message string `json:"commitMsg"`
+}
+
+func (s *service) hookDeployment(c connection, raw []byte, f *faults) (heard, error) {
+	var kind struct {
+		EventType string `json:"event_type"`
+	}
+	if err := decode(raw, &kind); err != nil {
+		return heard{}, err
+	}
+	if kind.EventType != "" {
+		return s.argo(raw, f)
+	}
+	var n devLakeDeployment
+	if err := decode(raw, &n); err != nil {
+		return heard{}, err
+	}
+	if len(n.Commits) == 0 {
+		f.add("deploymentCommits", "is required: at least one")
+	}
+	d := newDeployment{
+		ID: n.ID, Source: c.source(), Service: s.serviceOf(c), Environment: cmp.Or(n.Environment, "PRODUCTION"), OriginalEnvironment: n.OriginalEnvironment, Status: cmp.Or(n.Result, statusSuccess),
+		StartTime: n.Started.when(), EndTime: n.Finished.when(), Detail: cmp.Or(n.DisplayTitle, n.Name), URL: n.URL,
+	}
+	if d.Status != statusSuccess && d.Status != statusFailure {
+		f.add("result", "must be SUCCESS or FAILURE")
+		d.Status = statusFailure
+	}
+	if n.Started.IsZero() {
+		f.add("startedDate", "is required: a time with a zone")
+	}
+	if n.Finished.IsZero() {
+		f.add("finishedDate", "is required: a time with a zone")
+	}
+	const most = 100
+	for i, dc := range n.Commits[:min(most, len(n.Commits))] {
+		if dc.RepoURL == "" {
+			f.add(fmt.Sprintf("deploymentCommits[%d].repoUrl", i), "is required")
+		}
+		d.Commits = append(d.Commits, newCommit{SHA: dc.SHA, Message: dc.Message, Repository: dc.RepoURL})
+		d.Version = cmp.Or(strings.TrimPrefix(dc.RefName, "refs/tags/"), dc.SHA[:min(7, len(dc.SHA))])
+	}
+	checked := d.check(f)
+	if n.OriginalEnvironment != "" { // DevLake keeps both, and counts by the first
+		r := s.deployment(checked)
+		checked.Environment = s.environments.normalise(d.Environment)
+		r.env, r.columns[0], r.doc = checked.Environment, checked.Environment, withEnvironment(r.doc, checked.Environment)
+		return heard{records: []record{r}}, nil
+	}
+	return heard{records: []record{s.deployment(checked)}}, nil
+}
+
+// withEnvironment puts another environment into a document.
+func withEnvironment(doc, environment string) string {
+	var d Deployment
+	if err := json.Unmarshal([]byte(doc), &d); err != nil {
+		panic(err) // it was written a moment ago
+	}
+	d.Environment = environment
+	return document(d)
+}
+
+// devLakeIssue is the body of DevLake's issues webhook. Only incidents count.
+type devLakeIssue struct {
+	Key            string  `json:"issueKey"`
+	Title          string  `json:"title"`
+	Type           string  `json:"type"`
+	Status         string  `json:"status"`
+	OriginalStatus string  `json:"originalStatus"`
+	URL            string  `json:"url"`
+	Severity       string  `json:"severity"`
+	Created        foreign `json:"createdDate"`
+	Updated        foreign `json:"updatedDate"`
+	Resolved       foreign `json:"resolutionDate"`
+}
+
+func (s *service) hookIssue(c connection, raw []byte, f *faults) (heard, error) {
+	var n devLakeIssue
+	if err := decode(raw, &n); err != nil {
+		return heard{}, err
+	}
+	for field, v := range map[string]string{"issueKey": n.Key, "title": n.Title, "originalStatus": n.OriginalStatus} {
+		if v == "" {
+			f.add(field, "is required")
+		}
+	}
+	if n.Created.IsZero() {
+		f.add("createdDate", "is required: a time with a zone")
+	}
+	if !strings.EqualFold(n.Type, "INCIDENT") {
+		return heard{message: nothing}, f.err()
+	}
+	i := newIncident{
+		ID: n.Key, Source: c.source(), Service: s.serviceOf(c), Title: n.Title, Severity: n.Severity, URL: n.URL, StartedAt: n.Created.when(), ResolvedAt: n.Resolved.when(), UpdatedAt: n.Updated.when(),
+	}
+	if strings.EqualFold(n.Status, "DONE") && i.ResolvedAt == nil { // DevLake would know that it is over, and never count it
+		i.ResolvedAt = cmp.Or(i.UpdatedAt, &when{s.now().UTC().Truncate(time.Second)})
+	}
+	return heard{records: []record{s.incident(i.check(f))}}, nil
+}
+
+// devLakePullRequest is the body of DevLake's pull requests webhook.
+type devLakePullRequest struct {
+	ID          string  `json:"id"`
+	Title       string  `json:"displayTitle"`
+	Key         any     `json:"pullRequestKey"`
+	URL         string  `json:"url"`
+	Author      string  `json:"authorName"`
+	Created     foreign `json:"createdDate"`
+	Merged      foreign `json:"mergedDate"`
+	MergeCommit string  `json:"mergeCommitSha"`
+}
+
+func (s *service) hookPullRequest(c connection, raw []byte, f *faults) (heard, error) {
+	var n devLakePullRequest
+	if err := decode(raw, &n); err != nil {
+		return heard{}, err
+	}
+	if n.Key == nil {
+		f.add("pullRequestKey", "is required")
+	}
+	if n.Created.IsZero() {
+		f.add("createdDate", "is required: a time with a zone")
+	}
+	return heard{records: []record{s.change(newChange{
+		ID: n.ID, Source: c.source(), Service: s.serviceOf(c), Title: n.Title, URL: n.URL, Author: n.Author, OpenedAt: n.Created.when(), MergedAt: n.Merged.when(), MergeCommit: n.MergeCommit,
+	}.check(f))}}, nil
+}
+
+// fawkesIncident is what Fawkes' shared library for Jenkins, or its monitoring, sends.
+type fawkesIncident struct {
+	ID          string  `json:"id"`
+	Title       string  `json:"title"`
+	Status      string  `json:"status"`
+	Severity    string  `json:"severity"`
+	Created     foreign `json:"createdDate"`
+	Resolved    foreign `json:"resolvedDate"`
+	Service     string  `json:"service"`
+	Environment string  `json:"environment"`
+	URL         string  `json:"url"`
+}
+
+func (s *service) hookIncident(c connection, raw []byte, f *faults) (heard, error) {
+	var n fawkesIncident
+	if err := decode(raw, &n); err != nil {
+		return heard{}, err
+	}
+	if n.Environment != "" && s.environments.normalise(n.Environment) != production {
+		return heard{message: nothing}, nil
+	}
+	i := newIncident{ID: n.ID, Source: c.source(), Service: cmp.Or(n.Service, s.serviceOf(c)), Title: n.Title, Severity: n.Severity, URL: n.URL, StartedAt: n.Created.when(), ResolvedAt: n.Resolved.when()}
+	if strings.EqualFold(n.Status, "resolved") && i.ResolvedAt == nil {
+		i.ResolvedAt = &when{s.now().UTC().Truncate(time.Second)}
+	}
+	return heard{records: []record{s.incident(i.check(f))}}, nil
+}
+
+// fawkesBuild is what Fawkes' shared library for Jenkins sends of a build.
+type fawkesBuild struct {
+	Type        string  `json:"type"`
+	Service     string  `json:"service"`
+	CommitSHA   string  `json:"commit_sha"`
+	Branch      string  `json:"branch"`
+	BuildNumber any     `json:"build_number"`
+	Status      string  `json:"status"`
+	DurationMS  float64 `json:"duration_ms"`
+	Stage       string  `json:"stage"`
+	Timestamp   foreign `json:"timestamp"`
+	URL         string  `json:"url"`
+}
+
+// hookBuild keeps of builds those that a rule counts as deployments, by the name of their stage.
+func (s *service) hookBuild(c connection, raw []byte, f *faults) (heard, error) {
+	var n fawkesBuild
+	if err := decode(raw, &n); err != nil {
+		return heard{}, err
+	}
+	env, ok := s.builds.environment(n.Stage, "")
+	if n.Type != "ci_build" || !ok {
+		return heard{message: nothing}, nil
+	}
+	end := n.Timestamp
+	start := foreign{end.Add(-time.Duration(n.DurationMS) * time.Millisecond)}
+	d := newDeployment{
+		ID: fmt.Sprint(n.Service, "#", n.BuildNumber, " ", n.Stage), Source: "jenkins", Service: cmp.Or(n.Service, s.serviceOf(c)), Environment: env, StartTime: start.when(), EndTime: end.when(),
+		URL: n.URL, TriggeredBy: ptr("Jenkins"), Version: n.CommitSHA[:min(7, len(n.CommitSHA))], Status: map[string]string{"SUCCESS": statusSuccess, "UNSTABLE": statusSuccess, "ABORTED": statusCancelled}[strings.ToUpper(n.Status)],
+	}
+	d.Status = cmp.Or(d.Status, statusFailure)
+	if n.Timestamp.IsZero() {
+		f.add("timestamp", "is required: a time with a zone")
+	}
+	if n.CommitSHA != "" {
+		d.Commit = &newCommit{SHA: n.CommitSHA}
+	}
+	return heard{records: []record{s.deployment(d.check(f))}}, nil
+}
+
+// gitHubPush is GitHub's event of the same name.
+type gitHubPush struct {
+	Ref        string `json:"ref"`
+	After      string `json:"after"`
+	Deleted    bool   `json:"deleted"`
+	Compare    string `json:"compare"`
+	Repository struct {
+		Name          string  `json:"name"`
+		DefaultBranch string  `json:"default_branch"`
+		PushedAt      foreign `json:"pushed_at"`
+	} `json:"repository"`
+	Commits []struct {
+		Message   string  `json:"message"`
+		Timestamp foreign `json:"timestamp"`
+		Author    struct {
+			Email string `json:"email"`
+			Name  string `json:"name"`
+		} `json:"author"`
+	} `json:"commits"`
+	Head *struct {
+		Timestamp foreign `json:"timestamp"`
+	} `json:"head_commit"`
+}
+
+// hookPush takes a push to the default branch for a change of the service of the repository's name: it is merged when it is pushed, and begins with its first commit.
+func (s *service) hookPush(raw []byte, f *faults) (heard, error) {
+	var n gitHubPush
+	if err := decode(raw, &n); err != nil {
+		return heard{}, err
+	}
+	if n.Deleted || n.Ref != "refs/heads/"+n.Repository.DefaultBranch || len(n.Commits) == 0 {
+		return heard{message: nothing}, nil
+	}
+	ch := newChange{ID: n.After, Source: "push", Service: n.Repository.Name, URL: n.Compare, MergeCommit: n.After, MergedAt: n.Repository.PushedAt.when()}
+	for _, c := range n.Commits {
+		if ch.FirstCommitAt == nil || !c.Timestamp.IsZero() && c.Timestamp.Before(ch.FirstCommitAt.Time) {
+			ch.FirstCommitAt = c.Timestamp.when()
+		}
+	}
+	last := n.Commits[len(n.Commits)-1]
+	ch.Title, _, _ = strings.Cut(last.Message, "\n")
+	ch.Title = ch.Title[:min(len(ch.Title), 300)]
+	ch.Title = strings.ToValidUTF8(ch.Title, "")
+	ch.Author = cmp.Or(last.Author.Email, last.Author.Name)
+	if ch.MergedAt == nil && n.Head != nil {
+		ch.MergedAt = n.Head.Timestamp.when()
+	}
+	// A commit's clock may be ahead of the host's.
+	if ch.FirstCommitAt != nil && ch.MergedAt != nil && ch.FirstCommitAt.After(ch.MergedAt.Time) {
+		ch.FirstCommitAt = ch.MergedAt
+	}
+	ch.OpenedAt = cmp.Or(ch.FirstCommitAt, ch.MergedAt)
+	return heard{records: []record{s.change(ch.check(f))}}, nil
+}
+
+// signed says whether a signature over a body is the one that GitHub makes with the secret, in constant time.
+func signed(secret, signature string, body []byte) bool {
+	want, err := hex.DecodeString(strings.TrimPrefix(signature, "sha256="))
+	if err != nil || secret == "" {
+		return false
+	}
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write(body)
+	return hmac.Equal(mac.Sum(nil), want)
+}

@@ -1,0 +1,94 @@
+package dora
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// What each body in testdata/hooks is read as stands beside it.
+func TestForeignBodies(t *testing.T) {
+	t.Parallel()
+	config := defaultConfig()
+	config.Builds = []BuildRule{{Pipeline: "^deploy"}}
+	envs, err := config.environments()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{config: config, environments: envs, now: func() time.Time { return time.Date(2026, 3, 31, 0, 0, 0, 0, time.UTC) }}
+	if s.builds, err = compileBuilds(config.Builds); err != nil {
+		t.Fatal(err)
+	}
+	readers := map[string]func(connection, []byte, *faults) (heard, error){
+		"deployments": s.hookDeployment, "issues": s.hookIssue, "pull_requests": s.hookPullRequest, "incidents": s.hookIncident, "cicd": s.hookBuild,
+		"commits": func(_ connection, raw []byte, f *faults) (heard, error) { return s.hookPush(raw, f) },
+	}
+	files, _ := filepath.Glob("testdata/hooks/*.json")
+	if len(files) < 10 {
+		t.Fatalf("got %d bodies", len(files))
+	}
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resource := strings.Split(filepath.Base(file), ".")[1]
+		f := &faults{now: s.now()}
+		h, err := readers[resource](connection{name: "1"}, raw, f)
+		var out strings.Builder
+		for _, fault := range f.list {
+			fmt.Fprintf(&out, "fault: %s %s\n", fault.Field, fault.Message)
+		}
+		if err != nil {
+			fmt.Fprintln(&out, "error:", err)
+		}
+		if h.message != "" {
+			fmt.Fprintln(&out, h.message)
+		}
+		for _, r := range h.records {
+			if len(f.list) > 0 {
+				break
+			}
+			var doc any
+			_ = json.Unmarshal([]byte(r.doc), &doc)
+			text, _ := json.MarshalIndent(doc, "", "  ")
+			fmt.Fprintf(&out, "%s %s\n%s\n", r.kind.table, r.service, text)
+		}
+		golden := strings.TrimSuffix(file, ".json") + ".txt"
+		if os.Getenv("UPDATE") == "1" {
+			if err := os.WriteFile(golden, []byte(out.String()), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), out.String()); diff != "" {
+			t.Errorf("%s: %s", file, diff)
+		}
+	}
+}
+
+func FuzzForeignBodies(f *testing.F) {
+	files, _ := filepath.Glob("testdata/hooks/*.json")
+	for _, file := range files {
+		raw, _ := os.ReadFile(file)
+		f.Add(raw)
+	}
+	config := defaultConfig()
+	envs, _ := config.environments()
+	s := &service{config: config, environments: envs, now: func() time.Time { return time.Date(2026, 3, 31, 0, 0, 0, 0, time.UTC) }}
+	f.Fuzz(func(_ *testing.T, raw []byte) {
+		for _, read := range []func(connection, []byte, *faults) (heard, error){s.hookDeployment, s.hookIssue, s.hookPullRequest, s.hookIncident, s.hookBuild} {
+			_, _ = read(connection{name: "1"}, raw, &faults{now: s.now()})
+		}
+		_, _ = s.hookPush(raw, &faults{now: s.now()})
+	})
+}

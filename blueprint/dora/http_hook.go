@@ -1,0 +1,204 @@
+package dora
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/blueprint"
+)
+
+// Success is DevLake's answer to a webhook.
+type Success struct {
+	Success bool   `json:"success" doc:"Always true"`
+	Message string `json:"message" doc:"success, or why nothing is kept of it"`
+}
+
+// hookInput is a webhook as it comes.
+type hookInput struct {
+	Connection string `path:"connection" maxLength:"400" doc:"Id of a connection, connections/<id>, connections/by-name/<name>, or projects/<project>. A Slipway token in place of the id or name is the credential of a sender that cannot set a header" example:"1"`
+	Headers    blueprint.Headers
+	RawBody    []byte
+}
+
+// closeInput is a webhook that says everything in its path.
+type closeInput struct {
+	Connection string `path:"connection" maxLength:"400" doc:"As in the other webhooks" example:"1"`
+	IssueKey   string `path:"issueKey" maxLength:"300" doc:"issueKey of the incident" example:"INC-7"`
+}
+
+// sender says who sends: whoever the request's token is of, or the one in the path.
+func (s *service) sender(ctx context.Context, c connection) (*slipway.Caller, error) {
+	caller := auth.CallerFrom(ctx)
+	if c.token != "" {
+		r := &http.Request{Header: http.Header{"Authorization": {"Bearer " + c.token}}}
+		var err error
+		if caller, err = s.auth.Authenticate(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	if caller.Kind == slipway.CallerAnonymous {
+		return nil, slipway.Errorf(slipway.Unauthenticated, "say who you are: send Authorization: Bearer <token>, or put the token in place of the connection's id")
+	}
+	if _, err := s.auth.Count(ctx, caller, ""); err != nil {
+		return nil, err
+	}
+	return caller, auth.RequireAny(auth.WithCaller(ctx, caller), reportPermission)
+}
+
+type successOutput struct{ Body Success }
+
+func succeeded(message string) *successOutput {
+	if message == "" {
+		message = "success"
+	}
+	return &successOutput{Success{true, message}}
+}
+
+// hook takes a webhook by what reads its body.
+func (s *service) hook(ctx context.Context, in *hookInput, read func(connection, []byte, *faults) (heard, error)) (*successOutput, error) {
+	c, err := parseConnection(in.Connection)
+	if err != nil {
+		return nil, err
+	}
+	caller, err := s.sender(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return s.hear(ctx, caller, c, in.RawBody, read)
+}
+
+func (s *service) hear(ctx context.Context, caller *slipway.Caller, c connection, raw []byte, read func(connection, []byte, *faults) (heard, error)) (*successOutput, error) {
+	f := &faults{now: s.now()}
+	h, err := read(c, raw, f)
+	if err == nil {
+		err = f.err()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(h.records) > 0 {
+		if _, err := s.reportAs(ctx, caller, h.records); err != nil {
+			return nil, err
+		}
+	}
+	return succeeded(h.message), nil
+}
+
+func (s *service) hookDeployments(ctx context.Context, in *hookInput) (*successOutput, error) {
+	return s.hook(ctx, in, s.hookDeployment)
+}
+
+func (s *service) hookIssues(ctx context.Context, in *hookInput) (*successOutput, error) {
+	return s.hook(ctx, in, s.hookIssue)
+}
+
+func (s *service) hookPullRequests(ctx context.Context, in *hookInput) (*successOutput, error) {
+	return s.hook(ctx, in, s.hookPullRequest)
+}
+
+func (s *service) hookIncidents(ctx context.Context, in *hookInput) (*successOutput, error) {
+	return s.hook(ctx, in, s.hookIncident)
+}
+
+func (s *service) hookBuilds(ctx context.Context, in *hookInput) (*successOutput, error) {
+	return s.hook(ctx, in, s.hookBuild)
+}
+
+// hookCommits takes GitHub's events: signed with the configured secret, or with a token.
+func (s *service) hookCommits(ctx context.Context, in *hookInput) (*successOutput, error) {
+	c, err := parseConnection(in.Connection)
+	if err != nil {
+		return nil, err
+	}
+	var caller *slipway.Caller
+	signature := in.Headers.Get("X-Hub-Signature-256")
+	switch {
+	case signature != "" && !s.config.PushSecret.IsZero():
+		if !signed(s.config.PushSecret.Reveal(), signature, in.RawBody) {
+			return nil, slipway.Errorf(slipway.Unauthenticated, "the signature in X-Hub-Signature-256 is not right; give the webhook the secret of dora.pushSecret")
+		}
+		caller = auth.System()
+	default:
+		if caller, err = s.sender(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	if event := in.Headers.Get("X-GitHub-Event"); event != "" && event != "push" {
+		return succeeded(nothing), nil
+	}
+	return s.hear(ctx, caller, c, in.RawBody, func(_ connection, raw []byte, f *faults) (heard, error) { return s.hookPush(raw, f) })
+}
+
+// hookClose marks an incident as over, now: DevLake would mark it without saying when, and never count it.
+func (s *service) hookClose(ctx context.Context, in *closeInput) (*successOutput, error) {
+	return s.hook(ctx, &hookInput{Connection: in.Connection}, func(c connection, _ []byte, _ *faults) (heard, error) {
+		found, err := storedRecords(ctx, s.db, incidentKind, []record{{id: in.IssueKey, source: c.source()}})
+		if err != nil {
+			return heard{}, err
+		}
+		b, ok := found[sourceID{in.IssueKey, c.source()}]
+		if !ok {
+			return heard{}, slipway.Errorf(slipway.NotFound, "connection %s has reported no incident %q", c.name, clip(in.IssueKey))
+		}
+		var i Incident
+		if err := json.Unmarshal([]byte(b.doc), &i); err != nil {
+			return heard{}, err
+		}
+		if i.ResolvedAt != nil {
+			return heard{}, nil
+		}
+		now := s.now().UTC().Truncate(time.Second)
+		i.ResolvedAt = &now
+		if i.UpdatedAt != nil {
+			i.UpdatedAt = &now
+		}
+		return heard{records: []record{s.incident(i)}}, nil
+	})
+}
+
+// hookOperations are DevLake's webhook paths, with and without the prefix that its proxy takes off, and those that Fawkes sends to.
+func hookOperations() (list []blueprint.Operation) {
+	const errors = "Whoever may use the paths of DevLake's webhooks there may use them here, unchanged. "
+	for _, prefix := range []struct{ path, id string }{{"/api/plugins/webhook", "hook"}, {"/api/rest/plugins/webhook", "rest"}} {
+		op := func(id, path, summary, description string, example any) blueprint.Operation {
+			return blueprint.Operation{
+				ID: "dora." + prefix.id + id, Method: "POST", Path: prefix.path + "/{connection}" + path, Wide: "connection", Segments: 3, Permission: blueprint.Public, Lenient: true, MaxBody: maxReport,
+				Tag: "webhooks", Summary: summary, Description: description, Errors: []slipway.Code{slipway.NotFound}, RequestExample: example, ResponseExample: Success{true, "success"},
+			}
+		}
+		list = append(list,
+			blueprint.Handle((*service).hookDeployments, op("Deployments", "/deployments", "DevLake's deployments webhook", errors+
+				"Also takes the notification that Fawkes has Argo CD send (`event_type`). A token with `"+reportPermission+"` is asked for, as `Authorization: Bearer` or in place of the connection's id.", map[string]any{
+				"id": "deploy-789", "result": "SUCCESS", "environment": "PRODUCTION", "startedDate": "2024-12-06T08:00:00Z", "finishedDate": "2024-12-06T08:05:00Z",
+				"deploymentCommits": []any{map[string]any{"repoUrl": "https://github.com/octo/my-service", "commitSha": "def456", "refName": "v1.2.3", "startedDate": "2024-12-06T08:00:00Z", "finishedDate": "2024-12-06T08:05:00Z"}},
+			})),
+			blueprint.Handle((*service).hookIssues, op("Issues", "/issues", "DevLake's issues webhook", errors+"Of issues, those of the type INCIDENT are kept.", map[string]any{
+				"issueKey": "INC-7", "title": "Checkout is down", "type": "INCIDENT", "originalStatus": "open", "status": "IN_PROGRESS", "createdDate": "2024-12-06T09:05:00Z",
+			})),
+			blueprint.Handle((*service).hookClose, op("Close", "/issue/{issueKey}/close", "DevLake's webhook that closes an issue", errors+"The incident is over at the moment of the call.", nil)),
+			blueprint.Handle((*service).hookPullRequests, op("PullRequests", "/pull_requests", "DevLake's pull requests webhook", errors, map[string]any{
+				"id": "42", "displayTitle": "Add a feature", "pullRequestKey": 42, "createdDate": "2024-12-06T06:00:00Z", "mergedDate": "2024-12-06T07:50:00Z", "mergeCommitSha": "def456",
+			})),
+		)
+		if prefix.id == "rest" {
+			continue
+		}
+		list = append(list,
+			blueprint.Handle((*service).hookIncidents, op("Incidents", "/incidents", "Incidents as Fawkes sends them", "Of environments that reach users.", map[string]any{
+				"id": "INC-7", "title": "Checkout is down", "status": "open", "severity": "critical", "createdDate": "2024-12-06T09:05:00Z", "service": "my-service", "environment": "production", "url": "https://status.example.com/7",
+			})),
+			blueprint.Handle((*service).hookBuilds, op("Builds", "/cicd", "Builds as Fawkes' library for Jenkins sends them", "Those that `dora.builds` counts as deployments, by the name of their stage, are kept.", map[string]any{
+				"type": "ci_build", "service": "my-service", "commit_sha": "def456", "branch": "main", "build_number": 42, "status": "SUCCESS", "duration_ms": 300000, "stage": "deploy-prod", "timestamp": "2024-12-06T08:05:00Z",
+			})),
+			blueprint.Handle((*service).hookCommits, op("Commits", "/commits", "GitHub's pushes", "A push to the default branch is a change of the service of the repository's name. Signed with `dora.pushSecret` (`X-Hub-Signature-256`), or with a token.", map[string]any{
+				"ref": "refs/heads/main", "after": "def456", "repository": map[string]any{"name": "my-service", "default_branch": "main", "pushed_at": 1733471400},
+				"commits": []any{map[string]any{"id": "def456", "message": "feat: add new feature", "timestamp": "2024-12-06T05:30:00Z", "author": map[string]any{"email": "developer@example.com"}}},
+			})),
+		)
+	}
+	return list
+}
