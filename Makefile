@@ -2,7 +2,7 @@
 
 GO       ?= go
 FUZZTIME ?= 30s
-KUBE     ?= ./cluster/...
+KUBE     ?= ./cluster/... ./provider/tekton
 
 .DEFAULT_GOAL := help
 .PHONY: help test test-kube lint bench compat compat-jenkins microbench fuzz e2e build generate cover clean

@@ -18,6 +18,7 @@ import (
 	"github.com/slipway-platform/slipway/provider/github"
 	"github.com/slipway-platform/slipway/provider/gitlab"
 	"github.com/slipway-platform/slipway/provider/jenkins"
+	"github.com/slipway-platform/slipway/provider/tekton"
 )
 
 // Early is called first in main, and in TestMain of tests that build: it makes the process the supervisor of a local build when it was
@@ -47,5 +48,6 @@ func Providers() []provider.Kind {
 		github.Kind,
 		gitlab.Kind,
 		jenkins.Kind,
+		tekton.Kind,
 	}
 }

@@ -44,6 +44,8 @@ type Server struct {
 	client *cluster.Client
 
 	controllers sync.Once
+	node        sync.Once
+	kubelet     *Kubelet
 	installed   sync.Map // CRD name to *sync.Once
 }
 
@@ -397,6 +399,30 @@ func (s *Server) Controllers(t testing.TB) {
 		}
 		go func() { _ = cmd.Wait() }()
 	})
+}
+
+// GrantAll lets a user do everything everywhere, until revoke is called. Both return when the API server knows.
+func (s *Server) GrantAll(t testing.TB, user string) (revoke func(t testing.TB)) {
+	t.Helper()
+	bindings := cluster.Resource{Group: "rbac.authorization.k8s.io", Version: "v1", Name: "clusterrolebindings"}
+	name := strings.ToLower("test-" + rand.Text()[:10])
+	s.Create(t, bindings, "", cluster.Object{
+		"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": map[string]any{"name": name},
+		"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+		"subjects": []any{map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}},
+	})
+	may := func() bool {
+		_, err := s.client.As(user).List(t.Context(), cluster.Namespaces, "", cluster.ListOptions{Limit: 1})
+		return err == nil
+	}
+	Eventually(t, user+" may do everything", may)
+	return func(t testing.TB) {
+		t.Helper()
+		if err := s.client.Delete(t.Context(), bindings, "", name, "", ""); err != nil {
+			t.Fatal(err)
+		}
+		Eventually(t, user+" may do nothing", func() bool { return !may() })
+	}
 }
 
 // Gate is a way to the API server that can be closed: then nobody answers, and open connections break.
