@@ -353,7 +353,7 @@ func TestRecordsAndLeftoversAreForgotten(t *testing.T) {
 		if err := f.Prune(f.ctx(), time.Now().Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
-		if all, err := f.History(f.ctx(), "", "", 0, 10); err != nil || len(all) != 0 {
+		if all, _, err := f.History(f.ctx(), resource.HistoryQuery{Limit: 10}); err != nil || len(all) != 0 {
 			t.Errorf("got %v, %v", all, err)
 		}
 		var staged int

@@ -544,13 +544,55 @@ type Record struct {
 	After     json.RawMessage `json:"after,omitempty" doc:"The document after, without secrets"`
 }
 
-// History lists recorded changes, newest first, those before a record's number (0: from the newest), of one kind and object or of all ("").
-func (s *Store) History(ctx context.Context, kind, object string, before int64, limit int) ([]Record, error) {
+// HistoryQuery says which recorded changes to list.
+type HistoryQuery struct {
+	Kind, ID string // of one kind, and of one document of it; "": of all
+	Cursor   string
+	Limit    int
+}
+
+// list is the query whose cursors a page of changes carries.
+func (q HistoryQuery) list() Query {
+	return Query{Kind: "audit", Filter: []string{q.Kind, q.ID}, Cursor: q.Cursor} // no kind of documents has this name
+}
+
+// History lists recorded changes, newest first, with the cursor of the next page, "" at the end. Errors: Invalid for the cursor.
+func (s *Store) History(ctx context.Context, q HistoryQuery) (page []Record, next string, err error) {
 	if err := s.settle(ctx); err != nil { // a batch is recorded as it is moved
-		return nil, err
+		return nil, "", err
 	}
-	rows, err := s.db.QueryContext(ctx, `SELECT id, at, subject, token_id, request_id, action, kind, object, shown_before, shown FROM resource_audit
-		WHERE ($1 = '' OR kind = $1) AND ($2 = '' OR object = $2) AND ($3 = 0 OR id < $3) ORDER BY id DESC LIMIT $4`, kind, object, before, limit)
+	after, err := s.readCursor(q.list())
+	if err != nil {
+		return nil, "", err
+	}
+	where, args := []string{`TRUE`}, []any{}
+	only := func(condition string, value any) {
+		args = append(args, value)
+		where = append(where, condition+` $`+strconv.Itoa(len(args)))
+	}
+	if q.Kind != "" {
+		only(`kind =`, q.Kind)
+	}
+	if q.ID != "" {
+		only(`object =`, q.ID)
+	}
+	if after != "" {
+		n, err := strconv.ParseInt(after, 10, 64) // it is signed: we wrote it
+		if err != nil {
+			return nil, "", err
+		}
+		only(`id <`, n)
+	}
+	page, err = s.records(ctx, strings.Join(where, ` AND `)+` ORDER BY id DESC LIMIT `+strconv.Itoa(q.Limit+1), args)
+	if len(page) > q.Limit {
+		page = page[:q.Limit]
+		next = s.writeCursor(q.list(), strconv.FormatInt(page[q.Limit-1].ID, 10))
+	}
+	return page, next, err
+}
+
+func (s *Store) records(ctx context.Context, where string, args []any) ([]Record, error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT id, at, subject, token_id, request_id, action, kind, object, shown_before, shown FROM resource_audit WHERE `+where, args...)
 	if err != nil {
 		return nil, store.Err(err)
 	}

@@ -26,5 +26,8 @@ func lock(path string) (func() error, error) {
 		f.Close()
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	return f.Close, nil
+	return func() error {
+		// A process that is just being started has the file too until it becomes another program; unlocking takes it from both.
+		return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
+	}, nil
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -35,7 +36,7 @@ documents, in YAML or JSON; each says its kind. Secrets are written and never re
 		Example: `  slipway data apply -f config/
   slipway data get credentials/github-key`,
 	}
-	cmd.AddCommand(c.kinds(), c.list(), c.get(), c.apply(), c.diff(), c.delete(), c.export(), c.schema(), c.rekey())
+	cmd.AddCommand(c.kinds(), c.list(), c.get(), c.apply(), c.diff(), c.delete(), c.export(), c.schema(), c.audit(), c.rekey())
 	return cmd
 }
 
@@ -265,26 +266,30 @@ func (c cli) send(cmd *cobra.Command, files []string, dryRun bool, prune string)
 			continue
 		}
 		changes++
-		lines := difference(d)
+		lines := difference(d.Before, d.After)
 		if d.Secret != "" {
 			lines = append(lines, "its secret, which is not shown again: "+d.Secret)
 		}
-		row := []string{string(d.Action), d.Kind + "/" + d.ID, ""}
-		for i, line := range lines {
-			if row[2] = line; i < len(lines)-1 {
-				t.Rows = append(t.Rows, row)
-				row = []string{"", "", ""}
-			}
-		}
-		t.Rows = append(t.Rows, row)
+		addLines(&t, []string{string(d.Action), d.Kind + "/" + d.ID}, lines)
 	}
 	return changes, c.Print(cmd, raw, t)
 }
 
-// difference says in which fields a document would change, a line each: + comes, - goes, ~ is replaced. There are none without a dry run.
-func difference(d appliedOne) (lines []string) {
+// addLines adds a row with several lines in its last column.
+func addLines(t *blueprint.Table, row, lines []string) {
+	if len(lines) == 0 {
+		lines = []string{""}
+	}
+	for _, line := range lines {
+		t.Rows = append(t.Rows, append(row, line))
+		row = make([]string, len(row))
+	}
+}
+
+// difference says in which fields a document changes, a line each: + comes, - goes, ~ is replaced. There are none for one that is deleted.
+func difference(was, is json.RawMessage) (lines []string) {
 	var before, after map[string]json.RawMessage
-	if d.After == nil || json.Unmarshal(d.After, &after) != nil || d.Before != nil && json.Unmarshal(d.Before, &before) != nil {
+	if is == nil || json.Unmarshal(is, &after) != nil || was != nil && json.Unmarshal(was, &before) != nil {
 		return nil
 	}
 	for _, field := range rows(after) {
@@ -302,7 +307,7 @@ func difference(d appliedOne) (lines []string) {
 			lines = append(lines, "- "+field[0]+": "+field[1])
 		}
 	}
-	if len(lines) == 0 && d.Action == resource.Updated {
+	if len(lines) == 0 && was != nil {
 		lines = []string{"~ a secret"}
 	}
 	return lines
@@ -445,6 +450,46 @@ func (c cli) schema() *cobra.Command {
 			return err
 		},
 	}
+}
+
+func (c cli) audit() *cobra.Command {
+	var cursor string
+	var limit int
+	cmd := &cobra.Command{
+		Use: "audit [KIND[/ID]]", Short: "Show who changed what",
+		Long: `Show changes of documents, newest first: all, those of a kind, or those of one document, with the fields that changed. Secrets are not shown; of one that changed
+it is told that it did.`,
+		Example: "  slipway data audit\n  slipway data audit credentials/github-key", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q := url.Values{"limit": {strconv.Itoa(limit)}}
+			if len(args) > 0 {
+				kind, id, _ := strings.Cut(args[0], "/")
+				q.Set("kind", kind)
+				if id != "" {
+					q.Set("id", id)
+				}
+			}
+			if cursor != "" {
+				q.Set("cursor", cursor)
+			}
+			e, raw, err := do[[]resource.Record](c, cmd, http.MethodGet, "/data/audit?"+q.Encode(), nil)
+			if err != nil {
+				return err
+			}
+			t := blueprint.Table{Header: []string{"AT", "CALLER", "CHANGE", "DOCUMENT", "FIELDS"}}
+			for _, r := range e.Data {
+				row := []string{r.At.UTC().Format(time.RFC3339), r.Caller, r.Action, r.Kind + "/" + r.Object}
+				addLines(&t, row, difference(r.Before, r.After))
+			}
+			if e.PageInfo.NextCursor != "" {
+				t.Footer = "There are more: --cursor " + e.PageInfo.NextCursor
+			}
+			return c.Print(cmd, raw, t)
+		},
+	}
+	cmd.Flags().StringVar(&cursor, "cursor", "", "read on, as the list before said")
+	cmd.Flags().IntVar(&limit, "limit", 20, "how many at most")
+	return cmd
 }
 
 func (c cli) rekey() *cobra.Command {

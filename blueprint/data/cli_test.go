@@ -197,8 +197,10 @@ func exporting() (blueprinttest.Options, *vendor) {
 }
 
 func TestDriftIsShown(t *testing.T) {
-	o, _ := options()
-	s := blueprinttest.Start(t, store.SQLite, o)
+	each(t, func(t *testing.T, s *blueprinttest.Server, _ *vendor) { driftIsShown(t, s) })
+}
+
+func driftIsShown(t *testing.T, s *blueprinttest.Server) {
 	file := filepath.Join(t.TempDir(), "keys.yaml")
 	if err := os.WriteFile(file, []byte("version: 1\nkind: credentials\ndata:\n  - {id: a, type: secretText, secret: secret-a, description: one, labels: {team: web}}\n  - {id: b, type: secretText, secret: secret-b}\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -484,6 +484,36 @@ func TestEveryChangeIsRecorded(t *testing.T) {
 		if e.Data[1].Before["description"] != "GitHub checkout key" || e.Data[1].After["description"] != "x" || e.Data[1].After["privateKey"] != "<redacted>" {
 			t.Errorf("got %+v", e.Data[1])
 		}
+		// By pages, and on the command line.
+		s.Do("PUT", "/data/credentials/github-key", `{"type":"sshPrivateKey","privateKey":"`+canary+`"}`).Is(201)
+		s.Do("PATCH", "/data/credentials/github-key", `{"privateKey":"`+canary+`-new"}`).Is(200)
+		var ids []float64
+		for cursor := ""; ; {
+			var page struct {
+				Data     []doc
+				PageInfo slipway.PageInfo
+			}
+			s.Get("/data/audit?kind=credentials&limit=2" + cursor).Is(200).Into(&page)
+			for _, r := range page.Data {
+				ids = append(ids, r["id"].(float64))
+			}
+			if !page.PageInfo.HasMore {
+				break
+			}
+			cursor = "&cursor=" + page.PageInfo.NextCursor
+			refused(t, s.Get("/data/audit?kind=providers&limit=2"+cursor), 400, slipway.Invalid)
+		}
+		if len(ids) != 5 || !slices.IsSortedFunc(ids, func(a, b float64) int { return int(b - a) }) {
+			t.Errorf("got the records %v, want 5, newest first", ids)
+		}
+		refused(t, s.Get("/data/audit?id=github-key"), 400, slipway.Invalid)
+		refused(t, s.Get("/data/audit?kind=%00"), 400, slipway.Invalid)
+		out, err := slipwayData(s, "audit", "credentials/github-key")
+		for _, want := range []string{"update credentials/github-key ~ a secret\n", "delete credentials/github-key \n", "update credentials/github-key ~ description: GitHub checkout key → x\n", "create credentials/github-key + type: sshPrivateKey\n"} {
+			if err != nil || !strings.Contains(out, want) || strings.Contains(out, canary) {
+				t.Errorf("got %v\n%s\nwant %q", err, out, want)
+			}
+		}
 	})
 }
 
@@ -635,7 +665,10 @@ func TestALostKeyRefusesTheStart(t *testing.T) {
 }
 
 func TestFoldersAreAppliedAtStart(t *testing.T) {
-	t.Parallel()
+	onEach(t, foldersAreApplied)
+}
+
+func foldersAreApplied(t *testing.T, e store.Engine) {
 	folder := t.TempDir()
 	write := func(name, text string) {
 		t.Helper()
@@ -655,15 +688,15 @@ kind: providers
 data: {id: ci, type: vendor, url: u, credential: tok}
 `)
 	o, v := options()
-	o.Database, o.DataDir = storetest.URL(t, store.SQLite), t.TempDir()
+	o.Database, o.DataDir = storetest.URL(t, e), t.TempDir()
 	o.Configure = func(c *server.Config) { c.Resources = []string{folder} }
-	s := blueprinttest.Start(t, store.SQLite, o)
+	s := blueprinttest.Start(t, e, o)
 	if got := v.credential("ci"); got != "from-a-file" {
 		t.Errorf("the provider has the credential %q", got)
 	}
 	tag := s.Get("/data/credentials/tok").Is(200).Header.Get("ETag")
 	s.Stop()
-	again := blueprinttest.Start(t, store.SQLite, o)
+	again := blueprinttest.Start(t, e, o)
 	if got := again.Get("/data/credentials/tok").Is(200).Header.Get("ETag"); got != tag {
 		t.Errorf("the same files again changed the document: tag %s, then %s", tag, got)
 	}
@@ -671,6 +704,7 @@ data: {id: ci, type: vendor, url: u, credential: tok}
 	write("b.yaml", "{version: 1, kind: credentials, data: {id: x, type: nothing}}")
 	config := server.DefaultConfig()
 	config.DataDir, config.Databases, config.Resources = o.DataDir, map[string]string{"main": o.Database}, []string{folder}
+	config.Secrets.KeyFile = filepath.Join(o.DataDir, "master.key")
 	if _, err := server.New(t.Context(), server.Options{Config: config, Blueprints: o.Blueprints, Kinds: o.Kinds}); err == nil || !strings.Contains(err.Error(), "b.yaml") {
 		t.Errorf("got %v, want the start refused, naming the file", err)
 	}
@@ -679,6 +713,7 @@ data: {id: ci, type: vendor, url: u, credential: tok}
 	}
 	config = server.DefaultConfig()
 	config.DataDir, config.Databases = o.DataDir, map[string]string{"main": o.Database}
+	config.Secrets.KeyFile = filepath.Join(o.DataDir, "master.key")
 	config.Providers = []server.ProviderConfig{{Name: "ci", Type: "fake"}}
 	if _, err := server.New(t.Context(), server.Options{Config: config, Blueprints: o.Blueprints, Kinds: o.Kinds}); err == nil || !strings.Contains(err.Error(), `"ci"`) {
 		t.Errorf("got %v, want the start refused: one name, two providers", err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/slipway-platform/slipway"
@@ -360,18 +361,21 @@ func puts(inputs []resource.Input) []resource.Change {
 func (s *service) audit(ctx context.Context, in *struct {
 	Kind   string `query:"kind" doc:"Only this kind"`
 	ID     string `query:"id" doc:"Only this document; needs kind"`
-	Before int64  `query:"before" minimum:"0" doc:"Read on: the id of the last record of the page before"`
+	Cursor string `query:"cursor" doc:"pageInfo.nextCursor of the page before"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many"`
 }) (*body[blueprint.List[resource.Record]], error) {
 	if in.ID != "" && in.Kind == "" {
 		return nil, slipway.Errorf(slipway.Invalid, "an id needs its kind beside it").WithDetails(fault("kind", "is missing"))
 	}
-	all, err := s.documents.History(ctx, in.Kind, in.ID, in.Before, in.Limit+1)
+	if strings.ContainsRune(in.Kind+in.ID, 0) { // PostgreSQL would refuse to look for it
+		return nil, slipway.Errorf(slipway.Invalid, "no kind and no id holds such a character")
+	}
+	all, next, err := s.documents.History(ctx, resource.HistoryQuery{Kind: in.Kind, ID: in.ID, Cursor: in.Cursor, Limit: in.Limit})
 	if err != nil {
 		return nil, err
 	}
-	page := slipway.PageInfo{Limit: in.Limit, HasMore: len(all) > in.Limit}
-	return &body[blueprint.List[resource.Record]]{blueprint.List[resource.Record]{Items: all[:min(in.Limit, len(all))], PageInfo: page}}, nil
+	page := slipway.PageInfo{Limit: in.Limit, NextCursor: next, HasMore: next != ""}
+	return &body[blueprint.List[resource.Record]]{blueprint.List[resource.Record]{Items: all, PageInfo: page}}, nil
 }
 
 // rekeying is the answer of startRekey.
