@@ -178,6 +178,7 @@ type Delivery struct {
 	Project string
 	ID      string         // the vendor's id of this notification, for logs; may be "". Repeats do no harm
 	Build   *slipway.Build // the build as it stood when the notification was made; nil: read the project again, unless it was a push
+	BuildID string         `json:",omitempty"` // where Build is nil, the vendor's id of the one that it is about: it is asked for wherever in the list it stands; "" where it is not named
 
 	// Pushed says that this is a push: the content of a repository is new. It holds the addresses below which people find the repository's files,
 	// without a slash at the end, such as https://github.com/octo/hello; more than one where files have a host of their own.

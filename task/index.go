@@ -102,12 +102,12 @@ func (x *Index[T]) deliver(ctx context.Context, o Provider, deliveries []provide
 		return 0, nil
 	}
 	items := map[string][]T{}
-	again := map[string]bool{} // projects to be read again
+	again := map[string][]string{} // projects to be read again, with what is asked for in them
 	for _, d := range deliveries {
 		if item := x.task.Of(d); item != nil {
 			items[d.Project] = append(items[d.Project], *item)
 		} else {
-			again[d.Project] = true
+			again[d.Project] = append(again[d.Project], d.BuildID)
 		}
 	}
 	n := 0
@@ -124,10 +124,13 @@ func (x *Index[T]) deliver(ctx context.Context, o Provider, deliveries []provide
 			n += written
 		}
 	}
-	for project := range again {
+	for project, ids := range again {
 		err := x.engine.DB.Write(ctx, func(tx *store.Tx) error {
 			s, err := x.stirSource(ctx, tx, o, project)
 			if err != nil || s.id == 0 {
+				return err
+			}
+			if err := x.askLater(ctx, tx, s.id, ids); err != nil {
 				return err
 			}
 			_, err = x.engine.insertRefresh(ctx, tx, x.task.Name, s.id, 1)
@@ -138,6 +141,19 @@ func (x *Index[T]) deliver(ctx context.Context, o Provider, deliveries []provide
 		}
 	}
 	return n, nil
+}
+
+// askLater has items asked for by the next look at a source, at most observeChunk at once.
+func (x *Index[T]) askLater(ctx context.Context, tx *store.Tx, source int64, ids []string) error {
+	for _, id := range ids[:min(len(ids), observeChunk)] {
+		if !storable(id) || x.task.Get == nil {
+			continue
+		}
+		if _, err := tx.Exec(ctx, `INSERT INTO task_asked (source_id, id, n) VALUES ($1, $2, 1) ON CONFLICT (source_id, id) DO UPDATE SET n = task_asked.n + 1`, source, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Observe is the function Observe for an index at hand. It returns how many items were new or changed.

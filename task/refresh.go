@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -121,8 +122,10 @@ type look struct {
 	validator string
 	fill      sql.NullString // the vendor's cursor where history is still to be read
 	fillLeft  int64
-	changed   int64           // when something was last new, in µs
-	open      map[string]bool // unfinished items that have not been seen yet
+	changed   int64            // when something was last new, in µs
+	open      map[string]int64 // unfinished items that have not been seen yet, with their creation
+	asked     map[string]bool  // items that a webhook named, which have not been seen yet
+	answered  map[string]int64 // those of them when the look began, with how often they were named
 	pages     int
 	news      int  // items that were new or changed
 	held      bool // the vendor was not asked, because of how it has answered others
@@ -131,7 +134,7 @@ type look struct {
 // refresh reads one source. What goes wrong at the vendor is noted at the source and is no failure of the job: the next look comes later and later.
 func (x *Index[T]) refresh(ctx context.Context, a refreshArgs) error {
 	defer x.engine.tellRefreshed()
-	l := look{start: x.engine.Now(), open: map[string]bool{}}
+	l := look{start: x.engine.Now(), open: map[string]int64{}, asked: map[string]bool{}, answered: map[string]int64{}}
 	var providerName, kind string
 	err := store.Err(x.engine.DB.QueryRowContext(ctx, `SELECT id, provider, type, project, as_of IS NOT NULL, validator, fill_cursor, fill_left, changed FROM task_source WHERE id = $1`, a.Source).
 		Scan(&l.id, &providerName, &kind, &l.project, &l.known, &l.validator, &l.fill, &l.fillLeft, &l.changed))
@@ -158,6 +161,9 @@ func (x *Index[T]) look(ctx context.Context, l *look) error {
 	if err := x.unfinished(ctx, l); err != nil {
 		return err
 	}
+	if err := x.named(ctx, l); err != nil {
+		return err
+	}
 	if err := x.readNewest(ctx, l); err != nil {
 		return err
 	}
@@ -178,16 +184,64 @@ func call[R any](ctx context.Context, ask func(context.Context) (R, error)) (R, 
 }
 
 func (x *Index[T]) unfinished(ctx context.Context, l *look) error {
-	rows, err := x.engine.DB.QueryContext(ctx, `SELECT id FROM `+x.table+x.by("unfinished")+` WHERE source_id = $1 AND NOT finished ORDER BY created DESC LIMIT 200`, l.id)
+	rows, err := x.engine.DB.QueryContext(ctx, `SELECT id, created FROM `+x.table+x.by("unfinished")+` WHERE source_id = $1 AND NOT finished ORDER BY created DESC LIMIT 200`, l.id)
 	if err != nil {
 		return store.Err(err)
 	}
 	return store.Each(rows, func(rows *sql.Rows) error {
 		var id string
-		err := rows.Scan(&id)
-		l.open[id] = true
+		var created int64
+		err := rows.Scan(&id, &created)
+		l.open[id] = created
 		return err
 	})
+}
+
+// named reads which items webhooks have named.
+func (x *Index[T]) named(ctx context.Context, l *look) error {
+	rows, err := x.engine.DB.QueryContext(ctx, `SELECT id, n FROM task_asked WHERE source_id = $1 ORDER BY id LIMIT $2`, l.id, maxUnfinished)
+	if err != nil {
+		return store.Err(err)
+	}
+	return store.Each(rows, func(rows *sql.Rows) error {
+		var id string
+		var n int64
+		err := rows.Scan(&id, &n)
+		l.asked[id], l.answered[id] = true, n
+		return err
+	})
+}
+
+// answer forgets what webhooks have named and the look has seen, unless it was named again. It says whether more was named than was asked for.
+func (x *Index[T]) answer(ctx context.Context, tx *store.Tx, l *look) (more bool, err error) {
+	for id, n := range l.answered {
+		if l.asked[id] {
+			continue
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM task_asked WHERE source_id = $1 AND id = $2 AND n = $3`, l.id, id, n); err != nil {
+			return false, err
+		}
+	}
+	if len(l.answered) < maxUnfinished {
+		return false, nil
+	}
+	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM task_asked WHERE source_id = $1)`, l.id).Scan(&more)
+	return more, store.Err(err)
+}
+
+// keepOlder forgets unfinished items that stand on the first page, which has not changed. What stands behind it may have.
+func (x *Index[T]) keepOlder(ctx context.Context, l *look) error {
+	if len(l.open) == 0 {
+		return nil
+	}
+	var edge int64
+	err := store.Err(x.engine.DB.QueryRowContext(ctx, `SELECT created FROM `+x.table+` WHERE source_id = $1 ORDER BY created DESC, id DESC LIMIT 1 OFFSET $2`, l.id, pageLimit-1).Scan(&edge))
+	if errors.Is(err, slipway.NotFound) {
+		clear(l.open)
+		return nil
+	}
+	maps.DeleteFunc(l.open, func(_ string, created int64) bool { return created >= edge })
+	return err
 }
 
 // readNewest reads from the newest item back to what is known: to an item that was finished already. Where it does not get so far, the rest is left to
@@ -206,8 +260,7 @@ func (x *Index[T]) readNewest(ctx context.Context, l *look) error {
 		}
 		l.pages++
 		if page.NotModified {
-			clear(l.open) // they are as they were
-			return nil
+			return x.keepOlder(ctx, l)
 		}
 		if o.Cursor == "" {
 			l.validator = page.Validator
@@ -303,7 +356,7 @@ func (x *Index[T]) recent(page provider.Page[T], now time.Time) bool {
 	return len(page.Items) > 0 && x.task.Row(&page.Items[0]).Created.After(now.Add(-toldFor))
 }
 
-// askFor asks one by one for unfinished items that the list did not show any more.
+// askFor asks one by one for items that webhooks have named, and for unfinished ones, as far as the list did not show them.
 func (x *Index[T]) askFor(ctx context.Context, l *look) error {
 	if x.task.Get == nil {
 		return nil
@@ -312,30 +365,25 @@ func (x *Index[T]) askFor(ctx context.Context, l *look) error {
 	if get == nil {
 		return nil
 	}
-	asked := 0
-	for id := range l.open {
-		if asked++; asked > maxUnfinished {
-			return nil
-		}
+	maps.DeleteFunc(l.open, func(id string, _ int64) bool { return l.asked[id] })
+	ids := slices.AppendSeq(slices.Sorted(maps.Keys(l.asked)), maps.Keys(l.open))
+	for _, id := range ids[:min(len(ids), maxUnfinished)] {
 		item, err := call(ctx, func(ctx context.Context) (T, error) { return get(ctx, l.project, id) })
-		if errors.Is(err, provider.Replaced) {
-			if err := x.drop(ctx, l, id); err != nil {
-				return err
-			}
-			continue
-		}
-		if errors.Is(err, slipway.NotFound) {
-			if err := x.forget(ctx, l, id); err != nil {
-				return err
-			}
-			continue
+		switch code := slipway.CodeOf(err); {
+		case err == nil:
+			_, err = x.store(ctx, l, provider.Page[T]{Items: []T{item}}, l.known)
+		case errors.Is(err, provider.Replaced):
+			err = x.drop(ctx, l, id)
+		case code == slipway.NotFound:
+			err = x.forget(ctx, l, id)
+		case l.asked[id] && (code == slipway.Invalid || code == slipway.Forbidden || code == slipway.Unsupported):
+			x.engine.Log.WarnContext(ctx, "what a webhook named cannot be read", "task", x.task.Name, "provider", l.opened.Name, "project", l.project, "id", clip(id), "error", err)
+			err = nil
 		}
 		if err != nil {
 			return err
 		}
-		if _, err := x.store(ctx, l, provider.Page[T]{Items: []T{item}}, l.known); err != nil {
-			return err
-		}
+		delete(l.asked, id)
 	}
 	return nil
 }
@@ -351,7 +399,10 @@ func (x *Index[T]) forget(ctx context.Context, l *look, id string) error {
 			return err
 		}
 		var doc []byte
-		err = store.Err(tx.QueryRowContext(ctx, `SELECT doc FROM `+x.table+` WHERE source_id = $1 AND id = $2`, l.id, id).Scan(&doc))
+		err = store.Err(tx.QueryRowContext(ctx, `SELECT doc FROM `+x.table+` WHERE source_id = $1 AND id = $2 AND NOT finished`, l.id, id).Scan(&doc))
+		if errors.Is(err, slipway.NotFound) {
+			return nil // how it ended is known, or nothing at all
+		}
 		if err != nil {
 			return err
 		}
@@ -395,6 +446,7 @@ func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T], te
 			w := &written[T]{Row: x.task.Row(&chunk[i])}
 			rows = append(rows, w)
 			delete(l.open, w.ID)
+			delete(l.asked, w.ID)
 		}
 		// Most looks find nothing new: that is seen without a write transaction.
 		before, err := x.storedItems(ctx, x.engine.DB, l.id, rows)
@@ -503,12 +555,16 @@ func (x *Index[T]) note(ctx context.Context, l *look, cause error) error {
 		if cause == nil {
 			every := l.opened.every(busy, now.Sub(time.UnixMicro(l.changed)), now)
 			next := now.Add(jitter(every))
-			if l.fill.Valid { // more history waits: the job runs again, behind what others have in front of it
+			more, err := x.answer(ctx, tx, l)
+			if err != nil {
+				return err
+			}
+			if l.fill.Valid || more { // more history waits: the job runs again, behind what others have in front of it
 				if _, err := x.engine.insertRefresh(ctx, tx, x.task.Name, l.id, 0); err != nil {
 					return err
 				}
 			}
-			_, err := tx.Exec(ctx, `UPDATE task_source SET as_of = $2, validator = $3, fill_cursor = $4, fill_left = $5, next_refresh = $6, every = $7,
+			_, err = tx.Exec(ctx, `UPDATE task_source SET as_of = $2, validator = $3, fill_cursor = $4, fill_left = $5, next_refresh = $6, every = $7,
 				changed = CASE WHEN changed < $8 THEN $8 ELSE changed END,
 				failures = 0, error = '', looks = looks + 1 WHERE id = $1`,
 				l.id, store.At(l.start), l.validator, l.fill, l.fillLeft, store.At(next), every.Microseconds(), l.changed)

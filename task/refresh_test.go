@@ -407,6 +407,72 @@ func TestWebhooks(t *testing.T) {
 	})
 }
 
+// A build that ran again far behind the newest is seen though the list does not show it, and though the vendor says that its list is as it was.
+func TestABuildThatAWebhookNamesIsAskedForWhereverItStands(t *testing.T) {
+	t.Parallel()
+	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
+		for i := range 150 {
+			v.Add("octo/web", slipway.Build{ID: fmt.Sprint(1000 + i), CreatedAt: at(i), Status: slipway.BuildFailed})
+		}
+		for range 3 { // the newest, and what was before
+			w.clock.forward(time.Hour)
+			w.look("ci")
+		}
+		status := func(id string) string {
+			t.Helper()
+			item, err := w.runs.Get(t.Context(), system, web, "ci:"+id, nil)
+			if err != nil {
+				return err.Error()
+			}
+			return string(item.Value.Status)
+		}
+		name := func(id string) {
+			t.Helper()
+			body := fmt.Appendf(nil, `{"event":"build","project":"octo/web","buildId":%q}`, id)
+			if _, err := w.Deliver(t.Context(), "ci", v.Sign(body), body); err != nil {
+				t.Fatal(err)
+			}
+		}
+		v.Move("octo/web", "1003", slipway.BuildRunning)
+		w.look("ci")
+		if got := status("1003"); got != "failed" {
+			t.Fatalf("before anybody named it: %s", got)
+		}
+		name("1003")
+		name("1003")
+		name("1149")    // stands in the list
+		name("no-such") // is not there at all
+		v.Break(fake.Down)
+		w.look("ci")
+		v.Break(fake.None)
+		w.clock.forward(time.Hour)
+		w.look("ci")
+		if got := status("1003"); got != "running" {
+			t.Errorf("once it was named: %s", got)
+		}
+		if got := status("1149"); got != "failed" {
+			t.Errorf("one of the list: %s", got)
+		}
+		var left int
+		if err := w.db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM task_asked`).Scan(&left); err != nil || left != 0 {
+			t.Errorf("%d are still asked for, %v", left, err)
+		}
+		// It runs now, so that every look asks for it, until it has ended.
+		v.Move("octo/web", "1003", slipway.BuildSucceeded)
+		w.clock.forward(time.Hour)
+		w.look("ci")
+		if got := status("1003"); got != "succeeded" {
+			t.Errorf("after it ended: %s", got)
+		}
+		v.Forget("octo/web", "1004")
+		name("1004")
+		w.look("ci")
+		if got := status("1004"); got != "failed" {
+			t.Errorf("a finished one that the vendor deleted is %s", got)
+		}
+	})
+}
+
 func TestBindingsFollowAnnotationsAndProviders(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {

@@ -46,7 +46,8 @@ var (
 	jobID      = regexp.MustCompile(`^[0-9a-zA-Z-]{1,64}$`)
 )
 
-// parse reads which build changed. One that has ended stands in the notification as it is; of any other it lacks the jobs, which date it, so that the project is read again.
+// parse reads which build changed. One that has ended stands in the notification as it is; of any other it lacks the jobs, which date it, so that the project is read again,
+// and the build asked for where it is an old one that runs again.
 // A notification may show a newer state than its name says: the name is not believed.
 func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 	event := h.Get("X-Buildkite-Event")
@@ -75,6 +76,8 @@ func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 	if n := said.Build; n.Number > 0 && n.status().Finished() && !n.CreatedAt.IsZero() && !n.FinishedAt.IsZero() {
 		b := n.build(d.Project, n.changed())
 		d.Build = &b
+	} else if n.Number > 0 {
+		d.BuildID = strconv.FormatInt(n.Number, 10)
 	}
 	return []provider.Delivery{d}, nil
 }

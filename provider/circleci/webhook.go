@@ -21,7 +21,8 @@ func (c *client) verify(h http.Header, body []byte) error {
 	return slipway.Errorf(slipway.Unauthenticated, "the webhook's signature does not fit its body; set the same secret at CircleCI and as webhookSecret")
 }
 
-// parse reads what ended: a workflow, which the body holds, or a job. Either says too that its project is to be looked at: who ran a workflow again stands only there.
+// parse reads what ended: a workflow, which the body holds, or a job. Either says too that its project is to be looked at: who ran a workflow again stands only there. The
+// workflow may be one of an old pipeline.
 func (c *client) parse(_ http.Header, body []byte) ([]provider.Delivery, error) {
 	var said struct {
 		ID       string    `json:"id"`
@@ -45,6 +46,9 @@ func (c *client) parse(_ http.Header, body []byte) ([]provider.Delivery, error) 
 	}
 	c.forget(said.Pipeline.ID)
 	look := d
+	if said.Workflow != nil {
+		look.BuildID = said.Workflow.ID
+	}
 	if said.Type == "job-completed" {
 		return []provider.Delivery{look}, nil
 	}

@@ -671,7 +671,8 @@ type notification struct {
 	Event   string         `json:"event"`
 	Project string         `json:"project"`
 	Build   *slipway.Build `json:"build,omitempty"`
-	Page    string         `json:"page,omitempty"` // of a repository, in a push
+	BuildID string         `json:"buildId,omitempty"` // in the place of the build
+	Page    string         `json:"page,omitempty"`    // of a repository, in a push
 }
 
 func (v *Vendor) verify(h http.Header, body []byte) error {
@@ -703,5 +704,5 @@ func parse(_ http.Header, body []byte) ([]provider.Delivery, error) {
 		}
 		return []provider.Delivery{{Project: n.Project, ID: n.ID, Pushed: []string{page}}}, nil
 	}
-	return []provider.Delivery{{Project: n.Project, ID: n.ID, Build: n.Build}}, nil
+	return []provider.Delivery{{Project: n.Project, ID: n.ID, Build: n.Build, BuildID: n.BuildID}}, nil
 }

@@ -2,6 +2,7 @@ package gitea
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/slipway-platform/slipway"
@@ -18,7 +19,7 @@ func (c *client) verify(h http.Header, body []byte) error {
 	return nil
 }
 
-// parse reads whose runs or content changed. A run in a notification is without its creation and its attempt, so the project is read again.
+// parse reads whose runs or content changed. A run in a notification is without its creation and its attempt, so the project is read again, and the run asked for where it is an old one that runs again.
 func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 	event := h.Get("X-Gitea-Event")
 	if event != "workflow_run" && event != "workflow_job" && event != "push" {
@@ -29,6 +30,12 @@ func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 		return nil, err
 	}
 	var said struct {
+		Run struct {
+			ID int64 `json:"id"`
+		} `json:"workflow_run"`
+		Job struct {
+			Run int64 `json:"run_id"`
+		} `json:"workflow_job"`
 		Repository struct {
 			FullName string `json:"full_name"`
 			HTMLURL  string `json:"html_url"`
@@ -47,6 +54,8 @@ func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 			return nil, slipway.Errorf(slipway.Invalid, "the webhook's body does not say where the repository is found")
 		}
 		d.Pushed = []string{page}
+	} else if run := max(said.Run.ID, said.Job.Run); run > 0 {
+		d.BuildID = strconv.FormatInt(run, 10)
 	}
 	return []provider.Delivery{d}, nil
 }

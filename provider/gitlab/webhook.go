@@ -79,7 +79,7 @@ func signingKeys(token provider.Secret) [][]byte {
 }
 
 // parse reads whose pipeline changed. A notification does not say when GitLab last changed the pipeline, and calls its branch otherwise than the API does, so the
-// project is read again: under its path and its number, as entities name either. Jobs change nothing that their pipeline does not tell. A push tells where the
+// project is read again, and the pipeline asked for where it is an old one that runs again: under its path and its number, as entities name either. Jobs change nothing that their pipeline does not tell. A push tells where the
 // repository is found.
 func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 	event := h.Get(eventHeader)
@@ -108,11 +108,12 @@ func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 		return []provider.Delivery{{Project: project, ID: id, Pushed: []string{page}}}, nil
 	}
 	var list []provider.Delivery
+	build := strconv.FormatInt(said.Pipeline.ID, 10)
 	if project := strings.ToLower(said.Project.Path); slug.MatchString(project) {
-		list = append(list, provider.Delivery{Project: project, ID: id})
+		list = append(list, provider.Delivery{Project: project, ID: id, BuildID: build})
 	}
 	if said.Project.ID > 0 {
-		list = append(list, provider.Delivery{Project: strconv.FormatInt(said.Project.ID, 10), ID: id})
+		list = append(list, provider.Delivery{Project: strconv.FormatInt(said.Project.ID, 10), ID: id, BuildID: build})
 	}
 	if len(list) == 0 || said.Pipeline.ID <= 0 {
 		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body names no pipeline of a project; a custom template must keep object_attributes.id and project")

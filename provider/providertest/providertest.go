@@ -496,6 +496,11 @@ func testWebhook(t *testing.T, h Harness) {
 				t.Errorf("delivered build %q of %q: %v", d.Build.ID, d.Project, err)
 			}
 		}
+		if d.BuildID != "" {
+			if b, err := h.Provider.Builds.Get(t.Context(), d.Project, d.BuildID); err != nil || d.BuildID != id || b.ID != id || d.Build != nil {
+				t.Errorf("asks for build %q of %q, %v; want %q", d.BuildID, d.Project, err, id)
+			}
+		}
 	}
 	if !told {
 		t.Errorf("got %+v, want a delivery for project %q", deliveries, h.Project)
