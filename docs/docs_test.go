@@ -4,15 +4,19 @@ package docs
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +25,7 @@ import (
 
 	"github.com/slipway-platform/slipway/builtin"
 	"github.com/slipway-platform/slipway/command"
+	"github.com/slipway-platform/slipway/provider/jenkinstest"
 	"github.com/slipway-platform/slipway/server"
 )
 
@@ -188,6 +193,7 @@ func TestCommandsDoWhatThePagesSay(t *testing.T) {
 		t.Run(strings.TrimPrefix(page, "../"), func(t *testing.T) {
 			t.Parallel()
 			s := &shell{t: t, bin: bin, dir: t.TempDir(), page: page}
+			s.surroundings()
 			if err := os.WriteFile(filepath.Join(s.dir, ".folder"), []byte(s.dir), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -208,6 +214,34 @@ type shell struct {
 	dir     string
 	page    string
 	address string // of the server, once one runs
+
+	stands []string // what stands for what a page names, in turns: what is named, what there is
+}
+
+// surroundings are what pages name and no machine has: a Jenkins with a job that failed, a folder of the system with secrets, and one with files of a catalog.
+func (s *shell) surroundings() {
+	s.t.Helper()
+	j := jenkinstest.New()
+	web := j.Add(jenkinstest.Pipeline, "shop/web")
+	for n, state := range []string{jenkinstest.Success, jenkinstest.Failure} {
+		r := j.Run(web, state, time.Now().Add(time.Duration(n-3)*time.Hour))
+		r.Duration, r.Causes = 90*time.Second, []jenkinstest.Cause{jenkinstest.ByUser("jane", "Jane Doe")}
+		r.Checkouts = []jenkinstest.Checkout{{SHA: "0f886c74949c3ee7e489188911c7dc0c1d547418", Branch: "refs/remotes/origin/main", Remote: "https://git.example.com/shop/web.git"}}
+	}
+	vendor := httptest.NewUnstartedServer(j)
+	vendor.Config.ErrorLog = log.New(io.Discard, "", 0) // it tells of each handshake that failed
+	vendor.StartTLS()
+	s.t.Cleanup(vendor.Close)
+	etc := s.t.TempDir()
+	for name, text := range map[string][]byte{
+		"ca.pem":        pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: vendor.Certificate().Raw}),
+		"jenkins-token": []byte("11aa"), "jenkins-hook": []byte("change-me"),
+	} {
+		if err := os.WriteFile(filepath.Join(etc, name), text, 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	s.stands = []string{"https://jenkins.example.com", vendor.URL, "/etc/slipway", etc, "/srv/catalog", filepath.Join(s.t.TempDir(), "catalog")}
 }
 
 // usual is the address that the pages show; the server may have had to take another.
@@ -240,7 +274,7 @@ func (s *shell) play(b block) {
 func (s *shell) command(b block, text, want string) {
 	s.t.Helper()
 	serve := len(b.words) > 1 && b.words[1] == "server"
-	run := strings.ReplaceAll(text, "go run ./cmd/slipway", "slipway")
+	run := strings.NewReplacer(append(s.stands, "go run ./cmd/slipway", "slipway")...).Replace(text)
 	if s.address != "" {
 		run = strings.ReplaceAll(run, usual, s.address)
 	}
@@ -323,6 +357,9 @@ func (s *shell) like(want, got string) bool {
 	}
 	if s.address != "" {
 		got = strings.ReplaceAll(got, s.address, usual)
+	}
+	for pair := range slices.Chunk(s.stands, 2) {
+		got = strings.ReplaceAll(got, pair[1], pair[0])
 	}
 	pattern := regexp.QuoteMeta(plain(want))
 	pattern = strings.ReplaceAll(pattern, "\n…", "(?s:.*)") // also no line at all

@@ -294,7 +294,11 @@ func (d *Diagnosis) projects(s Standing, now time.Time) {
 	case s.Oldest == nil:
 		d.add("projects", findingWarning, fmt.Sprintf("%d are named, and not all were read yet", s.Projects), "wait a moment; see that a server with the role worker runs")
 	default:
-		d.add("projects", findingOK, fmt.Sprintf("%d are read; the oldest reading is %s old", s.Projects, ago(now, *s.Oldest)), "")
+		count := "1 project is read"
+		if s.Projects > 1 {
+			count = fmt.Sprintf("%d projects are read", s.Projects)
+		}
+		d.add("projects", findingOK, fmt.Sprintf("%s; the oldest reading is %s old", count, ago(now, *s.Oldest)), "")
 	}
 }
 
