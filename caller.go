@@ -17,10 +17,13 @@ const (
 // Caller is who asks. It is a value: nothing in it changes after authentication.
 type Caller struct {
 	Kind    CallerKind
-	Subject string   // "user:default/jane", "token:ci-bot", "tool:mytool", "anonymous", "system"
-	TokenID string   // id of the token that was shown, or ""
-	Owns    []string // canonical refs that stand for the caller when ownership is asked: itself and its groups
-	Grants  []Grant  // what the caller may do: already narrowed by its token and that token's issuer
+	Subject string // "user:default/jane", "token:ci-bot", "tool:mytool", "anonymous", "system"
+	TokenID string // id of the token that was shown, or ""
+
+	SessionID string // id of the session that was shown, or ""
+
+	Owns   []string // canonical refs that stand for the caller when ownership is asked: itself and its groups
+	Grants []Grant  // what the caller may do: already narrowed by its token and that token's issuer
 }
 
 // Grant is one right: a permission pattern, narrowed to objects.

@@ -55,7 +55,9 @@ type issuer struct {
 type identity struct {
 	kind    slipway.CallerKind
 	subject string   // "user:default/jane", "service:k8s:ci/deployer"
+	issuer  string   // its name
 	groups  []string // canonical refs, as claims list them
+	told    bool     // the issuer did say which groups there are
 	key     *key     // that the token was checked with; nil for one that a cluster reviewed
 	until   time.Time
 }
@@ -97,6 +99,16 @@ func newIssuers(cfg []IssuerConfig, now func() time.Time, log *slog.Logger) (*is
 		})
 	}
 	return set, errors.Join(faults...)
+}
+
+// named is the issuer of a name, or nil.
+func (s *issuers) named(name string) *issuer {
+	for _, i := range s.all {
+		if i.Name == name {
+			return i
+		}
+	}
+	return nil
 }
 
 // refused is why a token is not believed: for the log, not for whoever sent it.
@@ -366,7 +378,7 @@ func (s *issuers) reviewed(ctx context.Context, i *issuer, token string, c claim
 	if err != nil {
 		return nil, err
 	}
-	return &identity{kind: slipway.CallerService, subject: "service:" + i.Name + ":" + name, until: s.until(c, seenAge)}, nil
+	return &identity{kind: slipway.CallerService, issuer: i.Name, subject: "service:" + i.Name + ":" + name, until: s.until(c, seenAge)}, nil
 }
 
 // until is how long a check holds.
@@ -380,7 +392,7 @@ func (s *issuers) until(c claims, age time.Duration) time.Time {
 
 // identityOf says whom a token stands for, by the kind of its issuer.
 func (s *issuers) identityOf(ctx context.Context, i *issuer, token string, header jose.Header, c claims) (*identity, error) {
-	id := &identity{kind: slipway.CallerUser, until: s.until(c, seenAge)}
+	id := &identity{kind: slipway.CallerUser, issuer: i.Name, told: true, until: s.until(c, seenAge)}
 	sub := c.text("sub")
 	if sub == "" || len(sub) > 500 {
 		return nil, refuse("it has no subject (sub), or one that is too long")
@@ -445,7 +457,7 @@ func (s *issuers) ownership(ctx context.Context, i *issuer, token string, c clai
 		}
 		if err := getJSON(ctx, i.client, strings.TrimSuffix(i.Issuer, "/")+"/v1/userinfo", token, &said); err != nil {
 			s.log.WarnContext(ctx, "Backstage does not tell what a user owns by", "issuer", i.Name, "error", err)
-			id.until = s.until(c, poorAge)
+			id.until, id.told = s.until(c, poorAge), false
 			return
 		}
 		refs = said.Claims.Ent

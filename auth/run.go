@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/slipway-platform/slipway"
@@ -93,11 +94,21 @@ func (s *Service) touch(id string, e *entry) {
 // the next use after a minute.
 func (s *Service) Flush(ctx context.Context) error {
 	s.mu.Lock()
-	used := s.used
-	s.used = map[string]time.Time{}
+	used, named := s.used, s.vouched
+	s.used, s.vouched = map[string]time.Time{}, map[string]vouched{}
 	s.mu.Unlock()
+	if err := inChunks(ctx, s.db, named, func(tx *store.Tx, key string, v vouched) error {
+		user, issuer, _ := strings.Cut(key, " ")
+		return s.member(ctx, tx, user, issuer, v.groups, v.at)
+	}); err != nil {
+		return err
+	}
 	return inChunks(ctx, s.db, used, func(tx *store.Tx, id string, at time.Time) error {
 		// Another replica may have written within the minute.
+		if session, ok := strings.CutPrefix(id, sessionPrefix); ok {
+			_, err := tx.Exec(ctx, `UPDATE auth_session SET seen_at = $1 WHERE id = $2 AND seen_at <= $3`, store.At(at), session, store.At(at.Add(-time.Minute)))
+			return err
+		}
 		_, err := tx.Exec(ctx, `UPDATE auth_token SET last_used_at = $1 WHERE id = $2 AND (last_used_at IS NULL OR last_used_at <= $3)`,
 			store.At(at), id, store.At(at.Add(-time.Minute)))
 		return err
@@ -156,11 +167,22 @@ func (s *Service) Prune(ctx context.Context) error {
 		s.limits.clock()-time.Hour.Microseconds()); err != nil {
 		return err
 	}
+	for query, before := range map[string]time.Time{
+		`DELETE FROM auth_device WHERE hash IN (SELECT hash FROM auth_device WHERE expires_at < $1 LIMIT $2)`:                        s.now().Add(-time.Hour),
+		`DELETE FROM auth_member WHERE (user_ref, issuer) IN (SELECT user_ref, issuer FROM auth_member WHERE seen_at < $1 LIMIT $2)`: s.now().Add(-s.cfg.SignIn.Remember.Std()),
+	} {
+		if err := s.delete(ctx, query, before.UnixMicro()); err != nil {
+			return err
+		}
+	}
 	if s.cfg.Retention == 0 {
 		return nil
 	}
 	before := s.now().Add(-s.cfg.Retention).UnixMicro()
 	if err := s.delete(ctx, `DELETE FROM auth_audit WHERE id IN (SELECT id FROM auth_audit WHERE at < $1 ORDER BY at LIMIT $2)`, before); err != nil {
+		return err
+	}
+	if err := s.delete(ctx, `DELETE FROM auth_session WHERE id IN (SELECT id FROM auth_session WHERE expires_at < $1 OR ended_at < $1 LIMIT $2)`, before); err != nil {
 		return err
 	}
 	return s.delete(ctx, `DELETE FROM auth_token WHERE id IN (

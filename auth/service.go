@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -42,7 +43,7 @@ type Config struct {
 
 // DefaultConfig is the configuration of whoever sets nothing.
 func DefaultConfig() Config {
-	return Config{RateLimits: RateLimits{User: 100, Service: 1000, Address: 60}, Retention: 400 * 24 * time.Hour}
+	return Config{SignIn: defaultSignIn(), RateLimits: RateLimits{User: 100, Service: 1000, Address: 60}, Retention: 400 * 24 * time.Hour}
 }
 
 // Check names what is wrong, given the permissions that exist.
@@ -63,6 +64,10 @@ type Service struct {
 	Ownership func(ctx context.Context, user string) ([]string, error)
 	// Review asks a cluster about a token, for issuers that name one. Set it before use; nil: there are no clusters.
 	Review Reviewer
+	// URL is the server's address from outside, and Keys seal what a browser keeps for a sign-in that is under way. Set both before use; without them
+	// nobody signs in by browser.
+	URL  func() string
+	Keys *secret.Keyring
 	// Replicas says how many replicas count requests. Nil: Run counts them in the database. Set it before use.
 	Replicas func() int
 
@@ -77,12 +82,17 @@ type Service struct {
 	log         *slog.Logger
 	cache       cache[entry]
 	issuers     *issuers
+	web         *web // nil: no sign-in with a browser
 	limits      *limiter
 	id          string       // of this replica
 	replicas    atomic.Int64 // as last counted
 
-	mu   sync.Mutex
-	used map[string]time.Time // tokens that were used since the last flush
+	told cache[vouched] // by user and issuer, as last noted
+	csrf atomic.Pointer[http.CrossOriginProtection]
+
+	mu      sync.Mutex
+	used    map[string]time.Time // tokens and sessions that were used since the last flush
+	vouched map[string]vouched   // by user and issuer: the groups that were named since
 }
 
 // New makes a Service on the main database; no I/O. Grants of permissions that no blueprint declares and grants to nobody are Invalid, all
@@ -109,7 +119,10 @@ func New(db *store.DB, rev *store.Revisions, cfg Config, permissions []Permissio
 	slices.SortFunc(permissions, func(a, b Permission) int { return strings.Compare(a.Name, b.Name) })
 	s := &Service{
 		db: db, rev: rev, cfg: cfg, permissions: permissions, rules: rules, now: now, log: log,
-		id: random(16), used: map[string]time.Time{}, issuers: issuers,
+		id: random(16), used: map[string]time.Time{}, vouched: map[string]vouched{}, issuers: issuers,
+	}
+	if name := cfg.SignIn.Login.Issuer; name != "" {
+		s.web = &web{issuer: issuers.named(name), Login: cfg.SignIn.Login}
 	}
 	for _, p := range permissions {
 		if p.Everyone {
@@ -135,11 +148,15 @@ func (s *Service) AllowsAny(c *slipway.Caller, permission string) bool {
 // One sentence for every token that is not believed: a stranger must not learn whether one exists, was revoked or is over.
 var errToken = slipway.Errorf(slipway.Unauthenticated, "the token is not valid: it is unknown, expired or revoked; ask for a new one, or run slipway login")
 
-// Authenticate says who sends the request: the caller of its bearer token, or an anonymous one without an Authorization header. A
-// credential that is not believed is Unauthenticated, and Unavailable says that the database could not be asked.
+// Authenticate says who sends the request: the caller of its bearer token, else of its session's cookie, else an anonymous one. A
+// credential that is not believed is Unauthenticated; Forbidden is a cookie that another site's page made a browser send; Unavailable says that the database or
+// an issuer could not be asked.
 func (s *Service) Authenticate(ctx context.Context, r *http.Request) (*slipway.Caller, error) {
 	switch headers := r.Header["Authorization"]; len(headers) {
 	case 0:
+		if c, err := s.cookie(ctx, r); c != nil || err != nil {
+			return c, err
+		}
 		return anonymous, nil
 	case 1:
 		scheme, token, _ := strings.Cut(headers[0], " ")
@@ -152,6 +169,9 @@ func (s *Service) Authenticate(ctx context.Context, r *http.Request) (*slipway.C
 }
 
 func (s *Service) caller(ctx context.Context, token string) (*slipway.Caller, error) {
+	if strings.HasPrefix(token, sessionPrefix) {
+		return s.session(ctx, token, cliSession)
+	}
 	id, ok := tokenID(token)
 	if !ok && looksLikeJWT(token) && len(s.issuers.all) > 0 {
 		return s.bearer(ctx, token)
@@ -182,26 +202,27 @@ func (s *Service) bearer(ctx context.Context, token string) (*slipway.Caller, er
 	if err != nil {
 		return nil, err
 	}
-	return s.known(ctx, "jwt "+hash, id.kind, id.subject, id.groups)
+	return s.known(ctx, "jwt "+hash, id)
 }
 
-// known is the caller of a subject that an issuer vouches for. What it may do is worked out about once a second, and kept under key.
-func (s *Service) known(ctx context.Context, key string, kind slipway.CallerKind, subject string, groups []string) (*slipway.Caller, error) {
+// known is the caller of an identity that an issuer vouches for. What it may do is worked out about once a second, and kept under key.
+func (s *Service) known(ctx context.Context, key string, id *identity) (*slipway.Caller, error) {
 	now := s.now()
 	if e := s.cache.get(key); e != nil && now.Before(e.until) {
 		return e.caller, nil
 	}
+	s.remember(id)
 	generation := s.cache.now()
-	owns, err := s.owns(ctx, subject)
+	owns, err := s.owns(ctx, id.subject)
 	if err != nil {
 		return nil, err
 	}
-	for _, g := range groups {
+	for _, g := range id.groups {
 		if !slices.Contains(owns, g) {
 			owns = append(slices.Clip(owns), g)
 		}
 	}
-	c := &slipway.Caller{Kind: kind, Subject: subject, Owns: owns, Grants: s.withEveryone(s.granted(subject, owns))}
+	c := &slipway.Caller{Kind: id.kind, Subject: id.subject, Owns: owns, Grants: s.withEveryone(s.granted(id.subject, owns))}
 	s.cache.put(key, &entry{caller: c, until: now.Add(userAge)}, generation)
 	return c, nil
 }
@@ -219,6 +240,7 @@ func (s *Service) withEveryone(grants []slipway.Grant) []slipway.Grant {
 // entry is what is remembered of a token. A token that does not exist or is over has no caller.
 type entry struct {
 	hash   [sha256.Size]byte
+	kind   string // of a session
 	caller *slipway.Caller
 	rate   *Rate        // its own limit
 	until  time.Time    // when to look again
@@ -357,15 +379,24 @@ func (s *Service) owns(ctx context.Context, subject string) ([]string, error) {
 	if !strings.HasPrefix(subject, "user:") {
 		return nil, nil
 	}
-	if s.Ownership == nil {
-		return []string{subject}, nil
+	owns := []string{subject}
+	if s.Ownership != nil {
+		found, err := s.Ownership(ctx, subject)
+		if err != nil {
+			return nil, fmt.Errorf("groups of %s: %w", subject, err)
+		}
+		if owns = found; !slices.Contains(owns, subject) {
+			owns = append(slices.Clone(owns), subject)
+		}
 	}
-	owns, err := s.Ownership(ctx, subject)
+	named, err := s.memberships(ctx, subject)
 	if err != nil {
-		return nil, fmt.Errorf("groups of %s: %w", subject, err)
+		return nil, err
 	}
-	if !slices.Contains(owns, subject) {
-		owns = append(slices.Clone(owns), subject)
+	for _, g := range named {
+		if !slices.Contains(owns, g) {
+			owns = append(slices.Clip(owns), g)
+		}
 	}
 	return owns, nil
 }

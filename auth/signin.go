@@ -5,13 +5,36 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/secret"
 )
 
 // SignIn says by which issuers people and services sign in, beside Slipway's own tokens.
 type SignIn struct {
-	Issuers []IssuerConfig `yaml:"issuers" doc:"Whose tokens (JWTs) are believed"`
+	Issuers  []IssuerConfig   `yaml:"issuers" doc:"Whose tokens (JWTs) are believed"`
+	Login    Login            `yaml:"login" doc:"How people sign in with a browser, and through it the command line"`
+	Remember slipway.Duration `yaml:"remember" doc:"How long the groups that an issuer named for a user count for the user's sessions and tokens without being named again"`
+}
+
+// Login is the client that Slipway is to an OpenID issuer, and how long sign-ins last.
+type Login struct {
+	Issuer   string           `yaml:"issuer" doc:"Name of one of auth.issuers, of kind oidc; empty: nobody signs in with a browser"`
+	ClientID string           `yaml:"clientID" doc:"Under which name the issuer knows Slipway's sign-in page. The address to register there is {externalURL}/auth/callback"`
+	Secret   secret.Text      `yaml:"clientSecret" doc:"The client's secret, such as ${env:OIDC_SECRET}; empty: a public client, which PKCE protects"`
+	Scopes   []string         `yaml:"scopes" doc:"What is asked of the issuer"`
+	Idle     slipway.Duration `yaml:"idle" doc:"A browser's session ends when it was not used for so long"`
+	Absolute slipway.Duration `yaml:"absolute" doc:"A browser's session ends so long after it began"`
+	CLI      slipway.Duration `yaml:"cli" doc:"A command line's session ends so long after it began"`
+}
+
+func defaultSignIn() SignIn {
+	const day = slipway.Duration(24 * time.Hour)
+	return SignIn{
+		Login:    Login{Scopes: []string{"openid", "profile", "email"}, Idle: slipway.Duration(time.Hour), Absolute: slipway.Duration(12 * time.Hour), CLI: 7 * day},
+		Remember: 7 * day,
+	}
 }
 
 // IssuerConfig is an issuer whose tokens are believed, and how its callers are called here.
@@ -91,6 +114,26 @@ func (c SignIn) check() []slipway.Detail {
 		}
 		if issuer.Cluster != "" && issuer.Kind != kindKubernetes {
 			fault(at("cluster"), "is for issuers of kind kubernetes")
+		}
+	}
+	l := c.Login
+	switch i := slices.IndexFunc(c.Issuers, func(i IssuerConfig) bool { return i.Name == l.Issuer }); {
+	case l.Issuer == "":
+	case i < 0:
+		fault("auth.login.issuer", "there is no issuer %.60q under auth.issuers", l.Issuer)
+	case c.Issuers[i].Kind != kindOIDC || c.Issuers[i].Callers == "service":
+		fault("auth.login.issuer", "the issuer %q is not of kind oidc with users", l.Issuer)
+	case l.ClientID == "":
+		fault("auth.login.clientID", "is required with auth.login.issuer")
+	case !slices.Contains(l.Scopes, "openid"):
+		fault("auth.login.scopes", "must hold openid")
+	}
+	for _, d := range []struct {
+		key   string
+		value slipway.Duration
+	}{{"login.idle", l.Idle}, {"login.absolute", l.Absolute}, {"login.cli", l.CLI}, {"remember", c.Remember}} {
+		if d.value.Std() < time.Minute {
+			fault("auth."+d.key, "%s is shorter than a minute", d.value)
 		}
 	}
 	return faults

@@ -32,6 +32,7 @@ type Operation struct {
 	Tag         string // group in the reference; "" is the blueprint's name
 
 	Permission string // a declared permission, or Public
+	Counted    bool   // a public operation whose calls are counted by address (rateLimits.address)
 	OnObject   bool   // the permission is narrowed to an object: the handler must call auth.Require, or the request fails
 	Lenient    bool   // unknown query parameters and body fields are ignored
 

@@ -42,6 +42,8 @@ type Client struct {
 	// ProviderTokens are tokens of the caller's own at providers that show their items only to those who may see them there: <provider>=<token>, several with commas
 	// between. They are shown with every request.
 	ProviderTokens string
+	// Token gives the token of each request, for those that change while the client lives; nil: the one of New.
+	Token func(ctx context.Context) (string, error)
 	// HTTP sends the requests. It must have no overall timeout, or streams end early.
 	HTTP *http.Client
 	// Tries is how often a call that changes nothing, or the same thing again, is sent when the server
@@ -225,8 +227,14 @@ func (c *Client) once(ctx context.Context, method, path string, payload []byte) 
 		req.Header.Set("Content-Type", "application/json")
 	}
 	req.Header.Set("User-Agent", c.UserAgent)
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+	token := c.token
+	if c.Token != nil {
+		if token, err = c.Token(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	if c.ProviderTokens != "" {
 		req.Header.Set("Slipway-Provider-Token", c.ProviderTokens)

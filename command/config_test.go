@@ -278,7 +278,7 @@ secrets: {keyFile: /nowhere/master.key}
 		`line 3, databases.side: the address has no scheme that is known; write sqlite:<file> or postgres://<user>@<host>/<database>`,
 		`line 4, databases.file: a SQLite database needs a file`,
 		`line 5, databases.port: the address does not parse; write postgres://<user>:<password>@<host>:<port>/<database>`,
-		`line 7, grants[0].to: "someone" is no caller; write user:default/<name>, group:default/<name>, token:<name>, tool:<name>, the beginning of one with a * at the end, or *`,
+		`line 7, grants[0].to: "someone" is no caller; write user:default/<name>, group:default/<name>, token:<name>, service:<issuer>:<subject>, tool:<name>, the beginning of one with a * at the end, or *`,
 		`line 8, grants[1].permissions[1]: no enabled blueprint declares "shop.goods.eat"; GET /api/auth/permissions lists what there is`,
 		`line 8, grants[1].permissions[2]: "nothing" is no permission; write <blueprint>.<noun>.<verb>, a part of it such as build.*, or *`,
 		`line 9, grants[2].permissions: list at least one permission`,

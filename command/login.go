@@ -2,6 +2,7 @@ package command
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,10 +26,18 @@ import (
 
 const defaultURL = "http://127.0.0.1:8080"
 
-// credentials is what login keeps: a token per server, and which server is meant when none is named.
+// credentials is what login keeps: a token or a session per server, and which server is meant when none is named.
 type credentials struct {
-	Current string            `json:"current"`
-	Tokens  map[string]string `json:"tokens"` // by address
+	Current  string             `json:"current"`
+	Tokens   map[string]string  `json:"tokens"`             // by address
+	Sessions map[string]session `json:"sessions,omitempty"` // by address
+}
+
+// session is a sign-in by the device flow: a token for an hour, and what the next one is had with.
+type session struct {
+	Access  string    `json:"access"`
+	Refresh string    `json:"refresh"`
+	Expires time.Time `json:"expires"` // of Access
 }
 
 // credentialsFile is where login keeps tokens: in the user's own configuration folder.
@@ -40,7 +50,7 @@ func credentialsFile() (string, error) {
 }
 
 func readCredentials() (credentials, error) {
-	c := credentials{Tokens: map[string]string{}}
+	c := credentials{Tokens: map[string]string{}, Sessions: map[string]session{}}
 	file, err := credentialsFile()
 	if err != nil {
 		return c, nil // nothing can have been stored
@@ -57,6 +67,9 @@ func readCredentials() (credentials, error) {
 	}
 	if c.Tokens == nil {
 		c.Tokens = map[string]string{}
+	}
+	if c.Sessions == nil {
+		c.Sessions = map[string]session{}
 	}
 	return c, nil
 }
@@ -113,7 +126,9 @@ func (a *app) connect() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.client, err = newClient(address, token)
+	if a.client, err = newClient(address, token); err == nil && token == "" {
+		a.client.Token = func(ctx context.Context) (string, error) { return sessionToken(ctx, address, a.client.HTTP) }
+	}
 	return a.client, err
 }
 
@@ -154,32 +169,45 @@ func (a *app) face() *blueprint.Client {
 }
 
 func (a *app) login() *cobra.Command {
-	var stdin bool
+	var stdin, token bool
 	cmd := &cobra.Command{
 		Use:   "login",
-		Short: "Store a token for a server",
-		Long: `Check a token at a server and store it, so that the other commands find both. The token is asked for and not shown
-while it is typed, or read from standard input with --token-stdin; it is never an argument, where others could see it.
+		Short: "Sign in to a server",
+		Long: `Sign in to a server, so that the other commands find it. A server that people sign in to with a browser shows a page where you let this command line
+in; compare the code there with the one shown here. What is stored is good for an hour, is renewed by itself, and ends after some days or with
+"slipway logout".
+
+With --token, or where a server has no sign-in, a token is asked for, not shown while it is typed, and stored; --token-stdin reads it from standard
+input. It is never an argument, where others could see it.
 
 Several servers can be stored: the last login is the one that is meant when neither --url nor SLIPWAY_URL says otherwise.
 The file is slipway/credentials.json in your configuration folder, readable by you alone.`,
-		Example: `  slipway login --url http://127.0.0.1:8080
+		Example: `  slipway login --url https://slipway.example.com
   slipway login --url http://127.0.0.1:8080 --token-stdin <slipway-data/admin-token`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			stored, err := readCredentials()
-			if err != nil {
+			if _, err := readCredentials(); err != nil {
 				return err
 			}
 			address, _, err := a.target()
 			if err != nil {
 				return err
 			}
-			token, err := readToken(cmd, address, stdin)
+			c, err := newClient(address, "")
 			if err != nil {
 				return err
 			}
-			c, err := newClient(address, token)
+			var signedIn session
+			if !token && !stdin {
+				signedIn, err = signIn(cmd, c)
+			}
+			var typed string
+			if token || stdin || slipway.CodeOf(err) == slipway.Unsupported {
+				typed, err = readToken(cmd, address, stdin)
+			}
 			if err != nil {
+				return err
+			}
+			if c, err = newClient(address, cmp.Or(typed, signedIn.Access)); err != nil {
 				return err
 			}
 			me, err := c.WhoAmI(cmd.Context())
@@ -189,8 +217,17 @@ The file is slipway/credentials.json in your configuration folder, readable by y
 			if me.Kind == string(slipway.CallerAnonymous) {
 				return slipway.Errorf(slipway.Unauthenticated, "%s took no notice of the token: check the address", address)
 			}
-			stored.Current, stored.Tokens[address] = address, token
-			if err := stored.write(); err != nil {
+			err = change(func(stored *credentials) {
+				stored.Current = address
+				delete(stored.Tokens, address)
+				delete(stored.Sessions, address)
+				if typed != "" {
+					stored.Tokens[address] = typed
+				} else {
+					stored.Sessions[address] = signedIn
+				}
+			})
+			if err != nil {
 				return fmt.Errorf("the token is good but could not be stored: %w", err)
 			}
 			if u, err := url.Parse(address); err == nil && u.Scheme == "http" && !loopback(u.Hostname()) {
@@ -200,7 +237,8 @@ The file is slipway/credentials.json in your configuration folder, readable by y
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&stdin, "token-stdin", false, "read the token from standard input")
+	cmd.Flags().BoolVar(&token, "token", false, "ask for a token instead of signing in with a browser")
+	cmd.Flags().BoolVar(&stdin, "token-stdin", false, "read a token from standard input")
 	return cmd
 }
 
@@ -239,9 +277,9 @@ func loopback(host string) bool {
 func (a *app) logout() *cobra.Command {
 	return &cobra.Command{
 		Use:   "logout",
-		Short: "Forget the token of a server",
-		Long: `Remove the stored token of the current server, or of the one that --url names. The token itself stays valid: end it with
-"slipway token revoke".`,
+		Short: "Sign out of a server",
+		Long: `End the session at the current server, or at the one that --url names, and forget it. Of a token that was stored with --token, only the copy here is
+removed; the token itself stays valid: end it with "slipway token revoke".`,
 		Example: "  slipway logout",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			stored, err := readCredentials()
@@ -252,31 +290,48 @@ func (a *app) logout() *cobra.Command {
 			if address == "" {
 				address = stored.Current
 			}
-			if _, ok := stored.Tokens[address]; !ok {
+			_, token := stored.Tokens[address]
+			signedIn, ok := stored.Sessions[address]
+			if !token && !ok {
 				say(cmd, "No token is stored%s.", strings.TrimSuffix(" for "+address, " for "))
 				return nil
 			}
-			delete(stored.Tokens, address)
-			if stored.Current == address {
-				stored.Current = ""
-			}
-			if err := stored.write(); err != nil {
+			err = change(func(stored *credentials) {
+				signedIn = stored.Sessions[address] // it may have been renewed in between
+				delete(stored.Tokens, address)
+				delete(stored.Sessions, address)
+				if stored.Current == address {
+					stored.Current = ""
+				}
+			})
+			if err != nil {
 				return err
 			}
-			say(cmd, "Forgot the token for %s.", address)
+			if !ok {
+				say(cmd, "Forgot the token for %s.", address)
+				return nil
+			}
+			c, err := newClient(address, "")
+			if err == nil {
+				err = revoke(cmd.Context(), c, signedIn.Refresh)
+			}
+			if err != nil {
+				return fmt.Errorf("what was stored is removed, but the server could not be told: end the session at %s/auth: %w", address, err)
+			}
+			say(cmd, "Logged out at %s.", address)
 			return nil
 		},
 	}
 }
 
-func (a *app) whoami() *cobra.Command {
+// whoami is a command of its own, and one of auth's.
+func (a *app) whoami(path string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "whoami",
 		Short: "Show who the server takes you for",
 		Long: `Ask the server who you are to it, which entities count as yours, and what you may do. It is the quickest check that address and
 token are right.`,
-		Example: `  slipway whoami
-  slipway whoami -o json`,
+		Example: "  " + path + "\n  " + path + " -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.connect()
 			if err != nil {

@@ -57,7 +57,7 @@ func Check(blueprints []blueprint.Blueprint, kinds []provider.Kind) error {
 	for _, key := range configKeys(reflect.TypeFor[Config]()) {
 		c.claim("config key", key, base)
 	}
-	for _, name := range []string{"serve", "quickstart", "describe", "db", "token", "login", "logout", "whoami", "completion", "version", "config", "help"} {
+	for _, name := range []string{"serve", "quickstart", "describe", "db", "token", "login", "logout", "whoami", "auth", "completion", "version", "config", "help"} {
 		c.claim("command", name, base)
 	}
 	scratch := http.NewServeMux()
@@ -204,6 +204,8 @@ func (c *claims) operation(b blueprint.Blueprint, op blueprint.Operation, permis
 	switch {
 	case op.Permission == "":
 		c.faultf(b.Name, "operation %s declares no permission; if anybody may call it, say blueprint.Public", name)
+	case op.Permission != blueprint.Public && op.Counted:
+		c.faultf(b.Name, "operation %s counts by address, but its callers are known and counted by who they are", name)
 	case op.Permission == blueprint.Public && op.OnObject:
 		c.faultf(b.Name, "operation %s is public and asks for an object permission", name)
 	case op.Permission != blueprint.Public && !declared:

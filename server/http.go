@@ -610,7 +610,12 @@ func (s *Server) admit(ctx context.Context, w http.ResponseWriter, r *http.Reque
 		if err != nil {
 			caller = auth.CallerFrom(context.Background()) // a webhook may bring an Authorization of its own
 		}
-		return caller, nil
+		if !op.Counted {
+			return caller, nil
+		}
+		limit, err := s.auth.Count(ctx, auth.CallerFrom(context.Background()), s.address(r))
+		setLimit(w, limit)
+		return caller, err
 	}
 	caller, err := s.identify(ctx, w, r)
 	if err != nil {

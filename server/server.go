@@ -388,7 +388,7 @@ func (s *Server) openServices(ctx context.Context) error {
 	if s.auth, err = auth.New(s.main, s.revisions, s.config.Auth, permissions, s.now, s.log); err != nil {
 		return err
 	}
-	s.auth.Ownership = s.entities.Ownership
+	s.auth.Ownership, s.auth.URL, s.auth.Keys = s.entities.Ownership, s.externalURL, s.keys
 	s.tasks = task.NewEngine(task.Options{
 		DB: s.main, Jobs: s.jobs, Events: s.events, Entities: s.entities, Revisions: s.revisions, Keys: s.keys, Now: s.now, Log: s.log,
 	})

@@ -53,7 +53,7 @@ type stream struct {
 
 func (w *stream) Write(p []byte) (int, error) {
 	if s := w.server; s != nil {
-		if time.Since(w.checked) > streamCheck && w.request.Header.Get("Authorization") != "" {
+		if time.Since(w.checked) > streamCheck && (w.request.Header.Get("Authorization") != "" || w.request.Header.Get("Cookie") != "") {
 			if _, err := s.auth.Authenticate(w.ctx, w.request); slipway.CodeOf(err) == slipway.Unauthenticated {
 				return 0, err
 			}
@@ -84,7 +84,10 @@ type streams struct {
 func (g *streams) enter(c *slipway.Caller) (leave func(), err error) {
 	key, most := c.Subject, userStreams
 	if c.Kind == slipway.CallerService {
-		key, most = "token:"+c.TokenID, serviceStreams
+		most = serviceStreams
+		if c.TokenID != "" { // a name can pass to another token
+			key = "token:" + c.TokenID
+		}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

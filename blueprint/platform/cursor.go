@@ -46,7 +46,7 @@ func readCursor[K any](keys *secret.Keyring, query, text string) (*K, error) {
 		return slipway.Errorf(slipway.Invalid, "the cursor %s; begin again without it", message).
 			WithDetails(slipway.Detail{Field: "cursor", Code: slipway.Invalid, Message: "pass pageInfo.nextCursor of the page before, unchanged, with the same parameters"})
 	}
-	all, err := base64.RawURLEncoding.DecodeString(text)
+	all, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil || len(all) < signatureSize || !keys.Verify(cursorPurpose, all[signatureSize:], all[:signatureSize]) {
 		return nil, bad("is not one of ours")
 	}

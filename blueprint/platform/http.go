@@ -61,6 +61,7 @@ type Caller struct {
 	Kind        slipway.CallerKind `json:"kind" enum:"user,service,tool" doc:"What kind of caller"`
 	Subject     string             `json:"subject" doc:"Who it is" example:"user:default/jane"`
 	TokenID     string             `json:"tokenId,omitempty" doc:"Id of the token that was shown"`
+	SessionID   string             `json:"sessionId,omitempty" doc:"Id of the session that was shown"`
 	Owns        []string           `json:"owns" nullable:"false" doc:"Refs that stand for the caller when ownership is asked: a user and its groups"`
 	Permissions []string           `json:"permissions" nullable:"false" doc:"What it may do: permissions or patterns of them, narrowed to objects after a colon" example:"[\"build.*:owned\"]"`
 }
@@ -68,7 +69,7 @@ type Caller struct {
 func (s *service) me(ctx context.Context, _ *struct{}) (*body[Caller], error) {
 	c := auth.CallerFrom(ctx)
 	return &body[Caller]{Caller{
-		Kind: c.Kind, Subject: c.Subject, TokenID: c.TokenID, Owns: append([]string{}, c.Owns...), Permissions: auth.FormatGrants(c.Grants),
+		Kind: c.Kind, Subject: c.Subject, TokenID: c.TokenID, SessionID: c.SessionID, Owns: append([]string{}, c.Owns...), Permissions: auth.FormatGrants(c.Grants),
 	}}, nil
 }
 
@@ -129,7 +130,7 @@ func (s *service) listTokens(ctx context.Context, in *struct {
 		return nil, err
 	}
 	if after != nil {
-		q.After = &auth.Token{ID: after.ID, CreatedAt: time.UnixMicro(after.Created)}
+		q.After = &auth.Token{ID: after.ID, CreatedAt: microseconds(after.Created)}
 	}
 	tokens, err := s.auth.ListTokens(ctx, q)
 	if err != nil {
@@ -137,6 +138,8 @@ func (s *service) listTokens(ctx context.Context, in *struct {
 	}
 	return cut(s, tokens, in.Limit, query, func(t auth.Token) tokenKey { return tokenKey{t.CreatedAt.UnixMicro(), t.ID} })
 }
+
+func microseconds(n int64) time.Time { return time.UnixMicro(n) }
 
 type tokenInput struct {
 	ID string `path:"id" maxLength:"100" doc:"Id of the token" example:"4fT0aZ81kQxB"`

@@ -31,6 +31,9 @@ const (
 	scheduleRead  = "platform.schedule.read"
 	scheduleRun   = "platform.schedule.run"
 	schedulePause = "platform.schedule.pause"
+	sessionOwn    = "platform.session.own"
+	sessionRead   = "platform.session.read"
+	sessionEnd    = "platform.session.end"
 )
 
 // Blueprint is the platform's services.
@@ -39,10 +42,13 @@ var Blueprint = blueprint.Blueprint{
 	Mounts: []blueprint.Mount{
 		{Prefix: "/api/auth", Dialect: blueprint.API}, {Prefix: "/api/tokens", Dialect: blueprint.API}, {Prefix: "/api/jobs", Dialect: blueprint.API},
 		{Prefix: "/api/schedules", Dialect: blueprint.API}, {Prefix: "/api/events", Dialect: blueprint.API},
-		{Prefix: "/api/providers", Dialect: blueprint.API},
+		{Prefix: "/api/providers", Dialect: blueprint.API}, {Prefix: "/auth", Dialect: blueprint.Plain, Lenient: true},
 	},
 	Permissions: append(providerPermissions, []auth.Permission{
 		{Name: selfRead, Text: "See who you are, which permissions exist, and the events that you may read", Everyone: true},
+		{Name: sessionOwn, Text: "See and end one's own sessions", Everyone: true},
+		{Name: sessionRead, Text: "See everybody's sessions"},
+		{Name: sessionEnd, Text: "End anybody's session"},
 		{Name: tokenRead, Text: "See all tokens, without their secrets"},
 		{Name: tokenCreate, Text: "Make tokens, which hold at most what you hold"},
 		{Name: tokenRevoke, Text: "Revoke any token"},
@@ -56,7 +62,7 @@ var Blueprint = blueprint.Blueprint{
 		{Name: schedulePause, Text: "Pause and resume schedules"},
 		{Name: event.ReadPermission, Text: "Read all events; without it, those of entities that one may read, where one may also read what they tell of"},
 	}...),
-	Operations: append(providerOperations, []blueprint.Operation{
+	Operations: append(append(providerOperations, signinOperations...), []blueprint.Operation{
 		blueprint.Handle((*service).me, blueprint.Operation{
 			ID: "platform.me", Method: "GET", Path: "/api/auth/me", Tag: "callers", Permission: selfRead,
 			Summary: "Who am I", Description: "Tells who the server takes the caller for, what it owns and what it may do.",
@@ -166,7 +172,65 @@ var Blueprint = blueprint.Blueprint{
 	},
 }
 
+// What anybody may call to sign in. Calls are counted by address.
+var signinOperations = []blueprint.Operation{
+	blueprint.Handle((*service).account, blueprint.Operation{
+		ID: "platform.account", Method: "GET", Path: "/auth", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
+		Summary: "The account page", Description: "A page for people: who they are, where they are signed in, sign-in and sign-out.",
+	}),
+	blueprint.Handle((*service).login, blueprint.Operation{
+		ID: "platform.login", Method: "GET", Path: "/auth/login", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
+		Summary: "Sign in with a browser", Description: "Sends the browser to the issuer (OpenID Connect code flow with PKCE, state and nonce), as `auth.login` says.",
+	}),
+	blueprint.Handle((*service).callback, blueprint.Operation{
+		ID: "platform.callback", Method: "GET", Path: "/auth/callback", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
+		Summary: "Where the issuer sends the browser back to", Description: "Finishes a sign-in that this browser began, and sets the session's cookie.",
+	}),
+	blueprint.Handle((*service).logout, blueprint.Operation{
+		ID: "platform.logout", Method: "POST", Path: "/auth/logout", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
+		Summary: "Sign out", Description: "Ends the browser's session and sends it to the issuer's own sign-out, where there is one.",
+	}),
+	blueprint.Handle((*service).devicePage, blueprint.Operation{
+		ID: "platform.device", Method: "GET", Path: "/auth/device", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
+		Summary: "Let a command line in: the page", Description: "Shows who asks, and asks whether to let it in.",
+	}),
+	blueprint.Handle((*service).answerDevice, blueprint.Operation{
+		ID: "platform.answerDevice", Method: "POST", Path: "/auth/device", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
+		Summary: "Let a command line in, or turn it away", Description: "Takes the answer of a user who is signed in with a browser.",
+	}),
+	blueprint.Handle((*service).deviceAuthorization, blueprint.Operation{
+		ID: "platform.deviceAuthorization", Method: "POST", Path: "/auth/device_authorization", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
+		Summary: "Begin the sign-in of a command line", Description: "The device authorization endpoint of RFC 8628. 501 where no sign-in is configured.", Errors: []slipway.Code{slipway.Unsupported},
+		RequestExample: "client_id=slipway-cli&label=jane-laptop",
+		ResponseExample: deviceAnswer{DeviceCode: "sld_7hQ2bV90mXwC…", UserCode: "WDJB-MJHT", URI: "https://slipway.example.com/auth/device",
+			Complete: "https://slipway.example.com/auth/device?user_code=WDJB-MJHT", ExpiresIn: 600, Interval: 3},
+	}),
+	blueprint.Handle((*service).oauthToken, blueprint.Operation{
+		ID: "platform.oauthToken", Method: "POST", Path: "/auth/token", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
+		Summary: "Get the tokens of a command line", Description: "The token endpoint of RFC 6749, for the grants `device_code` and `refresh_token`. Errors have the shape of RFC 6749 and status 400.",
+		RequestExample:  "grant_type=refresh_token&refresh_token=slr_7hQ2bV90mXwC…",
+		ResponseExample: tokenAnswer{AccessToken: "sls_7hQ2bV90mXwC…", TokenType: "Bearer", ExpiresIn: 3600, RefreshToken: "slr_7hQ2bV90mXwC…"},
+	}),
+	blueprint.Handle((*service).oauthRevoke, blueprint.Operation{
+		ID: "platform.oauthRevoke", Method: "POST", Path: "/auth/revoke", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true, Status: 200,
+		Summary: "End the sign-in of a command line", Description: "The revocation endpoint of RFC 7009: ends the session of a refresh token.",
+		RequestExample: "token=slr_7hQ2bV90mXwC…",
+	}),
+	blueprint.Handle((*service).listSessions, blueprint.Operation{
+		ID: "platform.listSessions", Method: "GET", Path: "/api/auth/sessions", Tag: "callers", Permission: sessionOwn,
+		Summary: "List sessions", Description: "Lists sign-ins of browsers and command lines, newest first: your own, or with `platform.session.read` those of others.",
+		ResponseExample: blueprint.List[auth.Session]{Items: []auth.Session{exampleSession}, PageInfo: slipway.PageInfo{Limit: 20}},
+	}),
+	blueprint.Handle((*service).endSession, blueprint.Operation{
+		ID: "platform.endSession", Method: "DELETE", Path: "/api/auth/sessions/{id}", Tag: "callers", Permission: sessionOwn, Errors: []slipway.Code{slipway.NotFound},
+		Summary: "End a session", Description: "Ends a sign-in of one's own, or with `platform.session.end` anybody's: at once here, and within a second on every replica.",
+	}),
+}
+
 var (
+	exampleSession = auth.Session{
+		ID: "7hQ2bV90mXwC", Kind: "cli", User: "user:default/jane", Issuer: "idp", Label: "jane-laptop", CreatedAt: exampleTime, SeenAt: exampleTime, ExpiresAt: exampleTime.Add(7 * 24 * time.Hour),
+	}
 	exampleTime  = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	exampleToken = auth.Token{
 		ID: "4fT0aZ81kQxB", Name: "ci-bot", Permissions: []string{"build.run.read", "build.run.retrigger:component:default/web"}, CreatedAt: exampleTime, CreatedBy: "user:default/jane",
