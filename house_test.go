@@ -98,29 +98,7 @@ var behind = map[string][]string{
 	"go.uber.org/goleak":                    {},
 	"github.com/rogpeppe/go-internal":       {},
 	"github.com/santhosh-tekuri/jsonschema": {},
-	"github.com/danielgtaylor/huma":   {"blueprint", "server"},
-	"github.com/pressly/goose":        {"store"},
-	"modernc.org/sqlite":              {"store"},
-	"github.com/jackc/pgx":            {"store", "store/storetest", "event", "job"},
-	"github.com/jedib0t/go-pretty":    {"command"},
-	"github.com/prometheus":           {"server"},
-	"go.opentelemetry.io":             {"server", "provider"},
-	"github.com/yuin/goldmark":        {"server"},
-	"github.com/robfig/cron":          {"job"},
-	"github.com/coreos/go-oidc":       {"auth"},
-	"github.com/go-jose":              {"auth"},
-	"github.com/go-sql-driver/mysql":  {"blueprint/dora"},
-	"k8s.io":                          {"cluster"},
-	"github.com/failsafe-go":          {"provider"},
-	"github.com/golang-jwt":           {},
-	"github.com/zitadel":              {}, // tests only
-	"github.com/stretchr/testify":     {},
-	"gopkg.in/yaml":                   {},
-	"github.com/getkin/kin-openapi":   {}, // tests only
-	"github.com/google/go-cmp":        {},
-	"pgregory.net/rapid":              {},
-	"go.uber.org/goleak":              {},
-	"github.com/rogpeppe/go-internal": {},
+	"github.com/zitadel":                    {}, // tests only
 }
 
 // May stand where the rule says no, with the reason.
