@@ -172,31 +172,39 @@ var Blueprint = blueprint.Blueprint{
 	},
 }
 
+const examplePage = "<!doctype html>…"
+
 // What anybody may call to sign in. Calls are counted by address.
 var signinOperations = []blueprint.Operation{
 	blueprint.Handle((*service).account, blueprint.Operation{
 		ID: "platform.account", Method: "GET", Path: "/auth", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
 		Summary: "The account page", Description: "A page for people: who they are, where they are signed in, sign-in and sign-out.",
+		ResponseExample: examplePage,
 	}),
 	blueprint.Handle((*service).login, blueprint.Operation{
 		ID: "platform.login", Method: "GET", Path: "/auth/login", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
 		Summary: "Sign in with a browser", Description: "Sends the browser to the issuer (OpenID Connect code flow with PKCE, state and nonce), as `auth.login` says.",
+		ResponseExample: examplePage,
 	}),
 	blueprint.Handle((*service).callback, blueprint.Operation{
 		ID: "platform.callback", Method: "GET", Path: "/auth/callback", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
 		Summary: "Where the issuer sends the browser back to", Description: "Finishes a sign-in that this browser began, and sets the session's cookie.",
+		ResponseExample: examplePage,
 	}),
 	blueprint.Handle((*service).logout, blueprint.Operation{
 		ID: "platform.logout", Method: "POST", Path: "/auth/logout", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
 		Summary: "Sign out", Description: "Ends the browser's session and sends it to the issuer's own sign-out, where there is one.",
+		RequestExample: "session=", ResponseExample: examplePage,
 	}),
 	blueprint.Handle((*service).devicePage, blueprint.Operation{
 		ID: "platform.device", Method: "GET", Path: "/auth/device", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
 		Summary: "Let a command line in: the page", Description: "Shows who asks, and asks whether to let it in.",
+		ResponseExample: examplePage,
 	}),
 	blueprint.Handle((*service).answerDevice, blueprint.Operation{
 		ID: "platform.answerDevice", Method: "POST", Path: "/auth/device", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
 		Summary: "Let a command line in, or turn it away", Description: "Takes the answer of a user who is signed in with a browser.",
+		RequestExample: "user_code=WDJB-MJHT&answer=allow", ResponseExample: examplePage,
 	}),
 	blueprint.Handle((*service).deviceAuthorization, blueprint.Operation{
 		ID: "platform.deviceAuthorization", Method: "POST", Path: "/auth/device_authorization", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
