@@ -56,7 +56,7 @@ var mayImport = map[string][]string{
 	"entity/entitytest":       {},
 	"provider/providertest":   {"provider"},
 	"cluster/clustertest":     {"cluster"},
-	"blueprint/blueprinttest": {"store", "store/storetest", "provider", "auth", "blueprint", "server"},
+	"blueprint/blueprinttest": {"store", "store/storetest", "provider", "auth", "event", "blueprint", "server"},
 	"seeds":                   {},
 	"docs":                    {},
 	"bench":                   {},
@@ -94,6 +94,7 @@ var behind = map[string][]string{
 	"gopkg.in/yaml":                         {},
 	"github.com/getkin/kin-openapi":         {}, // tests only
 	"github.com/google/go-cmp":              {},
+	"github.com/santhosh-tekuri":            {},
 	"pgregory.net/rapid":                    {},
 	"go.uber.org/goleak":                    {},
 	"github.com/rogpeppe/go-internal":       {},

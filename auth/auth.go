@@ -47,6 +47,22 @@ func CallerFrom(ctx context.Context) *slipway.Caller {
 	return anonymous
 }
 
+type againKey struct{}
+
+// WithAgain returns a context in which Again calls f. The server does it once per request.
+func WithAgain(ctx context.Context, f func(context.Context) (*slipway.Caller, error)) context.Context {
+	return context.WithValue(ctx, againKey{}, f)
+}
+
+// Again says who asks as of now, for answers that go on for long: rights may have come or gone since the request was admitted. Unauthenticated when the credential is no
+// longer believed.
+func Again(ctx context.Context) (*slipway.Caller, error) {
+	if f, ok := ctx.Value(againKey{}).(func(context.Context) (*slipway.Caller, error)); ok {
+		return f(ctx)
+	}
+	return CallerFrom(ctx), nil
+}
+
 var anonymous = &slipway.Caller{Kind: slipway.CallerAnonymous, Subject: "anonymous"}
 
 // System is the caller of jobs, schedules and commands with database access. It may do everything, and no request can become it.

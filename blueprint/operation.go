@@ -26,6 +26,7 @@ type Operation struct {
 	Method      string
 	Path        string // pattern with {name} segments
 	Wide        string // the path parameter that may hold slashes (an entity ref)
+	StreamOf    string // path of the list whose things this operation streams: asked there for text/event-stream, this one answers
 	Segments    int    // how many segments Wide may span at most; default 2
 	Summary     string
 	Description string // Markdown

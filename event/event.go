@@ -47,12 +47,20 @@ type Type struct {
 	// Permission is what it takes on the event's entity to read such events, beside reading the entity: the one that guards what the event tells. Empty: reading the
 	// entity is enough.
 	Permission string `json:"permission,omitempty" doc:"What it takes on the entity, beside reading it, to read such events" example:"build.run.read"`
+
+	// Data is the zero value of what the event's data is, from which its JSON Schema is made; nil for an event without data.
+	Data any `json:"-"`
 }
 
 // EntityTypes are the events that Announce sends. Every Bus knows them.
 var EntityTypes = []Type{
-	{Name: entity.EventChanged, Text: "An entity was created, or its content is new", Object: "entity"},
-	{Name: entity.EventRemoved, Text: "An entity was removed from the catalog", Object: "entity"},
+	{Name: entity.EventChanged, Text: "An entity was created, or its content is new", Object: "entity", Data: EntityChange{}},
+	{Name: entity.EventRemoved, Text: "An entity was removed from the catalog", Object: "entity", Data: EntityChange{}},
+}
+
+// EntityChange is the data of the EntityTypes.
+type EntityChange struct {
+	Action entity.Action `json:"action" enum:"created,updated,removed" doc:"What happened to the entity"`
 }
 
 // Event is one event as CloudEvents 1.0 has it in JSON, with its position as an extension. Who publishes sets Source, Type, Subject, Data and EntityID, and may
@@ -117,13 +125,15 @@ type Bus struct {
 	notify    bool // it shall send one more
 
 	woken chan struct{} // holds one: look now
-	last  atomic.Int64  // highest position that this replica has seen
-	aside atomic.Int64  // events that were put aside
+	last  atomic.Int64  // highest position that this replica has seen; everything up to it is committed
+	moved chan struct{} // closed when last has grown, and replaced; guarded by mu
+	feed  feed
+	aside atomic.Int64 // events that were put aside
 }
 
 // New makes a Bus; no I/O.
 func New(db *store.DB, log *slog.Logger) *Bus {
-	b := &Bus{Now: time.Now, db: db, log: log, id: rand.Text(), types: map[string]Type{}, woken: make(chan struct{}, 1)}
+	b := &Bus{Now: time.Now, db: db, log: log, id: rand.Text(), types: map[string]Type{}, woken: make(chan struct{}, 1), moved: make(chan struct{})}
 	b.Declare(EntityTypes...)
 	return b
 }

@@ -95,6 +95,28 @@ func (b *Bus) Run(ctx context.Context) error {
 	}
 }
 
+// Watch is Run for a replica that only answers: it numbers nothing and feeds no subscription, but knows within two seconds, and on PostgreSQL at once, what
+// others have numbered, so that streams go on.
+func (b *Bus) Watch(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if b.db.Engine() == store.Postgres {
+		wg.Go(func() { b.listen(ctx) })
+	}
+	for {
+		var last int64
+		err := store.Err(b.db.QueryRowContext(ctx, `SELECT last FROM event_sequence WHERE name = 'event'`).Scan(&last))
+		if err == nil {
+			b.advance(last)
+		} else if ctx.Err() == nil {
+			b.log.WarnContext(ctx, "events wait; trying again", "error", err)
+		}
+		if !sleep(ctx, pollEvery, b.woken) {
+			return nil
+		}
+	}
+}
+
 // sleep waits for d or a wake; false when the context ended.
 func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	t := time.NewTimer(d)
@@ -155,7 +177,7 @@ func (b *Bus) look(ctx context.Context, readers []*reader) (again time.Duration,
 			}
 		}
 	}
-	b.last.Store(last)
+	b.advance(last)
 	for _, r := range readers {
 		if r.seen.Load() < last {
 			select {

@@ -683,7 +683,7 @@ func (s *Store) begin(ctx context.Context, tx *store.Tx, batch string, p *plan, 
 			return err
 		}
 	}
-	return nil
+	return s.tell(ctx, tx, p)
 }
 
 // settle moves what became valid and has not been moved yet, if there is anything.

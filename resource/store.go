@@ -20,6 +20,7 @@ import (
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
 )
@@ -38,6 +39,9 @@ var Migrations = store.Migrations{Owner: "resource", FS: func() fs.FS {
 
 // Store keeps documents. Safe for concurrent use.
 type Store struct {
+	// Events is told of every change, in its transaction; it must know EventChanged. Set it before use; nil: nobody is.
+	Events *event.Bus
+
 	db    *store.DB
 	rev   *store.Revisions
 	keys  *secret.Keyring

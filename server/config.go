@@ -55,6 +55,7 @@ type Listen struct {
 	ExternalURL    string   `yaml:"externalURL" doc:"How users reach the server; empty: http:// and the address"`
 	TrustedProxies []string `yaml:"trustedProxies" doc:"Addresses or networks of proxies whose X-Forwarded-For is believed"`
 	CORS           CORS     `yaml:"cors" doc:"Browser pages of other origins"`
+	Streams        Streams  `yaml:"streams" doc:"Answers without an end: logs that are followed, events, proxied streams"`
 }
 
 // CORS says which other origins' pages may call the API.
@@ -107,7 +108,7 @@ type Telemetry struct {
 func DefaultConfig() *Config {
 	day := slipway.Duration(24 * time.Hour)
 	return &Config{
-		Server:    Listen{Listen: "127.0.0.1:8080"},
+		Server:    Listen{Listen: "127.0.0.1:8080", Streams: Streams{User: 20, Service: 200, All: 500}},
 		DataDir:   "slipway-data",
 		Databases: map[string]string{"main": "sqlite:{dataDir}/main.db"},
 		Secrets:   Secrets{KeyFile: "{dataDir}/master.key"},
@@ -145,6 +146,11 @@ func (c *Config) Resolve() error {
 	if u := c.Server.ExternalURL; u != "" {
 		if p, err := url.Parse(u); err != nil || p.Host == "" || (p.Scheme != "http" && p.Scheme != "https") {
 			fault("server.externalURL", "%q is no http or https address", u)
+		}
+	}
+	for key, n := range map[string]int{"user": c.Server.Streams.User, "service": c.Server.Streams.Service, "all": c.Server.Streams.All} {
+		if n < 1 {
+			fault("server.streams."+key, "%d is less than 1", n)
 		}
 	}
 	if err := c.Fetch.Validate(); err != nil {

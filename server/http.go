@@ -108,6 +108,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.widen(r)
+	if stream := s.eventStreams[r.URL.Path]; stream != "" && r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+		r.URL.Path, r.URL.RawPath = stream, ""
+	}
 	s.mux.ServeHTTP(rw, r)
 }
 
@@ -588,6 +591,9 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 			stop := context.AfterFunc(s.draining, cancel) // streams end when the server does
 			defer stop()
 			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+			if op.Permission != blueprint.Public {
+				ctx = auth.WithAgain(ctx, func(ctx context.Context) (*slipway.Caller, error) { return s.auth.Authenticate(ctx, r) })
+			}
 		}
 		if rw, ok := w.(*response); ok {
 			rw.ctx = ctx

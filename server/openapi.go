@@ -206,7 +206,11 @@ func (s *Server) describe(api huma.API, op blueprint.Operation, m blueprint.Moun
 			media.Example = op.ResponseExample
 		}
 		if op.Streams() {
-			r.Content = map[string]*huma.MediaType{"text/plain": media}
+			contentType := "text/plain"
+			if op.StreamOf != "" {
+				contentType = "text/event-stream"
+			}
+			r.Content = map[string]*huma.MediaType{contentType: media}
 			continue
 		}
 		if d.wrap != nil && media.Schema != nil {

@@ -73,7 +73,9 @@ type Server struct {
 	infos       []blueprint.TaskInfo
 	mounts      mounts
 	wides       []wide
-	trusted     []prefix
+
+	eventStreams map[string]string // path of a list to that of the stream of the same things
+	trusted      []prefix
 
 	databases map[string]*store.DB
 	main      *store.DB
@@ -180,6 +182,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	s := &Server{
 		config: o.Config, version: o.Version, log: o.Log, now: o.Now, getenv: o.Getenv, redact: o.Redact,
 		services: map[string]any{}, databases: map[string]*store.DB{}, permissions: map[string]auth.Permission{},
+		eventStreams: map[string]string{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -193,6 +196,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.redact == nil {
 		s.redact = &secret.Redactor{}
 	}
+	s.streams.Streams = s.config.Server.Streams
 	s.draining, s.drain = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -260,6 +264,9 @@ func (s *Server) declare(o Options) error {
 			s.kinds = append(slices.Clip(s.kinds), p.Bind(s.service(b.Name)))
 		}
 		for _, op := range b.Operations {
+			if op.StreamOf != "" {
+				s.eventStreams[op.StreamOf] = op.Path
+			}
 			if op.Wide != "" {
 				before, after, _ := strings.Cut(op.Path, "{"+op.Wide+"}")
 				w := wide{prefix: before, max: max(2, op.Segments)}
@@ -398,7 +405,7 @@ func (s *Server) openServices(ctx context.Context) error {
 	}
 	s.loops = append(s.loops,
 		loop{"revisions", s.revisions.Run, true}, loop{"auth", s.auth.Run, true},
-		loop{"jobs", s.jobs.Run, false}, loop{"events", s.events.Run, false}, loop{"housekeeping", s.housekeeping, false})
+		loop{"jobs", s.jobs.Run, false}, loop{"events", s.runEvents, true}, loop{"housekeeping", s.housekeeping, false})
 	for _, b := range s.blueprints {
 		if err := s.openBlueprint(ctx, b); err != nil {
 			return fmt.Errorf("blueprint %s: %w", b.Name, err)
@@ -408,6 +415,14 @@ func (s *Server) openServices(ctx context.Context) error {
 		return s.firstToken(ctx)
 	}
 	return nil
+}
+
+// runEvents numbers events and feeds subscriptions, or in the role web only looks at what there is for streams.
+func (s *Server) runEvents(ctx context.Context) error {
+	if s.config.Role == "web" {
+		return s.events.Watch(ctx)
+	}
+	return s.events.Run(ctx)
 }
 
 // firstToken makes the admin token when there never was a token, and stores it in <data-dir>/admin-token for its owner only. The file is made first, so that no
@@ -745,6 +760,9 @@ func (s *Server) NewToken(ctx context.Context, in auth.NewToken) (string, error)
 
 // Poll reads at once what other replicas changed, instead of within a second. For tests.
 func (s *Server) Poll(ctx context.Context) error { return s.revisions.Poll(ctx) }
+
+// Events is the bus. For tests.
+func (s *Server) Events() *event.Bus { return s.events }
 
 // Reload reads again what may change while the server runs: the key file, and what services read (resources:). What has a fault stays as it was.
 func (s *Server) Reload(ctx context.Context) error {

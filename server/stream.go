@@ -66,15 +66,16 @@ func (w *stream) Write(p []byte) (int, error) {
 	return w.response.Write(p)
 }
 
-// How many streams one caller may have open at a time on a replica, and how many there may be in all: each costs memory and looks at the database.
-const (
-	userStreams    = 20
-	serviceStreams = 200
-	allStreams     = 500
-)
+// Streams says how many streams may be open at a time on a replica: each costs memory, and some look at the database.
+type Streams struct {
+	User    int `yaml:"user" doc:"Streams of one user or tool"`
+	Service int `yaml:"service" doc:"Streams of one service token"`
+	All     int `yaml:"all" doc:"Streams in all; ten thousand streams of events take less than 500 MB"`
+}
 
 // streams counts the answers without an end that are open on this replica.
 type streams struct {
+	Streams
 	mu   sync.Mutex
 	open map[string]int // by caller
 	all  int
@@ -82,9 +83,9 @@ type streams struct {
 
 // enter admits a stream of the caller; leave ends it.
 func (g *streams) enter(c *slipway.Caller) (leave func(), err error) {
-	key, most := c.Subject, userStreams
+	key, most := c.Subject, g.User
 	if c.Kind == slipway.CallerService {
-		most = serviceStreams
+		most = g.Service
 		if c.TokenID != "" { // a name can pass to another token
 			key = "token:" + c.TokenID
 		}
@@ -94,7 +95,7 @@ func (g *streams) enter(c *slipway.Caller) (leave func(), err error) {
 	switch {
 	case g.open[key] >= most:
 		return nil, slipway.Errorf(slipway.RateLimited, "you have %d streams open here, and more are not given; end one first", most).After(streamAgain)
-	case g.all >= allStreams:
+	case g.all >= g.All:
 		return nil, slipway.Errorf(slipway.Unavailable, "there are too many open streams here; try again later, or read without follow").After(streamAgain)
 	}
 	if g.open == nil {

@@ -241,9 +241,9 @@ const EventPushed = "dev.slipway.repository.pushed.v1"
 
 // Push is the data of an event of the type EventPushed.
 type Push struct {
-	Provider string   `json:"provider"`
-	Project  string   `json:"project"`
-	Below    []string `json:"below"` // the addresses below which the repository's files are found, without a slash at the end
+	Provider string   `json:"provider" doc:"Provider that told it"`
+	Project  string   `json:"project" doc:"Project at the provider"`
+	Below    []string `json:"below" doc:"Addresses below which the repository's files are found, without a slash at the end"`
 }
 
 // Deliver takes a webhook for a provider: its signature is verified, then it is read, then what it tells is written, each project's part

@@ -112,6 +112,7 @@ func Start(t testing.TB, engine store.Engine, o Options) *Server {
 	var once sync.Once
 	ts := &Server{T: t, Server: s, DataDir: dir, Database: url, Log: log, stop: func() {
 		once.Do(func() {
+			checkEvents(t, s.Events())
 			cancel()
 			<-done
 			http.DefaultTransport.(*http.Transport).CloseIdleConnections()

@@ -2,10 +2,7 @@ package build
 
 import (
 	"context"
-	"encoding/json"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/event"
@@ -127,93 +124,61 @@ func can(p *provider.Provider) []string {
 	return list
 }
 
-// The events of a build, in the words of CDEvents 0.4. One is sent to each entity that the build belongs to.
-const (
-	eventQueued   = "dev.cdevents.pipelinerun.queued.0.2.0"
-	eventStarted  = "dev.cdevents.pipelinerun.started.0.2.0"
-	eventFinished = "dev.cdevents.pipelinerun.finished.0.2.0"
-)
-
+// The events of a build, in the words of CDEvents. One is sent to each entity that the build belongs to.
 var events = []event.Type{
-	{Name: task.EventPushed, Text: "A provider told by its webhook that a repository has new content"},
-	{Name: eventQueued, Text: "A build was asked for and has not begun yet", Object: "entity", Permission: readPermission},
-	{Name: eventStarted, Text: "A build has begun", Object: "entity", Permission: readPermission},
-	{Name: eventFinished, Text: "A build has ended: succeeded, failed, canceled or skipped", Object: "entity", Permission: readPermission},
+	{Name: task.EventPushed, Text: "A provider told by its webhook that a repository has new content", Data: task.Push{}},
+	{Name: event.PipelineRunQueued, Text: "A build was asked for and has not begun yet", Object: "entity", Permission: readPermission, Data: cdEvent{}},
+	{Name: event.PipelineRunStarted, Text: "A build has begun", Object: "entity", Permission: readPermission, Data: cdEvent{}},
+	{Name: event.PipelineRunFinished, Text: "A build has ended: succeeded, failed, canceled or skipped", Object: "entity", Permission: readPermission, Data: cdEvent{}},
 }
 
-// cdEvent is a CDEvent: the vocabulary that other tools know. Its custom data is what a reader needs to decide whether to ask for the build.
-type cdEvent struct {
-	Context struct {
-		Version   string    `json:"version"`
-		ID        string    `json:"id"`
-		Source    string    `json:"source"`
-		Type      string    `json:"type"`
-		Timestamp time.Time `json:"timestamp"`
-	} `json:"context"`
-	Subject struct {
-		ID      string `json:"id"`
-		Source  string `json:"source"`
-		Type    string `json:"type"`
-		Content struct {
-			PipelineName string `json:"pipelineName"`
-			URL          string `json:"url,omitempty"`
-			Outcome      string `json:"outcome,omitempty"`
-			Errors       string `json:"errors,omitempty"`
-		} `json:"content"`
-	} `json:"subject"`
-	CustomData            told   `json:"customData"`
-	CustomDataContentType string `json:"customDataContentType"`
-}
+// cdEvent is a pipelineRun. Its custom data is what a reader needs to decide whether to ask for the build.
+type cdEvent = event.CDEvent[event.CDPipelineRun, told]
 
 // told is what an event tells of a build. Who wants more asks for the build.
 type told struct {
-	ID        string              `json:"id"`
-	EntityRef string              `json:"entityRef"`
-	Attempt   int                 `json:"attempt"`
-	Status    slipway.BuildStatus `json:"status"`
-	Detail    string              `json:"detail,omitempty"`
-	URL       string              `json:"url,omitempty"`
-	Commit    string              `json:"commit,omitempty"`
+	ID        string              `json:"id" doc:"Id of the build"`
+	EntityRef string              `json:"entityRef" doc:"Entity that it belongs to"`
+	Attempt   int                 `json:"attempt" doc:"Which attempt"`
+	Status    slipway.BuildStatus `json:"status" doc:"Where it stands"`
+	Detail    string              `json:"detail,omitempty" doc:"The vendor's own words"`
+	URL       string              `json:"url,omitempty" doc:"Its page"`
+	Commit    string              `json:"commit,omitempty" doc:"What was built"`
 }
 
 func eventOf(before, now *slipway.Build, entityRef string) event.Event {
 	if before != nil && before.Status == now.Status && before.Attempt == now.Attempt {
 		return event.Event{}
 	}
-	var e cdEvent
+	subject := event.CDSubject[event.CDPipelineRun]{
+		ID: now.ID, Source: "/slipway/provider/" + now.Provider.Name, Type: "pipelineRun", Content: event.CDPipelineRun{PipelineName: now.Pipeline.Name, URL: now.URL},
+	}
+	var eventType string
 	switch {
 	case now.Status == slipway.BuildStarting:
-		e.Context.Type = eventQueued
+		eventType = event.PipelineRunQueued
 	case now.Status == slipway.BuildRunning:
-		e.Context.Type = eventStarted
+		eventType = event.PipelineRunStarted
 	case now.Status.Finished():
-		e.Context.Type = eventFinished
-		e.Subject.Content.Outcome = map[slipway.BuildStatus]string{
+		eventType = event.PipelineRunFinished
+		subject.Content.Outcome = map[slipway.BuildStatus]string{
 			slipway.BuildSucceeded: "success", slipway.BuildFailed: "failure", slipway.BuildCanceled: "cancel", slipway.BuildSkipped: "cancel",
 		}[now.Status]
 		if now.Status != slipway.BuildSucceeded {
-			e.Subject.Content.Errors = now.Detail
+			subject.Content.Errors = now.Detail
 		}
 	default:
 		return event.Event{}
 	}
-	e.Context.Version, e.Context.ID, e.Context.Source = "0.4.1", uuid.Must(uuid.NewV7()).String(), "/slipway/build"
-	e.Context.Timestamp = now.CreatedAt
+	at := now.CreatedAt
 	for _, t := range []*time.Time{now.StartedAt, now.UpdatedAt, now.FinishedAt} {
 		if t != nil {
-			e.Context.Timestamp = *t
+			at = *t
 		}
 	}
-	e.Subject.ID, e.Subject.Source, e.Subject.Type = now.ID, "/slipway/provider/"+now.Provider.Name, "pipelineRun"
-	e.Subject.Content.PipelineName, e.Subject.Content.URL = now.Pipeline.Name, now.URL
-	e.CustomData = told{ID: now.ID, EntityRef: entityRef, Attempt: now.Attempt, Status: now.Status, Detail: now.Detail, URL: now.URL}
+	custom := told{ID: now.ID, EntityRef: entityRef, Attempt: now.Attempt, Status: now.Status, Detail: now.Detail, URL: now.URL}
 	if now.Commit != nil {
-		e.CustomData.Commit = now.Commit.SHA
+		custom.Commit = now.Commit.SHA
 	}
-	e.CustomDataContentType = event.ContentType
-	raw, err := json.Marshal(e)
-	if err != nil {
-		panic(err) // texts, and times that the index has written before
-	}
-	return event.Event{ID: e.Context.ID, Type: e.Context.Type, Data: raw}
+	return event.NewCDEvent(eventType, "/slipway/build", at, subject, custom).Event()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/resource"
 )
@@ -65,6 +66,7 @@ var Blueprint = blueprint.Blueprint{
 		blueprint.Resource(grants, (*service).grantKind),
 	},
 	Operations: operations,
+	Events:     []event.Type{resource.EventChanged},
 	Jobs: []blueprint.Job{
 		blueprint.Work((*service).rekey, job.Worker{Text: "Seals secrets anew with the newest key", Timeout: 30 * time.Minute}),
 		blueprint.Work((*service).prune, job.Worker{Text: "Deletes old records of changes", Timeout: 10 * time.Minute}),
@@ -94,6 +96,7 @@ func (s *service) Start(ctx context.Context) error {
 	if s.documents, err = resource.Open(ctx, s.DB("main"), s.Revisions, s.Keys, s.Now, s.Resources()...); err != nil {
 		return err
 	}
+	s.documents.Events = s.Events
 	ctx = auth.WithCaller(ctx, auth.System())
 	if err := s.applyFolders(ctx); err != nil {
 		return err

@@ -62,7 +62,7 @@ var Blueprint = blueprint.Blueprint{
 		{Name: schedulePause, Text: "Pause and resume schedules"},
 		{Name: event.ReadPermission, Text: "Read all events; without it, those of entities that one may read, where one may also read what they tell of"},
 	}...),
-	Operations: append(append(providerOperations, signinOperations...), []blueprint.Operation{
+	Operations: append(append(append(providerOperations, signinOperations...), eventOperations...), []blueprint.Operation{
 		blueprint.Handle((*service).me, blueprint.Operation{
 			ID: "platform.me", Method: "GET", Path: "/api/auth/me", Tag: "callers", Permission: selfRead,
 			Summary: "Who am I", Description: "Tells who the server takes the caller for, what it owns and what it may do.",

@@ -54,7 +54,14 @@ var workBlueprint = blueprint.Blueprint{
 		blueprint.Work((*work).wait, job.Worker{Queue: "work", Text: "Waits"}),
 	},
 	Schedules: []job.Schedule{{Name: "work.daily", Text: "Works each day", Every: 24 * time.Hour, Args: waiting{}}},
-	Events:    []event.Type{{Name: "dev.slipway.work.done.v1", Text: "Work is done"}, {Name: "dev.slipway.work.begun.v1", Text: "Work begins"}},
+	Events: []event.Type{
+		{Name: "dev.slipway.work.done.v1", Text: "Work is done", Data: workData{}}, {Name: "dev.slipway.work.begun.v1", Text: "Work begins", Data: workData{}},
+	},
+}
+
+// workData is the data of the events of work.
+type workData struct {
+	N int `json:"n" doc:"A number"`
 }
 
 type fixture struct {
@@ -116,7 +123,7 @@ func TestTokenIsMadeShownAndRevoked(t *testing.T) {
 		if me.Kind != slipway.CallerUser || me.Subject != "user:default/jane" || me.TokenID != m.ID || !slices.Contains(me.Owns, "user:default/jane") {
 			t.Errorf("me: %+v", me)
 		}
-		if want := []string{"platform.job.*", "work.thing.read:owned:component:default/web", "platform.self.read", "platform.session.own"}; !slices.Equal(me.Permissions, want) {
+		if want := []string{"platform.job.*", "work.thing.read:owned:component:default/web", "platform.self.read", "platform.session.own", "slipway.proxy.read"}; !slices.Equal(me.Permissions, want) {
 			t.Errorf("permissions: got %v, want %v", me.Permissions, want)
 		}
 		got := s.Get("/api/tokens/" + m.ID).Is(http.StatusOK)

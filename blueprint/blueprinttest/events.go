@@ -1,0 +1,69 @@
+package blueprinttest
+
+import (
+	"bytes"
+	"context"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/event"
+)
+
+// mostChecked is how many events of one server are looked at: a test of very many sends the same ones.
+const mostChecked = 5000
+
+// checkEvents fails the test when an event that the server has sent does not fit the schema of its type.
+func checkEvents(t testing.TB, bus *event.Bus) {
+	t.Helper()
+	schemas := map[string]*jsonschema.Schema{}
+	for _, one := range bus.Types() {
+		if one.Data == nil {
+			continue
+		}
+		raw, err := blueprint.JSONSchema("https://slipway.test/"+one.Name, one.Data)
+		if err != nil {
+			t.Errorf("events of the type %s have no schema: %v", one.Name, err)
+			continue
+		}
+		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		compiler := jsonschema.NewCompiler()
+		if err := compiler.AddResource("https://slipway.test/"+one.Name, doc); err != nil {
+			t.Fatal(err)
+		}
+		if schemas[one.Name], err = compiler.Compile("https://slipway.test/" + one.Name); err != nil {
+			t.Errorf("the schema of %s is none: %v", one.Name, err)
+		}
+	}
+	ctx := context.Background()
+	for after, checked := int64(0), 0; checked < mostChecked; {
+		events, next, err := bus.List(ctx, auth.System(), after, nil, 500)
+		if err != nil {
+			return // the test has taken the database away
+		}
+		for _, e := range events {
+			schema := schemas[e.Type]
+			switch {
+			case schema == nil && len(e.Data) > 0:
+				t.Errorf("event %d of the type %s has data, and its type declares none (event.Type.Data): %s", e.Position, e.Type, e.Data)
+			case schema != nil:
+				data, err := jsonschema.UnmarshalJSON(bytes.NewReader(e.Data))
+				if err == nil {
+					err = schema.Validate(data)
+				}
+				if err != nil {
+					t.Errorf("event %d of the type %s does not fit its schema: %v\n%s", e.Position, e.Type, err, e.Data)
+				}
+			}
+		}
+		if checked += len(events); next == 0 {
+			return
+		}
+		after = next
+	}
+}
