@@ -94,7 +94,6 @@ var behind = map[string][]string{
 	"gopkg.in/yaml":                         {},
 	"github.com/getkin/kin-openapi":         {}, // tests only
 	"github.com/google/go-cmp":              {},
-	"github.com/santhosh-tekuri":            {},
 	"pgregory.net/rapid":                    {},
 	"go.uber.org/goleak":                    {},
 	"github.com/rogpeppe/go-internal":       {},
