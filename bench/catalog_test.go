@@ -26,6 +26,7 @@ import (
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/blueprint/catalog"
+	"github.com/slipway-platform/slipway/builtin"
 	"github.com/slipway-platform/slipway/entity/entitytest"
 	"github.com/slipway-platform/slipway/server"
 	"github.com/slipway-platform/slipway/store"
@@ -451,7 +452,8 @@ func configureCatalog(c *server.Config) error {
 	}
 	section := catalog.DefaultConfig()
 	section.MaxFile, section.Refresh = slipway.Size(with.MaxFile), slipway.Duration(with.Refresh)
-	c.Sections = map[string]any{"catalog": section}
+	c.Sections = server.Sections(builtin.Blueprints())
+	c.Sections["catalog"] = section
 	c.Fetch.FileRoots = with.Roots
 	c.Fetch.Allow = append(c.Fetch.Allow, with.Allow...)
 	return nil

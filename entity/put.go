@@ -449,7 +449,7 @@ func (s *Store) putTerms(ctx context.Context, tx *store.Tx, added, updated []*de
 	for _, p := range add {
 		rows = append(rows, p.term, p.entity)
 	}
-	return insertRows(ctx, tx, `entity_term (term_id, entity_id)`, 2, rows)
+	return s.insertRows(ctx, tx, `entity_term (term_id, entity_id)`, 2, rows)
 }
 
 // eachOf reads rows of entities that were there before.
@@ -512,7 +512,7 @@ func number(described []*description, ids termIDs) {
 
 // addTerms stores terms: it gives the numbers of those that were added, and of those that were there before.
 func (s *Store) addTerms(ctx context.Context, tx *store.Tx, terms []term, added, before termIDs) error {
-	for part := range slices.Chunk(terms, statementRows) {
+	for part := range slices.Chunk(terms, s.statementRows()) {
 		args := termArgs(part)
 		rows, err := tx.QueryContext(ctx, `INSERT INTO term (kind, key, value) VALUES `+values(len(args)/3, 3)+` ON CONFLICT DO NOTHING RETURNING id, kind, key, value`, args...)
 		if err != nil {
@@ -544,7 +544,7 @@ func (t termIDs) scan(rows *sql.Rows) error {
 }
 
 func (s *Store) lookUp(ctx context.Context, q store.Querier, terms []term, ids termIDs) error {
-	for part := range slices.Chunk(terms, statementRows) {
+	for part := range slices.Chunk(terms, s.statementRows()) {
 		args := termArgs(part)
 		rows, err := q.QueryContext(ctx, `SELECT id, kind, key, value FROM term WHERE (kind, key, value) IN (VALUES `+values(len(args)/3, 3)+`)`, args...)
 		if err != nil {
@@ -589,7 +589,7 @@ func (s *Store) putRelations(ctx context.Context, tx *store.Tx, added, updated [
 	for r := range want {
 		rows = append(rows, r.entity, r.source, r.kind, r.target)
 	}
-	return insertRows(ctx, tx, `relation (entity_id, source, type, target)`, 4, rows)
+	return s.insertRows(ctx, tx, `relation (entity_id, source, type, target)`, 4, rows)
 }
 
 // origin is a relation with the entity that says so.
@@ -666,12 +666,18 @@ func (s *Store) changed(ctx context.Context, tx *store.Tx, changes []Change) err
 	return nil
 }
 
-// statementRows is how many rows one statement writes: with more, SQLite's driver takes longer to find each argument by its name.
-const statementRows = 64
+// statementRows is how many rows one statement writes: with more, SQLite's driver takes longer to find each argument by its name, while to PostgreSQL each statement
+// is a journey.
+func (s *Store) statementRows() int {
+	if s.db.Engine() == store.Postgres {
+		return 512
+	}
+	return 64
+}
 
 // insertRows inserts rows, of so many columns each, that may be there already.
-func insertRows(ctx context.Context, tx *store.Tx, into string, columns int, rows []any) error {
-	for part := range slices.Chunk(rows, statementRows*columns) {
+func (s *Store) insertRows(ctx context.Context, tx *store.Tx, into string, columns int, rows []any) error {
+	for part := range slices.Chunk(rows, s.statementRows()*columns) {
 		args := padded(part, columns)
 		if _, err := tx.Exec(ctx, `INSERT INTO `+into+` VALUES `+values(len(args)/columns, columns)+` ON CONFLICT DO NOTHING`, args...); err != nil {
 			return err
