@@ -502,3 +502,46 @@ func TestRelationsWithWhatTheCallerMayNotReadAreLeftOut(t *testing.T) {
 		}
 	})
 }
+
+func TestAListAskedForAgainCostsOneRoundTripAndMissesNothing(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		now := time.Now()
+		s := entity.New(db, func() time.Time { return now })
+		queries := 0
+		entity.Listen(s, func(string, []any) { queries++ })
+		list := func(label string) (names []string, trips int) {
+			t.Helper()
+			queries = 0
+			rows, _, err := s.List(t.Context(), system, entity.Query{Limit: 10, Filters: [][]entity.Condition{{{Key: "kind", Values: []string{"Component"}}, {Key: "metadata.labels.env", Values: []string{label}}}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range rows {
+				names = append(names, r.Ref.Name)
+			}
+			return names, queries
+		}
+		expect := func(label string, trips int, want ...string) {
+			t.Helper()
+			if names, n := list(label); n != trips || !slices.Equal(names, want) {
+				t.Errorf("%s: got %v in %d queries, want %v in %d", label, names, n, want, trips)
+			}
+		}
+		labelled := func(name, env string) *slipway.Entity {
+			e := newEntity("Component", name, nil)
+			e.Metadata.Labels = map[string]string{"env": env}
+			return e
+		}
+		putAll(t, s, "one", labelled("a", "prod"))
+		expect("prod", 2, "a")
+		expect("prod", 1, "a")
+		putAll(t, s, "one", labelled("b", "prod")) // by a term that is known
+		expect("prod", 1, "a", "b")
+		expect("test", 1) // what nobody has is asked for every time
+		putAll(t, s, "one", labelled("c", "test"))
+		expect("test", 2, "c")
+		now = now.Add(time.Minute)
+		expect("prod", 2, "a", "b")
+	})
+}

@@ -659,3 +659,57 @@ func TestOneListLooksAtABoundedStretch(t *testing.T) {
 		}
 	})
 }
+
+func TestManyEventsAreWorkedAheadAndTheOthersOneByOne(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		b := newBus(db)
+		var mu sync.Mutex
+		var ahead, handled []string
+		b.Subscribe(event.Subscription{
+			Name: "test.ahead", Types: []string{done.Name}, Backlog: true,
+			Ahead: func(_ context.Context, events []event.Event) ([]bool, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				if ahead == nil {
+					ahead = []string{}
+					return nil, errors.New("the first time it fails")
+				}
+				done := make([]bool, len(events))
+				for i, e := range events {
+					if done[i] = e.Subject != "alone"; done[i] {
+						ahead = append(ahead, e.Subject)
+					}
+				}
+				return done, nil
+			},
+			Handle: func(_ context.Context, _ *store.Tx, e event.Event) error {
+				mu.Lock()
+				defer mu.Unlock()
+				handled = append(handled, e.Subject)
+				return nil
+			},
+		})
+		publish(t, b, db, thing("a"), thing("alone"), thing("b"))
+		stop := run(t, b)
+		defer stop()
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			mu.Lock()
+			all := slices.Contains(ahead, "b") && len(handled) > 0
+			mu.Unlock()
+			if all {
+				break
+			} else if time.Now().After(end) {
+				t.Fatalf("ahead %q, handled %q", ahead, handled)
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if diff := cmp.Diff([]string{"a", "b"}, slices.Compact(slices.Sorted(slices.Values(ahead)))); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff([]string{"alone"}, handled); diff != "" {
+			t.Error(diff)
+		}
+	})
+}

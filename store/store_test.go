@@ -473,3 +473,71 @@ func TestSettingsOfTheAddressWin(t *testing.T) {
 		}
 	}
 }
+
+func TestWritingAheadDoesNotWaitForTheDiskAndTheNextWriteDoes(t *testing.T) {
+	t.Parallel()
+	db := storetest.Open(t, store.SQLite, things)
+	waits := func(write func(context.Context, func(*store.Tx) error) error, fail error) (level int) {
+		t.Helper()
+		err := write(t.Context(), func(tx *store.Tx) error {
+			if err := tx.Tx.QueryRowContext(t.Context(), "PRAGMA synchronous").Scan(&level); err != nil { // not a compiled one, which knows what was so then
+				t.Error(err)
+			}
+			return errors.Join(add(t.Context(), tx, rand.Text()), fail)
+		})
+		if !errors.Is(err, fail) {
+			t.Fatal(err)
+		}
+		return level
+	}
+	const normal, full = 1, 2
+	refused := errors.New("refused")
+	for _, step := range []struct {
+		write func(context.Context, func(*store.Tx) error) error
+		fail  error
+		want  int
+	}{{db.Write, nil, full}, {db.WriteAhead, nil, normal}, {db.Write, nil, full}, {db.WriteAhead, refused, normal}, {db.Write, nil, full}} {
+		if got := waits(step.write, step.fail); got != step.want {
+			t.Errorf("synchronous is %d, want %d", got, step.want)
+		}
+	}
+	if n := count(t, db); n != 4 {
+		t.Errorf("got %d rows, want 4", n)
+	}
+}
+
+// A journal that is never moved into the file would grow for ever, and one that is moved by a commit would hold it up.
+func TestTheJournalIsMovedIntoTheFileBesideTheWriters(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "main.db")
+	db, err := store.Open("main", "sqlite:"+file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	if err := db.MigrateUp(t.Context(), things); err != nil {
+		t.Fatal(err)
+	}
+	size := func() int64 {
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	before := size()
+	for i := range 60 { // 30,000 rows; each page is written often
+		err := db.WriteAhead(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(t.Context(), `INSERT INTO thing (name) WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 499) SELECT $1 || i FROM n`, fmt.Sprint(i, "-"))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(30 * time.Second); size() <= before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the file still has %d bytes; the journal was not moved into it", before)
+		}
+	}
+}
