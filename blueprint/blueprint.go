@@ -132,6 +132,17 @@ func Subscribe[S any](name string, types []string, method func(S, context.Contex
 	}}
 }
 
+// Ahead adds a method of the service that works many events together; see event.Subscription.
+func Ahead[S any](sub Subscription, method func(S, context.Context, []event.Event) ([]bool, error)) Subscription {
+	bind := sub.Bind
+	sub.Bind = func(service any) event.Subscription {
+		bound, s := bind(service), service.(S)
+		bound.Ahead = func(ctx context.Context, events []event.Event) ([]bool, error) { return method(s, ctx, events) }
+		return bound
+	}
+	return sub
+}
+
 // TaskInfo is what people and programs are told of a platform task. task.Task gives it.
 type TaskInfo = task.Info
 

@@ -159,9 +159,9 @@ func collect(rows *sql.Rows, found map[string]Row) error {
 	})
 }
 
-// BySource lists the entities that a source brings, in order.
+// BySource lists the entities that a source brings, in no order.
 func (s *Store) BySource(ctx context.Context, source string) ([]slipway.EntityRef, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT kind, namespace, name FROM entity WHERE source = $1 ORDER BY ref`, source)
+	rows, err := s.read.QueryContext(ctx, `SELECT kind, namespace, name FROM entity WHERE source = $1`, source)
 	if err != nil {
 		return nil, store.Err(err)
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 // MaxRows is about how many rows a chunk of entities changes, and so how long it holds the writer.
-const MaxRows = 480
+const MaxRows = 495
 
 // PutResult says what became of the entities of one Put, each ref in canonical form.
 type PutResult struct {
@@ -270,25 +270,21 @@ func (c *terms) remember(found termIDs) {
 // lock on what other entities share.
 func (s *Store) internFirst(ctx context.Context, described []*description) error {
 	known := s.terms.known(described)
-	// The terms of an entity that is there are there too, most of them; those of a new one are not.
-	old := unknown(slices.DeleteFunc(slices.Clone(described), func(d *description) bool { return !d.there }), known)
 	there := termIDs{}
-	if err := s.lookUp(ctx, s.db, old, there); err != nil {
+	if err := s.lookUp(ctx, s.db, unknown(described, known), there); err != nil { // outside of transactions, which hold up others
 		return err
 	}
 	maps.Copy(known, there)
 	for part := range slices.Chunk(unknown(described, known), MaxRows) {
-		var added, before termIDs                              // known once they are committed
+		var added termIDs                                      // known once they are committed
 		err := s.db.WriteAhead(ctx, func(tx *store.Tx) error { // the entities settle them
-			added, before = termIDs{}, termIDs{}
-			return s.addTerms(ctx, tx, part, added, before)
+			added = termIDs{}
+			return s.addTerms(ctx, tx, part, added)
 		})
 		if err != nil {
 			return err
 		}
 		maps.Copy(known, added)
-		maps.Copy(known, before)
-		maps.Copy(there, before)
 	}
 	s.terms.remember(there)
 	number(described, known)
@@ -314,6 +310,7 @@ func (s *Store) Sync(ctx context.Context, source string, entities []*slipway.Ent
 		return result, err
 	}
 	refs = slices.DeleteFunc(refs, func(r slipway.EntityRef) bool { return keep[r.String()] })
+	slices.SortFunc(refs, func(a, b slipway.EntityRef) int { return strings.Compare(a.String(), b.String()) })
 	result.Removed, err = s.removeAll(ctx, source, refs)
 	return result, err
 }
@@ -478,7 +475,7 @@ func (s *Store) intern(ctx context.Context, tx *store.Tx, written []*description
 		return err
 	}
 	missing = slices.DeleteFunc(missing, func(t term) bool { return ids[t] != 0 })
-	if err := s.addTerms(ctx, tx, missing, ids, ids); err != nil {
+	if err := s.addTerms(ctx, tx, missing, ids); err != nil {
 		return err
 	}
 	number(written, ids)
@@ -510,19 +507,19 @@ func number(described []*description, ids termIDs) {
 	}
 }
 
-// addTerms stores terms: it gives the numbers of those that were added, and of those that were there before.
-func (s *Store) addTerms(ctx context.Context, tx *store.Tx, terms []term, added, before termIDs) error {
+// addTerms stores new terms and gives all of them their numbers, also those that another transaction was faster to store.
+func (s *Store) addTerms(ctx context.Context, tx *store.Tx, terms []term, ids termIDs) error {
 	for part := range slices.Chunk(terms, s.statementRows()) {
 		args := termArgs(part)
 		rows, err := tx.QueryContext(ctx, `INSERT INTO term (kind, key, value) VALUES `+values(len(args)/3, 3)+` ON CONFLICT DO NOTHING RETURNING id, kind, key, value`, args...)
 		if err != nil {
 			return store.Err(err)
 		}
-		if err := added.scan(rows); err != nil {
+		if err := ids.scan(rows); err != nil {
 			return err
 		}
 	}
-	return s.lookUp(ctx, tx, slices.DeleteFunc(slices.Clone(terms), func(t term) bool { return added[t] != 0 }), before)
+	return s.lookUp(ctx, tx, slices.DeleteFunc(slices.Clone(terms), func(t term) bool { return ids[t] != 0 }), ids)
 }
 
 func termArgs(terms []term) []any {

@@ -408,6 +408,7 @@ func (r *reading) finish(ctx context.Context, tooMany bool) error {
 		return err
 	}
 	gone := slices.DeleteFunc(stored, func(ref slipway.EntityRef) bool { _, kept := r.seen[ref.String()]; return kept })
+	slices.SortFunc(gone, func(a, b slipway.EntityRef) int { return strings.Compare(a.String(), b.String()) })
 	if tooMany {
 		gone = nil
 	}

@@ -57,7 +57,7 @@ var Blueprint = blueprint.Blueprint{
 		{Name: "dora.bind", Text: "Finds out anew which services belong to which entities", Every: time.Hour, Args: bindJob{}},
 	},
 	Subscriptions: []blueprint.Subscription{
-		blueprint.Subscribe("dora.bind", []string{entity.EventChanged, entity.EventRemoved}, (*service).follow),
+		blueprint.Ahead(blueprint.Subscribe("dora.bind", []string{entity.EventChanged, entity.EventRemoved}, (*service).follow), (*service).ahead),
 	},
 	Commands:   []func(*blueprint.Client) *cobra.Command{commands},
 	Pages:      []blueprint.Page{{Slug: "metrics", Title: "DORA metrics", Text: readme}},

@@ -541,3 +541,27 @@ func (s *service) follow(ctx context.Context, tx *store.Tx, e event.Event) error
 	}
 	return bindServices(ctx, tx, list)
 }
+
+// ahead says which events are about entities that no service is, was or may be bound to: most of a catalog.
+func (s *service) ahead(ctx context.Context, events []event.Event) ([]bool, error) {
+	ids := make([]int64, len(events))
+	names := map[int64][]string{} // under which an entity may have a service
+	for i, e := range events {
+		ids[i] = e.EntityID
+		if ref, err := slipway.ParseEntityRef(e.Subject, slipway.EntityRef{}); err == nil {
+			names[e.EntityID] = append(names[e.EntityID], key(ref.Name))
+		}
+	}
+	if err := annotated(ctx, s.db, ids, names); err != nil {
+		return nil, err
+	}
+	theirs, err := withServices(ctx, s.db, ids, names)
+	if err != nil {
+		return nil, err
+	}
+	done := make([]bool, len(events))
+	for i, id := range ids {
+		done[i] = !theirs[id]
+	}
+	return done, nil
+}

@@ -169,6 +169,73 @@ func servicesOf(ctx context.Context, q store.Querier, entityID int64, name, anno
 		WHERE s.id IN (SELECT service_id FROM dora_binding WHERE entity_id = $1) OR s.name IN ($2, $3) OR s.project = $3 AND s.project <> '' ORDER BY id LIMIT 100`, entityID, name, annotation))
 }
 
+func anys[E any](list []E) []any {
+	out := make([]any, len(list))
+	for i, v := range list {
+		out[i] = v
+	}
+	return out
+}
+
+// annotated adds what the annotations of entities name to what may be theirs.
+func annotated(ctx context.Context, q store.Querier, ids []int64, names map[int64][]string) error {
+	rows, err := q.QueryContext(ctx, `SELECT et.entity_id, t.value FROM entity_term et JOIN term t ON t.id = et.term_id
+		WHERE t.key = 'metadata.annotations.`+projectAnnotation+`' AND et.entity_id IN `+tuples(1, 1, len(ids)), anys(ids)...)
+	if err != nil {
+		return store.Err(err)
+	}
+	return store.Each(rows, func(rows *sql.Rows) error {
+		var id int64
+		var name string
+		err := rows.Scan(&id, &name)
+		names[id] = append(names[id], key(name))
+		return err
+	})
+}
+
+// withServices gives those entities that are bound to a service, or that one may know by their names.
+func withServices(ctx context.Context, q store.Querier, ids []int64, names map[int64][]string) (map[int64]bool, error) {
+	theirs := map[int64]bool{}
+	byName := map[string][]int64{}
+	for id, list := range names {
+		for _, name := range list {
+			byName[name] = append(byName[name], id)
+		}
+	}
+	rows, err := q.QueryContext(ctx, `SELECT DISTINCT entity_id FROM dora_binding WHERE entity_id IN `+tuples(1, 1, len(ids)), anys(ids)...)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var id int64
+		err := rows.Scan(&id)
+		theirs[id] = true
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(byName)), 200) {
+		in := tuples(1, 1, len(chunk))
+		rows, err := q.QueryContext(ctx, `SELECT name FROM dora_service WHERE name IN `+in+` UNION SELECT project FROM dora_service WHERE project IN `+in, anys(chunk)...)
+		if err != nil {
+			return nil, store.Err(err)
+		}
+		err = store.Each(rows, func(rows *sql.Rows) error {
+			var name string
+			err := rows.Scan(&name)
+			for _, id := range byName[name] {
+				theirs[id] = true
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return theirs, nil
+}
+
 // unbind drops what bound an entity that is gone.
 func unbind(ctx context.Context, tx *store.Tx, entityID int64) error {
 	_, err := tx.Exec(ctx, `DELETE FROM dora_binding WHERE entity_id = $1`, entityID)
