@@ -29,6 +29,7 @@ type Permission struct {
 	Object string `json:"object,omitempty" doc:"What it can be narrowed to: entity, or empty"`
 
 	Everyone bool `json:"everyone,omitempty" doc:"Held by every caller with a credential, without a grant"`
+	Tools    bool `json:"tools,omitempty" doc:"Held by every tool on its own components, without a grant"`
 }
 
 type callerKey struct{}

@@ -83,6 +83,7 @@ type Service struct {
 	cache       cache[entry]
 	issuers     *issuers
 	web         *web // nil: no sign-in with a browser
+	tls         tlsHeader
 	limits      *limiter
 	id          string       // of this replica
 	replicas    atomic.Int64 // as last counted
@@ -129,6 +130,7 @@ func New(db *store.DB, rev *store.Revisions, cfg Config, permissions []Permissio
 			s.everyone = append(s.everyone, slipway.Grant{Permission: p.Name})
 		}
 	}
+	s.tls = newTLSHeader(cfg.SignIn.TLSHeader)
 	s.limits = &limiter{db: db, log: log, now: now, replicas: s.countReplicas}
 	rev.Watch(revision, s.cache.clear)
 	return s, nil
@@ -151,7 +153,12 @@ var errToken = slipway.Errorf(slipway.Unauthenticated, "the token is not valid: 
 // Authenticate says who sends the request: the caller of its bearer token, else of its session's cookie, else an anonymous one. A
 // credential that is not believed is Unauthenticated; Forbidden is a cookie that another site's page made a browser send; Unavailable says that the database or
 // an issuer could not be asked.
+//
+// Before all, a tool is believed that a trusted proxy vouches for by the header of its certificate, whatever else the request brings.
 func (s *Service) Authenticate(ctx context.Context, r *http.Request) (*slipway.Caller, error) {
+	if c, err := s.byHeader(ctx, r); c != nil || err != nil {
+		return c, err
+	}
 	switch headers := r.Header["Authorization"]; len(headers) {
 	case 0:
 		if c, err := s.cookie(ctx, r); c != nil || err != nil {

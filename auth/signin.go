@@ -13,9 +13,10 @@ import (
 
 // SignIn says by which issuers people and services sign in, beside Slipway's own tokens.
 type SignIn struct {
-	Issuers  []IssuerConfig   `yaml:"issuers" doc:"Whose tokens (JWTs) are believed"`
-	Login    Login            `yaml:"login" doc:"How people sign in with a browser, and through it the command line"`
-	Remember slipway.Duration `yaml:"remember" doc:"How long the groups that an issuer named for a user count for the user's sessions and tokens without being named again"`
+	Issuers   []IssuerConfig   `yaml:"issuers" doc:"Whose tokens (JWTs) are believed"`
+	TLSHeader TLSHeader        `yaml:"tlsHeader" doc:"Tools that a proxy knows by their certificate"`
+	Login     Login            `yaml:"login" doc:"How people sign in with a browser, and through it the command line"`
+	Remember  slipway.Duration `yaml:"remember" doc:"How long the groups that an issuer named for a user count for the user's sessions and tokens without being named again"`
 }
 
 // Login is the client that Slipway is to an OpenID issuer, and how long sign-ins last.
@@ -33,7 +34,7 @@ func defaultSignIn() SignIn {
 	const day = slipway.Duration(24 * time.Hour)
 	return SignIn{
 		Login:    Login{Scopes: []string{"openid", "profile", "email"}, Idle: slipway.Duration(time.Hour), Absolute: slipway.Duration(12 * time.Hour), CLI: 7 * day},
-		Remember: 7 * day,
+		Remember: 7 * day, TLSHeader: defaultTLSHeader(),
 	}
 }
 
@@ -70,6 +71,7 @@ func (c SignIn) check() []slipway.Detail {
 	fault := func(field, format string, args ...any) {
 		faults = append(faults, slipway.Detail{Field: field, Code: slipway.Invalid, Message: fmt.Sprintf(format, args...)})
 	}
+	c.TLSHeader.check(fault)
 	names := map[string]bool{}
 	for i, issuer := range c.Issuers {
 		at := func(key string) string { return fmt.Sprintf("auth.issuers[%d].%s", i, key) }
