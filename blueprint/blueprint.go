@@ -290,6 +290,8 @@ type Host struct {
 	Kinds func() []provider.Kind
 	// Permissions lists what all enabled blueprints declare.
 	Permissions func() []auth.Permission
+	// Describe gives the API description as /openapi.json has it.
+	Describe func() ([]byte, error)
 	// Resources lists the kinds of documents of all enabled blueprints; complete when Start is called.
 	Resources func() []resource.Kind
 	// Folders hold documents that are applied at start.
@@ -349,20 +351,33 @@ type Table struct {
 	Footer string // a line below, such as how to read on
 }
 
+// Messages are sentences for a caller beside the answer.
+type Messages struct {
+	Info    []string
+	Warning []string
+}
+
 // Warn adds a sentence for the caller: in `messages.warning` of the tool dialect, in `warnings` of the data dialect, in a Warning header elsewhere.
 func Warn(ctx context.Context, text string) {
-	if w, ok := ctx.Value(warningsKey{}).(*[]string); ok {
-		*w = append(*w, text)
+	if m, ok := ctx.Value(messagesKey{}).(*Messages); ok {
+		m.Warning = append(m.Warning, text)
 	}
 }
 
-// WithWarnings returns a context that collects what Warn says, and where.
-func WithWarnings(ctx context.Context) (context.Context, *[]string) {
-	w := new([]string)
-	return context.WithValue(ctx, warningsKey{}, w), w
+// Inform adds a sentence for the caller in `messages.info` of the tool dialect. Other dialects have no place for it.
+func Inform(ctx context.Context, text string) {
+	if m, ok := ctx.Value(messagesKey{}).(*Messages); ok {
+		m.Info = append(m.Info, text)
+	}
 }
 
-type warningsKey struct{}
+// WithMessages returns a context that collects what Warn and Inform say, and where.
+func WithMessages(ctx context.Context) (context.Context, *Messages) {
+	m := new(Messages)
+	return context.WithValue(ctx, messagesKey{}, m), m
+}
+
+type messagesKey struct{}
 
 // Private says that this answer holds a secret: it is neither cached nor kept for replay. For operations of which only some answers hold one; see
 // Operation.Secret for the others.

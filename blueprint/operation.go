@@ -1,7 +1,9 @@
 package blueprint
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"reflect"
@@ -41,6 +43,7 @@ type Operation struct {
 	Errors     []slipway.Code // what may go wrong beyond invalid, unauthenticated, forbidden, rate_limited, internal, unavailable
 	MaxBody    int64          // bytes; default 1 MiB
 	Timeout    time.Duration  // of the handler; default 30 s; negative: none (streams)
+	Waits      bool           // the handler waits for something, and its context ends when the server stops
 	Idempotent bool           // accepts Idempotency-Key (create calls)
 	Secret     bool           // the answer holds a secret: never stored for replay, never cached
 
@@ -52,6 +55,7 @@ type Operation struct {
 	ResponseExample any // of the body
 
 	before   func(ctx context.Context, service any, r *http.Request) error
+	believe  func(ctx context.Context, service any, r *http.Request) (*slipway.Caller, error)
 	register func(api huma.API, op huma.Operation, service func() any)
 	input    reflect.Type
 	output   reflect.Type
@@ -90,6 +94,23 @@ func (op Operation) Before(ctx context.Context, service func() any, r *http.Requ
 	return op.before(ctx, service(), r)
 }
 
+// Authenticated has a method of the service look for a credential of the blueprint's own that only this operation takes. It gives nil and no error where a request
+// brings none: then the usual ones are looked for. One that is not believed is Unauthenticated.
+func Authenticated[S any](op Operation, method func(S, context.Context, *http.Request) (*slipway.Caller, error)) Operation {
+	op.believe = func(ctx context.Context, service any, r *http.Request) (*slipway.Caller, error) {
+		return method(service.(S), ctx, r)
+	}
+	return op
+}
+
+// Authenticate is for package server.
+func (op Operation) Authenticate(ctx context.Context, service func() any, r *http.Request) (*slipway.Caller, error) {
+	if op.believe == nil {
+		return nil, nil
+	}
+	return op.believe(ctx, service(), r)
+}
+
 // Register mounts the operation on the server's API. It is for package server; service is asked at each request.
 func (op Operation) Register(api huma.API, hop huma.Operation, service func() any) {
 	op.register(api, hop, service)
@@ -122,6 +143,45 @@ func (b Raw[T]) MarshalJSON() ([]byte, error) { return b.JSON, nil }
 func (b Raw[T]) WriteJSON(w io.Writer) error {
 	_, err := w.Write(b.JSON)
 	return err
+}
+
+// Object is a JSON object whose keys come in an order, each with a T.
+type Object[T any] []Member[T]
+
+// Member is one of an Object.
+type Member[T any] struct {
+	Key   string
+	Value T
+}
+
+// Schema describes an Object. It is called by the API description.
+func (Object[T]) Schema(r huma.Registry) *huma.Schema {
+	t := reflect.TypeFor[T]()
+	return &huma.Schema{Type: huma.TypeObject, AdditionalProperties: r.Schema(t, true, t.Name())}
+}
+
+// MarshalJSON writes the keys in their order.
+func (o Object[T]) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for i, m := range o {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		key, err := json.Marshal(m.Key)
+		if err != nil {
+			return nil, err
+		}
+		value, err := json.Marshal(m.Value)
+		if err != nil {
+			return nil, err
+		}
+		b.Write(key)
+		b.WriteByte(':')
+		b.Write(value)
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
 }
 
 // Streamed is an answer written as it comes: a log that is followed, an export. Write is called once, after the headers are sent; flush sends what was

@@ -10,6 +10,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint/dora"
 	"github.com/slipway-platform/slipway/blueprint/local"
 	"github.com/slipway-platform/slipway/blueprint/platform"
+	"github.com/slipway-platform/slipway/blueprint/tool"
 	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/provider/azure"
 	"github.com/slipway-platform/slipway/provider/buildkite"
@@ -34,6 +35,7 @@ func Blueprints() []blueprint.Blueprint {
 		dora.Blueprint,
 		local.Blueprint,
 		platform.Blueprint,
+		tool.Blueprint,
 	}
 }
 

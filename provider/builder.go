@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/url"
 	"regexp"
@@ -144,4 +145,30 @@ func ToolOf(project string) (tool, component string, ok bool) {
 	rest, ok := strings.CutPrefix(project, toolPrefix)
 	tool, component, found := strings.Cut(rest, "/")
 	return tool, component, ok && found && tool != "" && component != ""
+}
+
+// Runner is what a vendor can do to run the components of tools. It is part of vendors whose builder's images only they can run.
+type Runner struct {
+	// Run makes the run of a component what the order says: it is created, changed, restarted where the order says so, or left as it is. It may be asked
+	// again with the same order. Its errors are those of a Provider; Unavailable and RateLimited: ask again.
+	Run func(ctx context.Context, o RunOrder) (RunResult, error)
+	// List gives what runs of a tool, as far as it can be run by an order.
+	List func(ctx context.Context, tool string) ([]RunOrder, error)
+}
+
+// RunOrder says what to run for a component of a tool.
+type RunOrder struct {
+	Tool      string
+	Component string
+	Image     string
+	Scheduled bool // by its schedule; else all the time
+	Restart   bool // also when nothing of the order is new: the image has new content
+
+	// Fields are those of the component's run that are set, by their names in the configuration, as JSON.
+	Fields map[string]json.RawMessage
+}
+
+// RunResult says what was done, for people.
+type RunResult struct {
+	Message string
 }

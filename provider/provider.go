@@ -84,6 +84,7 @@ type Provider struct {
 
 	Builds  *Builds
 	Builder *Builder
+	Runner  *Runner
 	Webhook *Webhook
 
 	// Check tells whether address and credential work, for people. May be nil.

@@ -125,7 +125,10 @@ func newWorld(t *testing.T, engine store.Engine) *world {
 			c.Fetch.FileRoots = []string{roots}
 			c.Fetch.Proxy, c.Fetch.CAFile = proxy, authority
 			c.Proxies = map[string]blueprint.Proxy{"tracker": {Target: "https://tracker.example.com/api", Text: "The tracker of issues"}}
-			c.Providers = []server.ProviderConfig{{Name: "octo", Type: "fake"}, {Name: "legacy", Type: "fake"}}
+			c.Providers = []server.ProviderConfig{{Name: "octo", Type: "fake"}, {Name: "legacy", Type: "fake"}, {Name: "ci", Type: "local", Rest: map[string]any{
+				"command": []string{"./build.sh"}, "repositories": []string{"https://gitlab.example.com/*"}, "isolation": "none",
+			}}}
+			c.Auth.SignIn.TLSHeader.From = []string{"127.0.0.1"}
 			c.Auth.Grants = []auth.GrantConfig{{To: "user:default/jane", Permissions: []string{"catalog.*", "build.*"}}}
 		},
 	})

@@ -39,10 +39,10 @@ type failure struct {
 
 // dialect writes answers and errors in one wire style.
 type dialect struct {
-	invalidBody int                         // status of a body that does not fit its schema
-	fail        func(f failure) any         // the error body
-	wrap        func(v any, w []string) any // nil: the value itself
-	failExample any                         // for the API description
+	invalidBody int                                   // status of a body that does not fit its schema
+	fail        func(f failure) any                   // the error body
+	wrap        func(v any, m blueprint.Messages) any // nil: the value itself
+	failExample any                                   // for the API description
 }
 
 // The wire shapes of errors.
@@ -114,8 +114,8 @@ var dialects = map[blueprint.Dialect]dialect{
 		fail: func(f failure) any {
 			return dataError{Version: 1, Error: dataErrorBody{Code: f.err.Code, Message: f.err.Message, Details: f.err.Details, RequestID: f.requestID}}
 		},
-		wrap: func(v any, warnings []string) any {
-			e := dataEnvelope{Version: 1, Data: v, Warnings: warnings}
+		wrap: func(v any, m blueprint.Messages) any {
+			e := dataEnvelope{Version: 1, Data: v, Warnings: m.Warning}
 			if list, ok := v.(interface {
 				Parts() (any, slipway.PageInfo)
 			}); ok {
@@ -130,8 +130,8 @@ var dialects = map[blueprint.Dialect]dialect{
 		fail: func(f failure) any {
 			return toolError{Messages: toolMessages{Info: []string{}, Warning: []string{}, Error: texts(f.err)}}
 		},
-		wrap: func(v any, warnings []string) any {
-			return toolEnvelope{Data: v, Messages: toolMessages{Info: []string{}, Warning: append([]string{}, warnings...), Error: []string{}}}
+		wrap: func(v any, m blueprint.Messages) any {
+			return toolEnvelope{Data: v, Messages: toolMessages{Info: append([]string{}, m.Info...), Warning: append([]string{}, m.Warning...), Error: []string{}}}
 		},
 	},
 	blueprint.Backstage: {invalidBody: 400, failExample: backstageError{},

@@ -41,7 +41,7 @@ type exchange struct {
 	operation string // id, for logs, metrics and traces
 	caller    string
 	cause     error // of a failure, for the log
-	warnings  *[]string
+	messages  *blueprint.Messages
 }
 
 type exchangeKey struct{}
@@ -63,7 +63,7 @@ const ProviderTokenHeader = "Slipway-Provider-Token"
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{server: s, id: requestID(r), start: s.now(), path: r.URL.Path, mount: s.mounts.of(r.URL.Path)}
 	ctx := context.WithValue(r.Context(), exchangeKey{}, x)
-	ctx, x.warnings = blueprint.WithWarnings(blueprint.WithRequestID(ctx, x.id))
+	ctx, x.messages = blueprint.WithMessages(blueprint.WithRequestID(ctx, x.id))
 	r = r.WithContext(ctx)
 	rw := newResponse(w, r)
 	h := rw.Header()
@@ -248,7 +248,7 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
 // nothing answers where there is no operation. A credential is looked at and counted as anywhere else, so that this is no place to try tokens; none is needed.
 func (s *Server) nothing(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Header.Get("Authorization") != "" {
-		caller, refused := s.identify(r.Context(), w, r)
+		caller, refused := s.identify(r.Context(), w, r, nil)
 		if caller != nil {
 			exchangeOf(r.Context()).caller = caller.Subject
 		}
@@ -534,7 +534,7 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 		ctx := r.Context()
 		x := exchangeOf(ctx)
 		x.operation = op.ID
-		caller, err := s.admit(ctx, w, r, op)
+		caller, err := s.admit(ctx, w, r, op, service)
 		if caller != nil {
 			x.caller = caller.Subject
 		}
@@ -584,6 +584,9 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, limit)
 			defer cancel()
+			if op.Waits {
+				defer context.AfterFunc(s.draining, cancel)()
+			}
 		} else {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithCancel(ctx)
@@ -610,7 +613,7 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 }
 
 // admit says who calls and whether they may go on. The rate limit comes before the permission, so that a 403 has the headers too.
-func (s *Server) admit(ctx context.Context, w http.ResponseWriter, r *http.Request, op blueprint.Operation) (*slipway.Caller, error) {
+func (s *Server) admit(ctx context.Context, w http.ResponseWriter, r *http.Request, op blueprint.Operation, service func() any) (*slipway.Caller, error) {
 	if op.Permission == blueprint.Public {
 		caller, err := s.auth.Authenticate(ctx, r)
 		if err != nil {
@@ -623,7 +626,7 @@ func (s *Server) admit(ctx context.Context, w http.ResponseWriter, r *http.Reque
 		setLimit(w, limit)
 		return caller, err
 	}
-	caller, err := s.identify(ctx, w, r)
+	caller, err := s.identify(ctx, w, r, func() (*slipway.Caller, error) { return op.Authenticate(ctx, service, r) })
 	if err != nil {
 		return caller, err
 	}
@@ -634,9 +637,15 @@ func (s *Server) admit(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	return caller, auth.Require(ctx, op.Permission, auth.Object{})
 }
 
-// identify says who calls and counts the call. The caller is nil when nobody is believed, and given beside the error when it called too often.
-func (s *Server) identify(ctx context.Context, w http.ResponseWriter, r *http.Request) (*slipway.Caller, error) {
-	caller, err := s.auth.Authenticate(ctx, r)
+// identify says who calls and counts the call. The caller is nil when nobody is believed, and given beside the error when it called too often. own looks
+// for credentials that only the operation takes.
+func (s *Server) identify(ctx context.Context, w http.ResponseWriter, r *http.Request, own func() (*slipway.Caller, error)) (caller *slipway.Caller, err error) {
+	if own != nil {
+		caller, err = own()
+	}
+	if caller == nil && err == nil {
+		caller, err = s.auth.Authenticate(ctx, r)
+	}
 	if err != nil || caller.Kind == slipway.CallerAnonymous {
 		if err == nil {
 			err = slipway.Errorf(slipway.Unauthenticated, "say who you are: send Authorization: Bearer <token>; slipway token create makes one")

@@ -45,14 +45,14 @@ func transform(ctx huma.Context, status string, v any) (any, error) {
 	x := exchangeOf(ctx.Context())
 	d := dialects[x.mount.Dialect]
 	if _, stream := v.(blueprint.Streamed); d.wrap == nil || stream {
-		if x.warnings != nil {
-			for _, text := range *x.warnings {
+		if x.messages != nil {
+			for _, text := range x.messages.Warning {
 				ctx.AppendHeader("Warning", `299 - `+strconv.Quote(text))
 			}
 		}
 		return v, nil
 	}
-	return d.wrap(v, *x.warnings), nil
+	return d.wrap(v, *x.messages), nil
 }
 
 // schemaName prefixes a type's name with its package, so that two blueprints may each have a Request.
@@ -216,9 +216,16 @@ func (s *Server) describe(api huma.API, op blueprint.Operation, m blueprint.Moun
 		if d.wrap != nil && media.Schema != nil {
 			media.Schema = wrapped(m.Dialect, media.Schema, doc.Components.Schemas)
 			if media.Example != nil {
-				media.Example = d.wrap(media.Example, nil)
+				media.Example = d.wrap(media.Example, blueprint.Messages{})
 			}
 		}
+	}
+	if raw := h.RequestBody; raw != nil && m.Dialect == blueprint.Tool && raw.Content["application/octet-stream"] != nil {
+		media := func() *huma.MediaType {
+			return &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeObject, Description: "As JSON or YAML"}}
+		}
+		raw.Content = map[string]*huma.MediaType{"application/json": media(), "application/yaml": media()}
+		raw.Required = false // what an empty body means is up to the operation
 	}
 	if raw := h.RequestBody; raw != nil && m.Dialect == blueprint.Data && raw.Content["application/octet-stream"] != nil {
 		// A document is read as bytes, because its schema is known only by its kind; /data/schema/{kind} has it.

@@ -279,7 +279,7 @@ func (s *Server) proxied(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.operation = "proxy." + p.Name
-	caller, err := s.identify(r.Context(), w, r)
+	caller, err := s.identify(r.Context(), w, r, nil)
 	if caller != nil {
 		x.caller = caller.Subject
 	}

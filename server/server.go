@@ -472,6 +472,7 @@ func (s *Server) openBlueprint(ctx context.Context, b blueprint.Blueprint) error
 		Infos:       func() []blueprint.TaskInfo { return s.infos },
 		Kinds:       func() []provider.Kind { return s.kinds },
 		Permissions: func() []auth.Permission { return slices.Collect(maps.Values(s.permissions)) },
+		Describe:    s.OpenAPI,
 		Resources:   s.resources, Folders: s.config.Resources, OpenProvider: s.openKind, Documents: s.documents,
 	}
 	service := any(s)

@@ -41,11 +41,11 @@ var Blueprint = blueprint.Blueprint{
 	Commands:  []func(*blueprint.Client) *cobra.Command{commands},
 	Pages:     []blueprint.Page{{Slug: "builds", Title: "Builds", Text: readme}},
 	Permissions: []auth.Permission{
-		{Name: readPermission, Text: "See the builds of an entity that one may read", Object: "entity"},
+		{Name: readPermission, Text: "See the builds of an entity that one may read", Object: "entity", Tools: true},
 		{Name: retriggerPermission, Text: "Run builds of an entity again", Object: "entity"},
 		{Name: startPermission, Text: "Start builds of an entity", Object: "entity"},
 		{Name: cancelPermission, Text: "Cancel builds of an entity", Object: "entity"},
-		{Name: logsPermission, Text: "Read the logs of builds of an entity", Object: "entity"},
+		{Name: logsPermission, Text: "Read the logs of builds of an entity", Object: "entity", Tools: true},
 		{Name: tasksPermission, Text: "See which platform tasks there are", Everyone: true},
 	},
 	Operations: []blueprint.Operation{

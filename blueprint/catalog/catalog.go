@@ -312,7 +312,7 @@ var Blueprint = blueprint.Blueprint{
 	Config:    func() any { return DefaultConfig() },
 	Mounts:    []blueprint.Mount{{Prefix: "/api/catalog", Dialect: blueprint.Backstage}},
 	Permissions: []auth.Permission{
-		{Name: entity.ReadPermission, Text: "Read an entity, and with it its builds, events and metrics", Object: "entity"},
+		{Name: entity.ReadPermission, Text: "Read an entity, and with it its builds, events and metrics", Object: "entity", Tools: true},
 		{Name: refreshEntity, Text: "Have the location of an entity read again", Object: "entity"},
 		{Name: writeEntity, Text: "Write and remove entities that no location brings", Object: "entity"},
 		{Name: createLocation, Text: "Register a location, or give it another target"},

@@ -433,8 +433,8 @@ func parseConfig(data []byte, file func(address string) error) (document, *confi
 	return doc, cfg, err
 }
 
-// stored reads a configuration that was checked when it was stored. Rules that came later do not make it unreadable.
-func stored(raw json.RawMessage) (*config, error) {
+// readStored reads a configuration that was checked when it was stored. Rules that came later do not make it unreadable.
+func readStored(raw json.RawMessage) (*config, error) {
 	doc, err := parseDocument(raw)
 	if err != nil {
 		return nil, err

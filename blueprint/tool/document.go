@@ -319,3 +319,74 @@ func oneLine(s string) string {
 	}
 	return s
 }
+
+// writeYAML writes the document for people: block style, texts as plain as they can be.
+func (d document) writeYAML(b *bytes.Buffer, indent int, inline bool) {
+	pad := strings.Repeat("  ", indent)
+	switch {
+	case d.kind == object && len(d.members) > 0:
+		for i, m := range d.members {
+			if i > 0 || !inline {
+				b.WriteString(pad)
+			}
+			b.WriteString(plain(m.key) + ":")
+			m.value.writeBelow(b, indent)
+		}
+	case d.kind == list && len(d.items) > 0:
+		for i, item := range d.items {
+			if i > 0 || !inline {
+				b.WriteString(pad)
+			}
+			b.WriteString("- ")
+			if item.kind == object && len(item.members) > 0 || item.kind == list && len(item.items) > 0 {
+				item.writeYAML(b, indent+1, true)
+			} else {
+				item.writeYAML(b, indent, true)
+			}
+		}
+	default:
+		b.WriteString(d.flow() + "\n")
+	}
+}
+
+// writeBelow writes a value behind its key.
+func (d document) writeBelow(b *bytes.Buffer, indent int) {
+	if d.kind == object && len(d.members) > 0 || d.kind == list && len(d.items) > 0 {
+		b.WriteByte('\n')
+		d.writeYAML(b, indent+1, false)
+		return
+	}
+	b.WriteString(" " + d.flow() + "\n")
+}
+
+// flow is a value without a line of its own: a scalar, or what is empty.
+func (d document) flow() string {
+	switch d.kind {
+	case object:
+		return "{}"
+	case list:
+		return "[]"
+	case text:
+		return plain(d.text())
+	}
+	return string(d.scalar)
+}
+
+// plain writes a text without quotes where it can be nothing else, else as JSON does, which is YAML too.
+func plain(s string) string {
+	safe := s != ""
+	for i, r := range s {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '/' || r == '_'
+		if !letter && (i == 0 || !(r >= '0' && r <= '9' || strings.ContainsRune("-.+@ ", r) || r == ':' && i+1 < len(s) && s[i+1] != ' ')) {
+			safe = false
+		}
+	}
+	switch strings.ToLower(s) {
+	case "true", "false", "yes", "no", "on", "off", "y", "n", "null", "inf", "nan":
+		safe = false
+	}
+	if safe && s[len(s)-1] != ' ' {
+		return s
+	}
+	return string(textOf(s).scalar)
+}
