@@ -383,3 +383,26 @@ func TestEnvironments(t *testing.T) {
 		}
 	}
 }
+
+func TestPlots(t *testing.T) {
+	t.Parallel()
+	v := func(values ...float64) (list []*float64) {
+		for _, x := range values {
+			if x < 0 {
+				list = append(list, nil)
+				continue
+			}
+			list = append(list, &x)
+		}
+		return list
+	}
+	for _, c := range []struct {
+		values []*float64
+		width  int
+		want   string
+	}{{nil, 10, ""}, {v(1, 2, 4, 8), 10, "▁▂▄█"}, {v(0, -1, 5), 10, "▁·█"}, {v(0, 0), 10, "▁▁"}, {v(1, 3, 4, 4, -1, -1), 3, "▄█·"}, {v(2, 4, 6, 8, 10), 2, "▄█"}} {
+		if got := plot(c.values, c.width); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}
