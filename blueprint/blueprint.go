@@ -271,6 +271,7 @@ type Host struct {
 	URL       func() string // external address of the server, without a slash at the end
 
 	DB        func(name string) *store.DB // databases that the blueprint declared; others panic
+	Source    func(name string) string    // address of a configured database of another program; "": there is none of this name
 	Revisions *store.Revisions
 	Jobs      *job.Queue
 	Events    *event.Bus

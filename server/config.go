@@ -29,7 +29,7 @@ import (
 type Config struct {
 	Server     Listen                     `yaml:"server" doc:"How the server is reached"`
 	DataDir    string                     `yaml:"dataDir" doc:"Folder for the embedded database, keys and files of this installation"`
-	Databases  map[string]string          `yaml:"databases" doc:"Databases by short name: sqlite:<file> or postgres://…; {dataDir} is replaced"`
+	Databases  map[string]string          `yaml:"databases" doc:"Databases by short name: sqlite:<file> or postgres://…; {dataDir} is replaced. mysql://… is one of another program, which a blueprint reads (dora.database)"`
 	Secrets    Secrets                    `yaml:"secrets" doc:"Keys"`
 	Blueprints []string                   `yaml:"blueprints" doc:"Which parts to run; empty: all of this build"`
 	Fetch      fetch.Config               `yaml:"fetch" doc:"What may be read from user-given addresses"`
@@ -221,8 +221,12 @@ func (c *Config) ResolveFor(enabled []blueprint.Blueprint) error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Databases)) {
-		if _, err := store.EngineOf(c.Databases[name]); err != nil && c.Databases[name] != "" {
+		engine, err := store.EngineOf(c.Databases[name])
+		if err != nil && c.Databases[name] != "" {
 			fault("databases."+name, "%v", err)
+		}
+		if _, ours := Owners(enabled)[name]; ours && engine == store.MySQL {
+			fault("databases."+name, "Slipway's own tables do not go into MySQL; write sqlite:<file> or postgres://<user>@<host>/<database>")
 		}
 	}
 	var permissions []auth.Permission

@@ -312,6 +312,9 @@ func Owners(blueprints []blueprint.Blueprint) map[string][]store.Migrations {
 func (s *Server) openStores(ctx context.Context) error {
 	owners := Owners(s.blueprints)
 	for name, url := range s.config.Databases {
+		if engine, _ := store.EngineOf(url); engine == store.MySQL && name != "main" {
+			continue // who reads it opens it
+		}
 		db, err := store.Open(name, url)
 		if err != nil {
 			return err
@@ -466,6 +469,7 @@ func (s *Server) openBlueprint(ctx context.Context, b blueprint.Blueprint) error
 			}
 			return s.databases[name]
 		},
+		Source: func(name string) string { return s.config.Databases[name] },
 		Go: func(name string, run func(context.Context) error) {
 			s.loops = append(s.loops, loop{b.Name + " " + name, run, false})
 		},

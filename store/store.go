@@ -41,6 +41,7 @@ type Engine string
 const (
 	SQLite   Engine = "sqlite"
 	Postgres Engine = "postgres"
+	MySQL    Engine = "mysql" // a database of another program, which is only read, and not opened here
 )
 
 // Querier reads. DB (any reader) and Tx (inside the transaction) are queriers.
@@ -79,6 +80,8 @@ func Open(name, rawURL string) (*DB, error) {
 	var db *DB
 	switch {
 	case err != nil:
+	case engine == MySQL:
+		err = errMySQL
 	case engine == SQLite:
 		db, err = openSQLite(strings.TrimPrefix(rawURL, "sqlite:"))
 	default:
@@ -105,18 +108,22 @@ func EngineOf(rawURL string) (Engine, error) {
 			return "", errPostgresURL // the cause may hold the password
 		}
 		return Postgres, nil
+	case "mysql":
+		if u, err := url.Parse(rawURL); err != nil || strings.Trim(u.Path, "/") == "" {
+			return "", errMySQLURL // the cause may hold the password
+		}
+		return MySQL, nil
 	}
-	return "", unknownScheme(scheme)
+	return "", errUnknownScheme
 }
 
 var errPostgresURL = errors.New("the address does not parse; write postgres://<user>:<password>@<host>:<port>/<database>")
 
-func unknownScheme(scheme string) error {
-	if scheme == "mysql" {
-		return errors.New("MySQL is not supported; write sqlite:<file> or postgres://<user>@<host>/<database>")
-	}
-	return errors.New("the address has no scheme that is known; write sqlite:<file> or postgres://<user>@<host>/<database>")
-}
+var (
+	errMySQLURL      = errors.New("the address does not parse; write mysql://<user>:<password>@<host>:<port>/<database>")
+	errUnknownScheme = errors.New("the address has no scheme that is known; write sqlite:<file> or postgres://<user>@<host>/<database>")
+	errMySQL         = errors.New("Slipway's own tables do not go into MySQL; write sqlite:<file> or postgres://<user>@<host>/<database>")
+)
 
 func openSQLite(path string) (*DB, error) {
 	path = filepath.Clean(path)

@@ -340,7 +340,8 @@ func TestOpenRefusesWhatItCannotOpen(t *testing.T) {
 	for url, want := range map[string]string{
 		"":                                     "no scheme",
 		"main.db":                              "no scheme",
-		"mysql://root:hunter2@localhost/x":     "MySQL is not supported",
+		"mysql://root:hunter2@localhost/x":     "do not go into MySQL",
+		"mysql://root:hunter2@localhost":       "does not parse",
 		"oracle://scott:hunter2@localhost/x":   "no scheme",
 		"root:hunter2@localhost":               "no scheme",
 		"sqlite:":                              "needs a file",

@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- ./...
 
 sh tools/postgres.sh
+sh tools/mariadb.sh
 
 echo "test: go vet"
 go vet -tags bench,compat "$@"

@@ -38,6 +38,7 @@ const (
 
 // Config is the section `dora:` of the configuration.
 type Config struct {
+	Database     string                     `yaml:"database" doc:"Name, under databases, of an existing DevLake database (mysql://…) that answers in place of what is reported here; it is only read"`
 	Definitions  string                     `yaml:"definitions" doc:"What the metrics mean: slipway, or devlake for DevLake's own numbers with their artefacts"`
 	Benchmark    string                     `yaml:"benchmark" doc:"The table of performance classes: 2023, 2021, or one of benchmarks"`
 	Benchmarks   map[string]BenchmarkConfig `yaml:"benchmarks" doc:"Tables of your own, by name"`
@@ -155,6 +156,7 @@ type service struct {
 	keys         *secret.Keyring
 	entities     *entity.Store
 
+	lake     *lake      // an existing DevLake database that answers in place of our own tables; nil: none
 	settling sync.Mutex // one settles at a time on a replica; who waits mostly finds nothing left to do
 }
 
@@ -173,12 +175,32 @@ func open(_ context.Context, h *blueprint.Host) (any, error) {
 	if s.rules.Benchmark, err = s.config.benchmark(); err != nil {
 		return nil, err
 	}
+	if name := s.config.Database; name != "" {
+		address := h.Source(name)
+		if engine, err := store.EngineOf(address); err != nil || engine != store.MySQL {
+			return nil, slipway.Errorf(slipway.Invalid, "dora.database: databases.%s must be the address of a DevLake database, such as mysql://<user>:<password>@<host>:<port>/<database>", name)
+		}
+		h.Redact.Add(address)
+		if s.lake, err = openLake(address); err != nil {
+			return nil, err
+		}
+	}
 	s.rules.DevLake = s.config.Definitions == "devlake"
 	s.rules.IncidentWindow = s.config.Incidents.Window.Std()
 	s.rules.FailedCount = s.config.CountFailed
 	s.rules.AllIncidents = s.config.Incidents.All || s.config.Benchmark == "2021"
 	return s, nil
 }
+
+// Close lets go of the DevLake database. The server calls it.
+func (s *service) Close() error {
+	if s.lake != nil {
+		_ = s.lake.db.Close() // it was only read; a connection that broke says so here
+	}
+	return nil
+}
+
+var systemCaller = auth.System()
 
 // The statuses of deployments, as the history shows them.
 const (

@@ -131,7 +131,12 @@ func (s *service) getHistory(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, renamed(err)
 	}
-	page, err := readHistory(ctx, s.db, sc, env, in.Status, after, in.Limit)
+	var page historyPage
+	if s.lake != nil {
+		page, err = s.lake.history(ctx, s.environments.normalise, sc.titles(), env, in.Status, after, in.Limit)
+	} else {
+		page, err = readHistory(ctx, s.db, sc, env, in.Status, after, in.Limit)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -190,6 +195,9 @@ func (s *service) getExplanation(ctx context.Context, in *struct {
 	q, err := s.question(in.About, "", "")
 	if err != nil {
 		return nil, err
+	}
+	if s.lake != nil {
+		return nil, slipway.Errorf(slipway.Unsupported, "the answers come from an existing DevLake database, which is not taken apart here; see its dashboards")
 	}
 	sc, err := s.scopeOf(ctx, historyPermission, in.Project, in.Team)
 	if err != nil {
@@ -615,6 +623,9 @@ type reportBody struct {
 func (s *service) reportAs(ctx context.Context, caller *slipway.Caller, records []record) (Accepted, error) {
 	if err := s.mayReport(ctx, caller, records); err != nil {
 		return Accepted{}, err
+	}
+	if s.lake != nil {
+		return Accepted{}, slipway.Errorf(slipway.Unsupported, "the answers come from an existing DevLake database (dora.database), so that nothing is kept here; report to DevLake")
 	}
 	return s.report(ctx, records)
 }

@@ -34,13 +34,23 @@ func (sc scope) ids() []int64 {
 // scopeOf finds the services of a project and a team; "" for any.
 func (s *service) scopeOf(ctx context.Context, permission, project, team string) (scope, error) {
 	caller := auth.Narrowed(ctx)
+	var projects []string
+	if s.lake != nil {
+		var err error
+		if projects, err = s.projects(ctx); err != nil {
+			return scope{}, err
+		}
+	}
 	f := filter{project: key(project), team: key(team), label: s.config.TeamLabel}
 	list, all, err := findServices(ctx, s.db, caller, permission, f)
 	if err != nil {
 		return scope{}, err
 	}
 	sc := scope{services: list, all: all && project == "" && team == ""}
-	if len(list) > 0 {
+	if s.lake != nil {
+		sc = sc.withProjects(projects)
+	}
+	if len(sc.services) > 0 {
 		return sc, nil
 	}
 	// Nothing: either it is not there, or there is nothing to tell of it.
@@ -320,7 +330,12 @@ func (s *service) measure(ctx context.Context, q question) (Report, error) {
 		Project: optional(q.project), Team: optional(q.team), Period: q.period, Environment: q.environment, Services: len(sc.services), Benchmark: q.rules.Benchmark.Name,
 		Definitions: map[bool]string{true: "devlake", false: "slipway"}[q.rules.DevLake],
 	}
-	if q.rules.IncidentsKnown, err = anyIncident(ctx, s.db); err != nil {
+	if s.lake != nil {
+		q.rules.IncidentsKnown, err = s.lake.anyIncident(ctx)
+	} else {
+		q.rules.IncidentsKnown, err = anyIncident(ctx, s.db)
+	}
+	if err != nil {
 		return rep, err
 	}
 	before := q.window.before()
@@ -329,7 +344,7 @@ func (s *service) measure(ctx context.Context, q question) (Report, error) {
 		rep.Metrics = metrics(Measure(Facts{}, q.window, q.rules), nil, sc.reason)
 		return rep, nil
 	}
-	all, per, err := s.blocks(ctx, sc, q.environment, load, q.groupBy == "service")
+	all, per, err := s.facts(ctx, sc, q, q.environment, load)
 	if err != nil {
 		return rep, err
 	}
@@ -345,14 +360,38 @@ func (s *service) measure(ctx context.Context, q question) (Report, error) {
 		err = s.groups(&rep, q, slices.Collect(maps.Keys(per)), func(name string) (Facts, error) { return per[name], nil })
 	case "environment":
 		var envs []string
-		if envs, err = environmentsOf(ctx, s.db, sc); err == nil {
+		if s.lake != nil {
+			envs = []string{"dev", production, "staging"}
+		} else {
+			envs, err = environmentsOf(ctx, s.db, sc)
+		}
+		if err == nil {
 			err = s.groups(&rep, q, envs, func(env string) (Facts, error) {
-				f, _, err := s.blocks(ctx, sc, env, load, false)
+				f, _, err := s.facts(ctx, sc, q, env, load)
 				return f, err
 			})
 		}
 	}
 	return rep, err
+}
+
+// facts reads what happened to the services of a scope; by service too, where the question asks for groups of them.
+func (s *service) facts(ctx context.Context, sc scope, q question, environment string, w Window) (all Facts, per map[string]Facts, err error) {
+	if s.lake == nil {
+		return s.blocks(ctx, sc, environment, w, q.groupBy == "service")
+	}
+	found, err := s.lake.facts(ctx, sc.titles(), environment, w, q.rules)
+	if err != nil {
+		return all, nil, err
+	}
+	per = map[string]Facts{}
+	for _, title := range sc.titles() {
+		per[title] = Facts{}
+		if f := found.per[title]; f != nil {
+			per[title] = *f
+		}
+	}
+	return found.all, per, nil
 }
 
 func optional(s string) *string {
@@ -479,8 +518,9 @@ type historyPage struct {
 
 // historyKey orders deployments: newest first, by start.
 type historyKey struct {
-	Started int64 `json:"s"`
-	ID      int64 `json:"i"`
+	Started int64  `json:"s"`
+	ID      int64  `json:"i,omitempty"`
+	Name    string `json:"n,omitempty"` // in DevLake's database, whose ids are texts
 }
 
 // mayReport is nil when the caller may report of the services of all records: all of them with the permission for everything, else those that are bound to an entity that the permission is

@@ -254,7 +254,7 @@ func readHistory(ctx context.Context, q store.Querier, sc scope, environment, st
 	err = store.Each(rows, func(rows *sql.Rows) error {
 		var doc string
 		if len(page.items) == limit {
-			page.next = &historyKey{k.Started, k.ID}
+			page.next = &historyKey{Started: k.Started, ID: k.ID}
 			return nil
 		}
 		if err := rows.Scan(&k.Started, &k.ID, &doc); err != nil {

@@ -1,0 +1,428 @@
+package dora
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// lake is DevLake's database. Its times are UTC without saying so, and are read as seconds. Sources: DevLake's domain models (backend/core/models/domainlayer) and its dashboards.
+type lake struct {
+	db    *sql.DB
+	shape atomic.Bool // it was found to be what is read here
+
+	projects []string // as they were read last; under service.settling
+	asked    time.Time
+}
+
+// openLake makes ready to read; it does not connect.
+func openLake(address string) (*lake, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "mysql" {
+		return nil, slipway.Errorf(slipway.Invalid, "write mysql://<user>:<password>@<host>:<port>/<database>")
+	}
+	c := mysql.NewConfig()
+	c.User = u.User.Username()
+	c.Passwd, _ = u.User.Password()
+	c.Net, c.Addr, c.DBName = "tcp", u.Host, strings.Trim(u.Path, "/")
+	if u.Port() == "" {
+		c.Addr += ":3306"
+	}
+	if socket := u.Query().Get("socket"); socket != "" {
+		c.Net, c.Addr = "unix", socket
+	}
+	c.TLSConfig = u.Query().Get("tls") // true, skip-verify, preferred
+	c.Timeout, c.ReadTimeout, c.WriteTimeout = 5*time.Second, 30*time.Second, 10*time.Second
+	c.Loc, c.InterpolateParams = time.UTC, true // one round trip for each query
+	c.Logger = &mysql.NopLogger{}               // what goes wrong comes back as an error
+	connector, err := mysql.NewConnector(c)
+	if err != nil {
+		return nil, slipway.Errorf(slipway.Invalid, "the address does not fit; write mysql://<user>:<password>@<host>:<port>/<database>").WithCause(err)
+	}
+	db := sql.OpenDB(connector)
+	db.SetMaxOpenConns(8)
+	db.SetMaxIdleConns(4)
+	db.SetConnMaxLifetime(5 * time.Minute)
+	return &lake{db: db}, nil
+}
+
+// Numbers of MySQL's errors.
+const (
+	noSuchTable  = 1146
+	noSuchColumn = 1054
+)
+
+// lakeErr gives errors of the database a code: what is not there is a matter of its shape, all else that it does not answer.
+func lakeErr(err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*mysql.MySQLError](err); ok && (e.Number == noSuchTable || e.Number == noSuchColumn) {
+		return errShape("a table or column").(*slipway.Error).WithCause(err)
+	}
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	if _, ok := errors.AsType[*slipway.Error](err); ok {
+		return err
+	}
+	return slipway.Errorf(slipway.Unavailable, "the DevLake database does not answer; try again later").After(10 * time.Second).WithCause(err)
+}
+
+// lakeColumns are the tables and columns that are read.
+var lakeColumns = map[string]string{
+	"projects":                "name",
+	"project_mapping":         "project_name table row_id",
+	"cicd_deployments":        "id cicd_scope_id display_title url result status environment original_environment created_date started_date finished_date",
+	"cicd_deployment_commits": "id cicd_scope_id cicd_deployment_id result environment finished_date commit_sha commit_msg ref_name repo_url",
+	"pull_requests":           "id base_repo_id created_date merged_date",
+	"project_pr_metrics":      "id project_name deployment_commit_id pr_cycle_time first_commit_authored_date",
+	"incidents":               "id table scope_id created_date resolution_date lead_time_minutes",
+	"project_incident_deployment_relationships": "id project_name deployment_id",
+	"commits": "sha author_name author_email authored_date",
+}
+
+// read runs queries in one transaction that only reads, once the database was seen to have the shape that they need.
+func (l *lake) read(ctx context.Context, f func(q store.Querier) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	tx, err := l.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return lakeErr(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	if !l.shape.Load() {
+		if err := checkShape(ctx, tx); err != nil {
+			return lakeErr(err)
+		}
+		l.shape.Store(true)
+	}
+	return lakeErr(f(tx))
+}
+
+func checkShape(ctx context.Context, q store.Querier) error {
+	rows, err := q.QueryContext(ctx, "SELECT LOWER(table_name), LOWER(column_name) FROM information_schema.columns WHERE table_schema = DATABASE()")
+	if err != nil {
+		return err
+	}
+	have := map[string]bool{}
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var table, column string
+		err := rows.Scan(&table, &column)
+		have[table], have[table+"."+column] = true, true
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var missing []string
+	for table, columns := range lakeColumns {
+		if !have[table] {
+			missing = append(missing, "the table "+table)
+			continue
+		}
+		for _, c := range strings.Fields(columns) {
+			if !have[table+"."+c] {
+				missing = append(missing, "the column "+table+"."+c)
+			}
+		}
+	}
+	if len(missing) > 0 {
+		slices.Sort(missing)
+		return errShape(strings.Join(missing[:min(len(missing), 3)], ", "))
+	}
+	return nil
+}
+
+func (l *lake) projectNames(ctx context.Context) (names []string, err error) {
+	const most = 10_000
+	err = l.read(ctx, func(q store.Querier) error {
+		rows, err := q.QueryContext(ctx, fmt.Sprintf("SELECT name FROM projects ORDER BY name LIMIT %d", most))
+		if err != nil {
+			return err
+		}
+		return store.Each(rows, func(rows *sql.Rows) error {
+			var name string
+			err := rows.Scan(&name)
+			names = append(names, name)
+			return err
+		})
+	})
+	return names, err
+}
+
+// marks are placeholders for texts.
+func marks(args *[]any, list []string) string {
+	for _, v := range list {
+		*args = append(*args, v)
+	}
+	return "(" + strings.TrimSuffix(strings.Repeat("?, ", len(list)), ", ") + ")"
+}
+
+// seconds is a time as Unix seconds.
+func seconds(column string) string { return "TIMESTAMPDIFF(SECOND, '1970-01-01', " + column + ")" }
+
+// stamp is a time as DevLake stores it.
+func stamp(at int64) string { return time.Unix(at, 0).UTC().Format("2006-01-02 15:04:05") }
+
+// facts reads what happened to projects in a window, for one environment.
+func (l *lake) facts(ctx context.Context, projects []string, environment string, w Window, r Rules) (found *lakeFacts, err error) {
+	deployments, incidents := map[string]*lakeDeployment{}, map[string]*lakeIncident{}
+	type change struct {
+		project, id string
+		fact        ChangeFact
+	}
+	var changes []change
+	err = l.read(ctx, func(q store.Querier) error {
+		each := func(args []any, query string, scan func(*sql.Rows) error) error {
+			rows, err := q.QueryContext(ctx, query, args...)
+			if err != nil {
+				return err
+			}
+			return store.Each(rows, scan)
+		}
+		var args []any
+		query := "SELECT pm.project_name, d.cicd_deployment_id, d.result, MAX(" + seconds("d.finished_date") + ") AS finished FROM cicd_deployment_commits d " +
+			"JOIN project_mapping pm ON d.cicd_scope_id = pm.row_id AND pm.`table` = 'cicd_scopes' WHERE pm.project_name IN " + marks(&args, projects) + " AND d.environment IN " + marks(&args, devLakeEnvironments(environment)) +
+			" AND d.result IN ('SUCCESS', 'FAILURE') AND d.finished_date >= ? GROUP BY 1, 2, 3 HAVING finished < ?"
+		err := each(append(args, stamp(w.From), w.Until), query, func(rows *sql.Rows) error {
+			var project, id, result string
+			var at int64
+			if err := rows.Scan(&project, &id, &result, &at); err != nil {
+				return err
+			}
+			d := deployments[id]
+			if d == nil {
+				d = &lakeDeployment{projects: map[string]bool{}, fact: DeploymentFact{At: at, Result: results[result], Incident: none, Recovered: none}}
+				deployments[id] = d
+			}
+			d.projects[project] = true
+			if results[result] == Succeeded && d.fact.Result != Succeeded { // some commits of it succeeded: DevLake counts those
+				d.fact.Result, d.fact.At = Succeeded, at
+			}
+			return nil
+		})
+		if err != nil || environment != production {
+			return err
+		}
+		incident := func(id string, created, resolved, minutes sql.NullInt64) *lakeIncident {
+			in := incidents[id]
+			if in == nil {
+				in = &lakeIncident{created: created.Int64, resolved: resolved.Int64, minutes: none, projects: map[string]bool{}}
+				if minutes.Valid {
+					in.minutes = minutes.Int64
+				}
+				incidents[id] = in
+			}
+			return in
+		}
+		columns := seconds("i.created_date") + ", " + seconds("i.resolution_date") + ", i.lead_time_minutes"
+		err = each([]any{stamp(w.From)}, "SELECT i.id, p.deployment_id, "+columns+" FROM project_incident_deployment_relationships p JOIN incidents i ON i.id = p.id WHERE i.created_date >= ?", func(rows *sql.Rows) error {
+			var id, deployment string
+			var created, resolved, minutes sql.NullInt64
+			if err := rows.Scan(&id, &deployment, &created, &resolved, &minutes); err != nil {
+				return err
+			}
+			if deployments[deployment] != nil {
+				incident(id, created, resolved, minutes).deployment = deployment
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if r.AllIncidents {
+			args = nil
+			query = "SELECT pm.project_name, i.id, " + columns + " FROM incidents i JOIN project_mapping pm ON i.scope_id = pm.row_id AND pm.`table` = i.`table` WHERE pm.project_name IN " + marks(&args, projects) +
+				" AND i.resolution_date >= ? AND i.resolution_date < ?"
+			err = each(append(args, stamp(w.From), stamp(w.Until)), query, func(rows *sql.Rows) error {
+				var project, id string
+				var created, resolved, minutes sql.NullInt64
+				if err := rows.Scan(&project, &id, &created, &resolved, &minutes); err != nil {
+					return err
+				}
+				incident(id, created, resolved, minutes).projects[project] = true
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		args = nil
+		query = "SELECT DISTINCT pm.project_name, pr.id, m.pr_cycle_time, " + seconds("d.finished_date") + ", " + seconds("COALESCE(m.first_commit_authored_date, pr.created_date)") + " FROM cicd_deployment_commits d " +
+			"JOIN project_pr_metrics m ON m.deployment_commit_id = d.id JOIN pull_requests pr ON pr.id = m.id JOIN project_mapping pm ON pr.base_repo_id = pm.row_id AND pm.`table` = 'repos' WHERE pm.project_name IN " +
+			marks(&args, projects) + " AND pr.merged_date IS NOT NULL AND d.finished_date >= ? AND d.finished_date < ?"
+		return each(append(args, stamp(w.From), stamp(w.Until)), query, func(rows *sql.Rows) error {
+			var c change
+			var cycle, first sql.NullInt64
+			if err := rows.Scan(&c.project, &c.id, &cycle, &c.fact.At, &first); err != nil {
+				return err
+			}
+			c.fact.Lead, c.fact.Cycle = none, none
+			if first.Valid {
+				c.fact.Lead = c.fact.At - first.Int64
+			}
+			if cycle.Valid {
+				c.fact.Cycle = cycle.Int64
+			}
+			changes = append(changes, c)
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return combine(deployments, incidents, func(found *lakeFacts) {
+		for _, c := range changes {
+			for _, f := range found.of(c.project, fmt.Sprint("c", c.id, " ", c.fact.Cycle)) {
+				f.Changes = append(f.Changes, c.fact)
+			}
+		}
+	}, r), nil
+}
+
+func (l *lake) anyIncident(ctx context.Context) (some bool, err error) {
+	return some, l.read(ctx, func(q store.Querier) error {
+		return q.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM incidents)").Scan(&some)
+	})
+}
+
+// history reads a page of deployments of projects, newest first.
+func (l *lake) history(ctx context.Context, normalise func(string) string, projects []string, environment, status string, after *historyKey, limit int) (page historyPage, err error) {
+	if len(projects) == 0 {
+		return page, nil
+	}
+	const began = "COALESCE(d.started_date, d.created_date)"
+	err = l.read(ctx, func(q store.Querier) error {
+		var args []any
+		where := " FROM cicd_deployments d WHERE EXISTS (SELECT 1 FROM project_mapping pm WHERE pm.row_id = d.cicd_scope_id AND pm.`table` = 'cicd_scopes' AND pm.project_name IN " + marks(&args, projects) + ")"
+		if environment != "" {
+			where += " AND (d.environment IN " + marks(&args, devLakeEnvironments(environment)) + ")"
+		}
+		switch status {
+		case statusSuccess, statusFailure:
+			where += " AND d.result = '" + status + "'"
+		case statusInProgress:
+			where += " AND d.result NOT IN ('SUCCESS', 'FAILURE') AND (d.finished_date IS NULL OR d.status = 'IN_PROGRESS')"
+		case statusCancelled:
+			where += " AND d.result NOT IN ('SUCCESS', 'FAILURE') AND d.finished_date IS NOT NULL AND d.status <> 'IN_PROGRESS'"
+		}
+		if err := q.QueryRowContext(ctx, "SELECT COUNT(*)"+where, args...).Scan(&page.total); err != nil {
+			return err
+		}
+		if after != nil {
+			where += " AND (" + seconds(began) + ", d.id) < (?, ?)"
+			args = append(args, after.Started, after.Name)
+		}
+		rows, err := q.QueryContext(ctx, "SELECT d.id, d.cicd_scope_id, COALESCE(d.display_title, ''), COALESCE(d.url, ''), COALESCE(d.result, ''), COALESCE(d.status, ''), COALESCE(d.environment, ''), COALESCE(d.original_environment, ''), "+
+			"COALESCE("+seconds(began)+", 0), "+seconds("d.finished_date")+", (SELECT MIN(pm.project_name) FROM project_mapping pm WHERE pm.row_id = d.cicd_scope_id AND pm.`table` = 'cicd_scopes' AND pm.project_name IN "+quoted(projects)+")"+
+			where+fmt.Sprintf(" ORDER BY %s DESC, d.id DESC LIMIT %d", began, limit+1), args...)
+		if err != nil {
+			return err
+		}
+		var list []Deployment
+		at := map[string]int{}
+		scopes := map[string]bool{}
+		var k historyKey
+		err = store.Each(rows, func(rows *sql.Rows) error {
+			if len(list) == limit {
+				page.next = &historyKey{Started: k.Started, Name: k.Name}
+				return nil
+			}
+			d := Deployment{Source: "devlake"}
+			var scope, result, state, env string
+			var finished sql.NullInt64
+			if err := rows.Scan(&d.ID, &scope, &d.Detail, &d.URL, &result, &state, &env, &d.OriginalEnvironment, &k.Started, &finished, &d.Service); err != nil {
+				return err
+			}
+			k.Name = d.ID
+			d.StartTime, d.Environment = time.Unix(k.Started, 0).UTC(), normalise(env)
+			if d.OriginalEnvironment == "" {
+				d.OriginalEnvironment = env
+			}
+			if d.Status = lakeStatus(result, state, finished.Valid); finished.Valid && d.Status != statusInProgress {
+				end, took := time.Unix(finished.Int64, 0).UTC(), finished.Int64-k.Started
+				d.EndTime, d.Duration = &end, &took
+			}
+			at[d.ID], scopes[scope] = len(list), true
+			list = append(list, d)
+			return nil
+		})
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		if err := lakeCommits(ctx, q, list, at, scopes); err != nil {
+			return err
+		}
+		for i := range list {
+			raw, err := json.Marshal(list[i])
+			if err != nil {
+				return err
+			}
+			page.items = append(page.items, raw)
+		}
+		return nil
+	})
+	return page, err
+}
+
+// quoted is a list of texts as it stands in a query.
+func quoted(list []string) string {
+	parts := make([]string, len(list))
+	for i, v := range list {
+		parts[i] = "_utf8mb4 0x" + fmt.Sprintf("%x", v)
+		if v == "" {
+			parts[i] = "''"
+		}
+	}
+	return "(" + strings.Join(parts, ", ") + ")"
+}
+
+// lakeCommits adds their commits to deployments: of several, the one that was deployed last is shown as the commit. The scopes are named because of the index on them.
+func lakeCommits(ctx context.Context, q store.Querier, list []Deployment, at map[string]int, scopes map[string]bool) error {
+	var args []any
+	var ids, in []string
+	for id := range at {
+		ids = append(ids, id)
+	}
+	for s := range scopes {
+		in = append(in, s)
+	}
+	rows, err := q.QueryContext(ctx, "SELECT d.cicd_deployment_id, d.commit_sha, COALESCE(d.commit_msg, c.message, ''), COALESCE(d.ref_name, ''), COALESCE(d.repo_url, ''), COALESCE(c.author_email, c.author_name, ''), "+seconds("c.authored_date")+
+		" FROM cicd_deployment_commits d LEFT JOIN commits c ON c.sha = d.commit_sha WHERE d.cicd_scope_id IN "+marks(&args, in)+" AND d.cicd_deployment_id IN "+marks(&args, ids)+" ORDER BY d.finished_date, d.id", args...)
+	if err != nil {
+		return err
+	}
+	return store.Each(rows, func(rows *sql.Rows) error {
+		var id, ref string
+		var c Commit
+		var authored sql.NullInt64
+		if err := rows.Scan(&id, &c.SHA, &c.Message, &ref, &c.Repo, &c.Author, &authored); err != nil {
+			return err
+		}
+		if authored.Valid {
+			t := time.Unix(authored.Int64, 0).UTC()
+			c.Time = &t
+		}
+		d := &list[at[id]]
+		d.Commit, d.Commits = &c, append(d.Commits, c)
+		version := strings.TrimPrefix(strings.TrimPrefix(ref, "refs/tags/"), "refs/heads/")
+		if version == "" {
+			version = c.SHA[:min(7, len(c.SHA))]
+		}
+		d.Version = &version
+		return nil
+	})
+}
