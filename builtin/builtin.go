@@ -11,6 +11,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint/local"
 	"github.com/slipway-platform/slipway/blueprint/platform"
 	"github.com/slipway-platform/slipway/blueprint/tool"
+	"github.com/slipway-platform/slipway/blueprint/workspace"
 	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/provider/azure"
 	"github.com/slipway-platform/slipway/provider/buildkite"
@@ -36,6 +37,7 @@ func Blueprints() []blueprint.Blueprint {
 		local.Blueprint,
 		platform.Blueprint,
 		tool.Blueprint,
+		workspace.Blueprint,
 	}
 }
 
