@@ -37,6 +37,8 @@ type line struct {
 	Name    string `yaml:"name"`
 	Pending string `yaml:"pending"` // the blueprint that will serve it
 
+	Needs string `yaml:"needs"` // "cluster": it is played where a Kubernetes is built
+
 	Request string            `yaml:"request"` // "GET /path"
 	As      string            `yaml:"as"`      // who asks, see world; "" is an administrator
 	Headers map[string]string `yaml:"headers"`
@@ -74,7 +76,7 @@ func TestSeeds(t *testing.T) {
 		for _, engine := range []store.Engine{store.SQLite, store.Postgres} {
 			t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml")+"/"+string(engine), func(t *testing.T) {
 				t.Parallel()
-				play(t, tab, newWorld(t, engine))
+				play(t, tab, newWorld(t, engine, slices.ContainsFunc(tab.Lines, func(l line) bool { return l.Needs == "cluster" })))
 			})
 		}
 		t.Logf("NOTE: seed %s: %s", tab.Seed, tab.count())
@@ -123,6 +125,9 @@ func play(t *testing.T, tab table, w *world) {
 	known := map[string]string{}
 	for _, l := range tab.Lines {
 		t.Run(l.Name, func(t *testing.T) {
+			if l.Needs == "cluster" && w.cluster == nil {
+				t.Skip("no real Kubernetes is built here; run make test-kube")
+			}
 			if l.Pending == "" {
 				if err := w.attempt(t, l, known); err != nil {
 					t.Error(err)

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,7 +28,10 @@ import (
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
+	"github.com/slipway-platform/slipway/blueprint/workspace"
 	"github.com/slipway-platform/slipway/builtin"
+	"github.com/slipway-platform/slipway/cluster"
+	"github.com/slipway-platform/slipway/cluster/clustertest"
 	"github.com/slipway-platform/slipway/command"
 	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/provider/fake"
@@ -51,6 +55,7 @@ type world struct {
 	tokens  map[string]string
 	dir     string // an empty folder, in which commands run
 	program string
+	cluster *clustertest.Server // nil where none is built, or needed
 }
 
 const catalogFile = `
@@ -105,7 +110,7 @@ spec: {type: service, lifecycle: production, owner: platform-team}
 `,
 }
 
-func newWorld(t *testing.T, engine store.Engine) *world {
+func newWorld(t *testing.T, engine store.Engine, onCluster bool) *world {
 	t.Helper()
 	dir := t.TempDir()
 	roots := filepath.Join(dir, "catalog")
@@ -117,6 +122,11 @@ func newWorld(t *testing.T, engine store.Engine) *world {
 		}
 	}
 	w := &world{dir: t.TempDir(), tokens: map[string]string{}}
+	if onCluster && clustertest.Built(t) {
+		w.cluster = clustertest.New(t)
+		w.cluster.Apply(t, clustertest.DevWorkspaceCRDs(t)...)
+		w.cluster.MakeNamespace(t, "dev-workspaces")
+	}
 	kinds := slices.DeleteFunc(builtin.Providers(), func(k provider.Kind) bool { return k.Name == fake.Kind.Name })
 	w.server = blueprinttest.Start(t, engine, blueprinttest.Options{
 		Blueprints: builtin.Blueprints(),
@@ -128,6 +138,11 @@ func newWorld(t *testing.T, engine store.Engine) *world {
 			c.Providers = []server.ProviderConfig{{Name: "octo", Type: "fake"}, {Name: "legacy", Type: "fake"}, {Name: "ci", Type: "local", Rest: map[string]any{
 				"command": []string{"./build.sh"}, "repositories": []string{"https://gitlab.example.com/*"}, "isolation": "none",
 			}}}
+			if w.cluster != nil {
+				c.Clusters = []cluster.Config{w.cluster.Config("main", "admin")}
+				ws := c.Sections["workspaces"].(*workspace.Config)
+				ws.URL, ws.Namespaces = "https://che.fawkes.example.com", []workspace.Namespace{{Name: "dev-workspaces", To: []string{"*"}}}
+			}
 			c.Auth.SignIn.TLSHeader.From = []string{"127.0.0.1"}
 			c.Auth.Grants = []auth.GrantConfig{{To: "user:default/jane", Permissions: []string{"catalog.*", "build.*"}}}
 		},
@@ -218,6 +233,10 @@ func internet(t *testing.T, dir string) (proxy, authority string) {
 		if r.Host == "tracker.example.com" {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = fmt.Fprintf(w, `{"tracker":%q}`, strings.TrimPrefix(r.URL.Path, "/api/"))
+			return
+		}
+		if strings.HasPrefix(r.URL.Path, "/paruff/fawkes/main/platform/devfiles/") {
+			http.ServeFileFS(w, r, os.DirFS("../blueprint/workspace/testdata/devfiles"), path.Base(r.URL.Path))
 			return
 		}
 		for name, text := range documents {

@@ -266,10 +266,17 @@ const (
 	eventDeleted = "dev.slipway.workspace.deleted"
 )
 
+// workspaceData is the data of these events.
+type workspaceData struct {
+	WorkspaceID string      `json:"workspaceId" doc:"Id of the workspace"`
+	Name        string      `json:"name" doc:"Its name"`
+	Namespace   string      `json:"namespace" doc:"Its namespace on the cluster"`
+	Owner       string      `json:"owner" doc:"Whose it is; empty for one that was made elsewhere"`
+	Devfile     DevfileName `json:"devfile" doc:"The devfile that it was made of"`
+}
+
 func workspaceEvent(kind string, w cluster.Object) (event.Event, error) {
 	i := keep(w)
-	data, err := json.Marshal(map[string]any{
-		"workspaceId": i.id, "name": i.name, "namespace": i.namespace, "owner": i.owner, "devfile": DevfileName{i.devfile, i.version},
-	})
+	data, err := json.Marshal(workspaceData{i.id, i.name, i.namespace, i.owner, DevfileName{i.devfile, i.version}})
 	return event.Event{Source: "/slipway/workspace", Type: kind, Subject: i.namespace + "/" + i.name, Data: data}, err
 }

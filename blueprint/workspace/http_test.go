@@ -610,28 +610,21 @@ func TestANamespaceThatIsBeingDeleted(t *testing.T) {
 
 func TestImpersonatedUsersAreTheCreators(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, store.SQLite, options{config: func(c *workspace.Config) { c.Impersonate, c.Role = "che:{user}", "slipway-workspace-user" }})
-	ctx, c := t.Context(), w.kube.Client()
-	_, err := c.Create(ctx, cluster.Resource{Group: "rbac.authorization.k8s.io", Version: "v1", Name: "clusterroles"}, "", cluster.Object{
-		"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": map[string]any{"name": "slipway-workspace-user"},
-		"rules": []any{map[string]any{"apiGroups": []any{"workspace.devfile.io"}, "resources": []any{"devworkspaces", "devworkspacetemplates"}, "verbs": []any{"*"}}},
+	w := newWorld(t, store.SQLite, options{
+		config: func(c *workspace.Config) { c.Impersonate = "che:{user}" },
+		kube: func(t *testing.T) (*clustertest.Server, cluster.Config) {
+			s := clustertest.Shared(t)
+			bind(t, s, "bob", "slipway-workspaces", "slipway-workspaces-impersonator")
+			return s, s.Config("main", "bob")
+		},
 	})
-	if err != nil && !errors.Is(err, slipway.Conflict) {
-		t.Fatal(err)
-	}
+	ctx, c := t.Context(), w.kube.Client()
 	w.operator(t, never, nil)
 	jane := w.user("jane")
 	var ws workspace.Workspace
 	jane.Post(path, map[string]any{"devfileUrl": w.devfiles.URL + "/goldenpath-ai.yaml", "name": "one"}).Is(201).Into(&ws)
-	o, err := c.Get(ctx, devWorkspaces, ws.Namespace, "one")
-	if err != nil {
-		t.Fatal(err)
-	}
 	if b, err := c.Get(ctx, roleBindings, ws.Namespace, "slipway-workspaces"); err != nil || b.List("subjects")[0].Text("name") != "che:jane-"+w.mark {
 		t.Errorf("role binding: %v, %v", b, err)
-	}
-	if o.UID() == "" {
-		t.Error("it was not made")
 	}
 	until(t, jane, ws.WorkspaceID, "Running")
 	jane.Post(path+"/"+ws.WorkspaceID+"/stop", nil).Is(202)
@@ -640,6 +633,42 @@ func TestImpersonatedUsersAreTheCreators(t *testing.T) {
 		t.Fatal(err)
 	}
 	blueprinttest.Eventually(t, "the right is gone", func() bool { return jane.Post(path+"/"+ws.WorkspaceID+"/start", nil).Status == 403 })
+}
+
+// bind gives a user of the cluster roles of deploy/workspaces.yaml, everywhere.
+func bind(t *testing.T, s *clustertest.Server, user string, roles ...string) {
+	t.Helper()
+	s.Apply(t, "../../deploy/workspaces.yaml")
+	for _, role := range roles {
+		s.Create(t, cluster.Resource{Group: "rbac.authorization.k8s.io", Version: "v1", Name: "clusterrolebindings"}, "", cluster.Object{
+			"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": map[string]any{"name": user + "-" + role},
+			"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+			"subjects": []any{map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}},
+		})
+	}
+	clustertest.Eventually(t, user+" has the role", func() bool {
+		_, err := s.Client().As(user).List(t.Context(), cluster.Namespaces, "", cluster.ListOptions{Limit: 1})
+		return err == nil
+	})
+}
+
+func TestTheRoleThatIsShippedIsEnough(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, store.SQLite, options{kube: func(t *testing.T) (*clustertest.Server, cluster.Config) {
+		s := clustertest.Shared(t)
+		bind(t, s, "alice", "slipway-workspaces")
+		return s, s.Config("main", "alice")
+	}})
+	w.operator(t, never, nil)
+	jane := w.user("jane")
+	var ws workspace.Workspace
+	jane.Post(path, map[string]any{"devfileUrl": w.devfiles.URL + "/goldenpath-ai.yaml"}).Is(201).Into(&ws)
+	until(t, jane, ws.WorkspaceID, "Running")
+	jane.Post(path+"/"+ws.WorkspaceID+"/stop", nil).Is(202)
+	until(t, jane, ws.WorkspaceID, "Stopped")
+	jane.Post(path+"/"+ws.WorkspaceID+"/start", nil).Is(202)
+	jane.Get(path).Is(200)
+	jane.Do("DELETE", path+"/"+ws.WorkspaceID, nil).Is(204)
 }
 
 func TestWhileTheAPIServerIsAway(t *testing.T) {

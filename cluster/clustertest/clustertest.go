@@ -80,15 +80,27 @@ func New(t testing.TB) *Server {
 	return s
 }
 
+// Built says whether the API server is there, for tests of which only a part needs it. The others are skipped without asking.
+func Built(t testing.TB) bool {
+	t.Helper()
+	_, err := find(t, "kubesrv")
+	return err == nil
+}
+
+func find(t testing.TB, name string) (string, error) {
+	t.Helper()
+	out, err := exec.Command("sh", filepath.Join(root(t), "tools", "kube.sh"), "-find", name).Output()
+	return strings.TrimSpace(string(out)), err
+}
+
 // program finds what `make test-kube` built, or skips the test.
 func program(t testing.TB, name string) string {
 	t.Helper()
-	cmd := exec.Command("sh", filepath.Join(root(t), "tools", "kube.sh"), "-find", name)
-	out, err := cmd.Output()
+	file, err := find(t, name)
 	if err != nil {
 		t.Skipf("the program %s, a part of a real Kubernetes, is not built; run make test-kube", name)
 	}
-	return strings.TrimSpace(string(out))
+	return file
 }
 
 // root is the folder of the module that the test belongs to.
