@@ -97,7 +97,7 @@ var behind = map[string][]string{
 	"pgregory.net/rapid":                    {},
 	"go.uber.org/goleak":                    {},
 	"github.com/rogpeppe/go-internal":       {},
-	"github.com/santhosh-tekuri/jsonschema": {},
+	"github.com/santhosh-tekuri/jsonschema": {"blueprint/workspace"},
 	"github.com/zitadel":                    {}, // tests only
 }
 
