@@ -189,6 +189,9 @@ func (o Object[T]) MarshalJSON() ([]byte, error) {
 type Streamed struct {
 	ContentType string
 	Write       func(ctx context.Context, w io.Writer, flush func()) error
+	// Still says, while more is written, whether the caller may see it: it is asked every few seconds with the caller as they are by now. Forbidden, Unauthenticated
+	// and NotFound end the answer, anything else does not. nil: it is enough that the caller's token counts, which is looked at without it.
+	Still func(caller *slipway.Caller) error
 }
 
 // Schema describes a stream as text.

@@ -167,7 +167,9 @@ func (c *Client) exchange(ctx context.Context, r Request, out any) (a Answer, er
 	if int64(len(a.Body)) > limit {
 		return a, slipway.Errorf(slipway.TooLarge, "%s sent more than %s at once", c.o.Vendor, c.o.MaxBytes)
 	}
-	if err := Unmarshal(a.Body, out); err != nil {
+	if err := Unmarshal(a.Body, out); slipway.CodeOf(err) == slipway.TooLarge {
+		return a, slipway.Errorf(slipway.TooLarge, "%s sent more than can be meant at once", c.o.Vendor).WithCause(err)
+	} else if err != nil {
 		return a, c.Strange(fmt.Errorf("%s %s: %w", res.Request.Method, r.Path, err))
 	}
 	return a, nil

@@ -82,3 +82,33 @@ func TestDecodeRefusesWhatIsNoObject(t *testing.T) {
 		t.Errorf("no config at all for a kind that needs none: %v", err)
 	}
 }
+
+func TestAnAnswerOfTinyValuesIsRefusedBeforeItTakesMemory(t *testing.T) {
+	t.Parallel()
+	repeat := func(text string, n int) string { return strings.Repeat(text, n) }
+	for name, tt := range map[string]struct {
+		body string
+		want slipway.Code
+	}{
+		"a page as it is":            {`{"items":[` + repeat(`{"id":1,"text":"a, b, [c] and {d}"},`, 5000) + `{"id":2}]}`, ""},
+		"commas in texts":            {`{"items":[{"id":1,"text":"` + repeat(`\",[{`, 300_000) + `"}]}`, ""},
+		"empty objects":              {`{"items":[` + repeat(`{},`, 300_000) + `{}]}`, slipway.TooLarge},
+		"numbers":                    {`{"items":[` + repeat(`0,`, 300_000) + `0]}`, slipway.TooLarge},
+		"lists of lists":             {`{"more":[` + repeat(`[0,0,0,0],`, 70_000) + `0]}`, slipway.TooLarge},
+		"members":                    {`{"more":{` + repeat(`"a":0,`, 1_100_000) + `"a":0}}`, slipway.TooLarge},
+		"as deep as it can be":       {`{"more":` + repeat(`[`, 500_000) + repeat(`]`, 500_000) + `}`, slipway.TooLarge},
+		"lists that nobody asks for": {`{"other":[` + repeat(`{},`, 300_000) + `{}]}`, slipway.TooLarge},
+	} {
+		var out struct {
+			Items []struct {
+				ID   int
+				Text string
+			}
+			More any
+		}
+		err := provider.Unmarshal([]byte(tt.body), &out)
+		if got := slipway.CodeOf(err); err == nil && tt.want != "" || err != nil && got != tt.want {
+			t.Errorf("%s: got %v, want %q", name, err, tt.want)
+		}
+	}
+}

@@ -44,13 +44,58 @@ func (t Time) Ptr() *time.Time {
 }
 
 // Unmarshal is json.Unmarshal that takes a member of another type than out wants for an absent one: a vendor that changes one member does not hide the others.
-// A value that is as a whole not what out wants is an error.
+// A value that is as a whole not what out wants is an error. One that holds so much in little text that it would take a multiple of its size in memory is TooLarge.
 func Unmarshal(b []byte, out any) error {
+	if crowded(b) {
+		return slipway.Errorf(slipway.TooLarge, "there are more than %d elements of lists, or %d members of objects, in it", maxElements, maxMembers)
+	}
 	err := json.Unmarshal(b, out)
 	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && t.Field != "" {
 		return nil
 	}
 	return err
+}
+
+// What one answer may hold. A page of a hundred builds has some thousand of either.
+const (
+	maxElements = 200_000
+	maxMembers  = 1_000_000
+)
+
+// crowded counts what stands in JSON, well-formed or not.
+func crowded(b []byte) bool {
+	if len(b) < 2*maxElements { // an element takes two bytes
+		return false
+	}
+	const deepest = 10_000 // package json goes no deeper
+	lists := make([]bool, 1, 64)
+	elements, members := 0, 0
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			for i++; i < len(b) && b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
+			}
+		case '[', '{':
+			if len(lists) > deepest {
+				return true
+			}
+			lists = append(lists, b[i] == '[')
+		case ']', '}':
+			if len(lists) > 1 {
+				lists = lists[:len(lists)-1]
+			}
+		case ',':
+			if lists[len(lists)-1] {
+				elements++
+			} else {
+				members++
+			}
+		}
+	}
+	return elements > maxElements || members > maxMembers
 }
 
 // FirstLine gives the first line of a commit's message.

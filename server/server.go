@@ -541,7 +541,7 @@ func (s *Server) openProviders(ctx context.Context) error {
 	var opened []task.Provider
 	for _, p := range s.config.Providers {
 		o := task.Provider{Name: p.Name, Type: p.Type, Origin: "config", Annotations: s.annotations(p.Type), Settings: p.Settings}
-		o.Provider, o.Err = s.openProvider(ctx, p)
+		o.Provider, o.Opened, o.Err = s.openProvider(ctx, p)
 		if o.Err != nil {
 			s.log.ErrorContext(ctx, "a provider does not work", "provider", p.Name, "error", o.Err)
 		} else if o.Provider.Close != nil {
@@ -586,12 +586,14 @@ func (s *Server) documents() *resource.Store {
 	return nil
 }
 
-func (s *Server) openProvider(ctx context.Context, p ProviderConfig) (*provider.Provider, error) {
+// openProvider opens a provider of the configuration, and says what with.
+func (s *Server) openProvider(ctx context.Context, p ProviderConfig) (*provider.Provider, string, error) {
 	raw, err := p.Raw(s.getenv, s.redact)
 	if err != nil {
-		return nil, fmt.Errorf("provider %s: %w", p.Name, err)
+		return nil, "", fmt.Errorf("provider %s: %w", p.Name, err)
 	}
-	return s.openKind(ctx, p.Name, p.Type, raw)
+	opened, err := s.openKind(ctx, p.Name, p.Type, raw)
+	return opened, task.Opened(p.Type, raw), err
 }
 
 func (s *Server) openKind(ctx context.Context, name, kind string, raw json.RawMessage) (*provider.Provider, error) {

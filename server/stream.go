@@ -29,7 +29,7 @@ func writeStream(w io.Writer, v blueprint.Streamed) error {
 		rw.Header().Set("Content-Type", v.ContentType)
 	}
 	rw.Header().Set("X-Accel-Buffering", "no") // nginx would hold a stream back
-	to := &stream{response: rw, server: exchangeOf(rw.ctx).server, checked: time.Now()}
+	to := &stream{response: rw, server: exchangeOf(rw.ctx).server, still: v.Still, checked: time.Now()}
 	if to.server != nil {
 		control := http.NewResponseController(rw.ResponseWriter)
 		defer context.AfterFunc(to.server.draining, func() { _ = control.SetWriteDeadline(time.Now().Add(2 * time.Second)) })()
@@ -48,13 +48,19 @@ func writeStream(w io.Writer, v blueprint.Streamed) error {
 type stream struct {
 	*response
 	server  *Server
+	still   func(*slipway.Caller) error
 	checked time.Time // when the caller was last believed
 }
 
 func (w *stream) Write(p []byte) (int, error) {
 	if s := w.server; s != nil {
-		if time.Since(w.checked) > streamCheck && (w.request.Header.Get("Authorization") != "" || w.request.Header.Get("Cookie") != "") {
-			if _, err := s.auth.Authenticate(w.ctx, w.request); slipway.CodeOf(err) == slipway.Unauthenticated {
+		if time.Since(w.checked) > streamCheck && (w.still != nil || w.request.Header.Get("Authorization") != "" || w.request.Header.Get("Cookie") != "") {
+			caller, err := s.auth.Authenticate(w.ctx, w.request)
+			if err == nil && w.still != nil {
+				err = w.still(caller)
+			}
+			switch slipway.CodeOf(err) {
+			case slipway.Unauthenticated, slipway.Forbidden, slipway.NotFound:
 				return 0, err
 			}
 			w.checked = time.Now()

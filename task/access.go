@@ -21,7 +21,8 @@ import (
 const (
 	accessGranted = 5 * time.Minute
 	accessRefused = time.Minute
-	accessGrace   = time.Hour // a grant counts so long while the vendor cannot be asked
+	accessKnown   = 10 * time.Second // that all is known of a viewer; what is new, or was refused, waits so long where they look at everything
+	accessGrace   = time.Hour        // a grant counts so long while the vendor cannot be asked
 	accessWait    = 5 * time.Second
 	accessChecks  = 50 // projects that one request has checked at most; the next goes on
 	accessAtOnce  = 8
@@ -78,12 +79,14 @@ func (e *Engine) viewer(ctx context.Context, caller *slipway.Caller) *viewer {
 	return v
 }
 
-// key stands for caller and token in the database: whoever reads it there learns neither.
+// key stands for caller and token in the database, and for the vendor that was asked: whoever reads it there learns neither, and what one vendor granted counts
+// for no other that takes its place.
 func (v *viewer) key(providerName string) string {
 	if v.caller == nil {
 		return ""
 	}
-	mac := v.engine.Keys.MAC("task access", []byte(v.caller.Subject+"\x00"+providerName+"\x00"+string(v.tokens[providerName])))
+	o, _ := v.engine.opened(providerName)
+	mac := v.engine.Keys.MAC("task access", []byte(v.caller.Subject+"\x00"+providerName+"\x00"+o.Opened+"\x00"+string(v.tokens[providerName])))
 	return hex.EncodeToString(mac[:min(len(mac), 24)])
 }
 
@@ -168,7 +171,10 @@ func (e *Engine) Admit(ctx context.Context, caller *slipway.Caller, project stri
 	}
 	one := ""
 	if project != "" {
-		one = fmt.Sprintf(` AND %s IN (s.project, s.provider || ':' || s.project)`, q.arg(project))
+		_, name, _ := strings.Cut(project, ":") // names of providers have no colon
+		one = fmt.Sprintf(` AND s.project IN (%[1]s, %[2]s) AND %[1]s IN (s.project, s.provider || ':' || s.project)`, q.arg(project), q.arg(name))
+	} else if e.admitted(v, time.Time{}) {
+		return nil
 	}
 	fmt.Fprintf(&q, `SELECT s.id, s.provider, s.project FROM task_source s WHERE s.provider IN (%s)`+one+`
 		AND NOT EXISTS (SELECT 1 FROM task_access a WHERE a.viewer IN (%s) AND a.source_id = s.id AND a.until > %s) ORDER BY s.id LIMIT %d`,
@@ -187,8 +193,24 @@ func (e *Engine) Admit(ctx context.Context, caller *slipway.Caller, project stri
 	if err != nil {
 		return err
 	}
-	_, err = v.admit(ctx, unknown)
+	if _, err = v.admit(ctx, unknown); err == nil && project == "" && len(unknown) < accessChecks {
+		e.admitted(v, e.Now().Add(accessKnown))
+	}
 	return err
+}
+
+// admitted says whether everything was known a moment ago of what a viewer may see, so that not all sources need to be gone through again. A time notes until when it is.
+func (e *Engine) admitted(v *viewer, until time.Time) bool {
+	key := strings.Join(v.keys, " ")
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !until.IsZero() {
+		if len(e.known) >= 10_000 {
+			clear(e.known)
+		}
+		e.known[key] = until
+	}
+	return e.Now().Before(e.known[key])
 }
 
 // admit asks vendors about the sources whose access is not known, and says whether it learned something.

@@ -539,3 +539,47 @@ func TestHowMuchHistoryIsReadCanBeSet(t *testing.T) {
 		}
 	})
 }
+
+// A provider keeps its name when its address changes. What the vendor at the old one said of a caller says nothing of the new one.
+func TestWhatAVendorGrantedCountsForNoOtherInItsPlace(t *testing.T) {
+	t.Parallel()
+	restricted(t, func(t *testing.T, w *world, v *fake.Vendor, web, _ slipway.EntityRef) {
+		other := fake.New(fake.Config{})
+		other.Now = w.clock.now
+		other.Project("octo/web")
+		become := func(v *fake.Vendor, config string) {
+			t.Helper()
+			err := w.SetProviders(t.Context(), []Provider{{
+				Name: "ci", Type: "fake", Provider: v.Provider(), Settings: Settings{Visibility: VisibleAtSource}, Opened: Opened("fake", []byte(config)),
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		shown := func() (n int) {
+			t.Helper()
+			p, err := w.runs.Search(showing(t, "ci=janes-token"), anybody("jane"), web, Query{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, err := w.runs.SearchAll(showing(t, "ci=janes-token"), anybody("jane"), Scope{}, Query{})
+			if err != nil || len(all.Items) != len(p.Items) {
+				t.Errorf("%d of the entity, %d of all, %v", len(p.Items), len(all.Items), err)
+			}
+			return len(p.Items)
+		}
+		become(v, "https://one.example.com")
+		if n := shown(); n != 1 {
+			t.Fatalf("%d shown where the vendor admits", n)
+		}
+		become(other, "https://two.example.com")
+		if n := shown(); n != 0 || other.Asked() == 0 {
+			t.Errorf("%d shown by another vendor that does not admit, which was asked %d times", n, other.Asked())
+		}
+		become(v, "https://one.example.com")
+		before := v.Asked()
+		if n := shown(); n != 1 || v.Asked() != before {
+			t.Errorf("%d shown by the first again, asked %d times more", n, v.Asked()-before)
+		}
+	})
+}

@@ -2,7 +2,9 @@ package task
 
 import (
 	"context"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,6 +54,7 @@ type Engine struct {
 	mu         sync.Mutex
 	tasks      map[string]task
 	asked      map[int64]time.Time  // when this replica last asked for a source behind an answer
+	known      map[string]time.Time // until when all is known of what viewers may see, by their keys
 	noted      map[string]time.Time // when it last wrote down that webhooks of a provider come, or are refused
 	refreshed  chan struct{}        // closed and replaced when a source was read on this replica
 	background sync.WaitGroup
@@ -85,7 +88,7 @@ func NewEngine(o Options) *Engine {
 	}
 	e := &Engine{
 		FreshWait: 5 * time.Second, Options: o, read: o.DB,
-		tasks: map[string]task{}, asked: map[int64]time.Time{}, noted: map[string]time.Time{}, refreshed: make(chan struct{}),
+		tasks: map[string]task{}, asked: map[int64]time.Time{}, noted: map[string]time.Time{}, known: map[string]time.Time{}, refreshed: make(chan struct{}),
 	}
 	e.providers.Store(&snapshot{byName: map[string]Provider{}})
 	if o.Events != nil {
@@ -103,6 +106,10 @@ type Provider struct {
 	Err      error              // why it could not be opened: its sources are shown as failed, nothing else is touched
 	Settings
 
+	// Opened names what it was opened with, its address and credential among it: equal for equal settings, and no secret. What was found out of callers' access counts for these
+	// alone.
+	Opened string
+
 	// Annotations are those of its kind, for the hint on an entity that nothing serves. May be empty.
 	Annotations []provider.Annotation
 }
@@ -113,6 +120,12 @@ func (o Provider) interval() time.Duration {
 		return provider.DefaultInterval
 	}
 	return o.Provider.Interval
+}
+
+// Opened is Provider.Opened for a type and its raw config.
+func Opened(kind string, config []byte) string {
+	sum := sha256.Sum256(append([]byte(kind+"\n"), config...))
+	return hex.EncodeToString(sum[:])
 }
 
 // naming are the annotations that name a project; of a kind that does not say which, all.

@@ -197,10 +197,17 @@ func (s *service) logs(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return &logsOutput{blueprint.Streamed{ContentType: "text/plain; charset=utf-8", Write: func(_ context.Context, w io.Writer, flush func()) error {
-		defer func() { _ = log.Close() }()
-		return copyLog(w, log, flush)
-	}}}, nil
+	return &logsOutput{blueprint.Streamed{
+		ContentType: "text/plain; charset=utf-8",
+		Write: func(_ context.Context, w io.Writer, flush func()) error {
+			defer func() { _ = log.Close() }()
+			return copyLog(w, log, flush)
+		},
+		Still: func(caller *slipway.Caller) error {
+			_, err := s.item(auth.WithCaller(ctx, caller), in.OfBuild, logsPermission)
+			return err
+		},
+	}}, nil
 }
 
 // copyLog passes on what comes as soon as it comes.

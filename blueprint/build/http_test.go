@@ -437,6 +437,49 @@ func TestLogs(t *testing.T) {
 	})
 }
 
+func TestALogIsFollowedOnlyAsLongAsItMayBeSeen(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		w.ci.Add(hello, slipway.Build{ID: "1", Status: slipway.BuildRunning})
+		w.web()
+		w.await(1)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.URL+webBuilds+"/builds/ci:1/logs?follow=true", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+w.Token)
+		w.ci.Write(hello, "1", "one\n")
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		lines := bufio.NewScanner(res.Body)
+		if !lines.Scan() || lines.Text() != "one" {
+			t.Fatalf("got %q, %v", lines.Text(), lines.Err())
+		}
+		ended := make(chan error, 1)
+		go func() {
+			for lines.Scan() {
+			}
+			ended <- lines.Err()
+		}()
+		w.entity("web", "team-a", nil) // it has nothing to do with the project any more
+		blueprinttest.Eventually(t, "the log breaks off", func() bool {
+			w.ci.Write(hello, "1", "more\n")
+			select {
+			case err := <-ended:
+				if err == nil {
+					t.Error("it ended as if it were whole")
+				}
+				return true
+			default:
+				return false
+			}
+		})
+	})
+}
+
 func TestWebhooksShowABuildAtOnce(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {

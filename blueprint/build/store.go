@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/entity"
@@ -43,22 +44,56 @@ func (s *service) selectJobs(ctx context.Context, q store.Querier, caller *slipw
 	})
 }
 
-// selectRuns reads the runs of a job, by its name or id, newest first, after a place in that order.
+// maxJobs is how many jobs of one name, at as many providers, have their runs listed together.
+const maxJobs = 50
+
+// selectRuns reads the runs of a job, by its name or id, newest first, after a place in that order: of each provider that has one of that name the stretch that can be on the page.
 func (s *service) selectRuns(ctx context.Context, q store.Querier, caller *slipway.Caller, job string, after runKey, limit int) (list []foundRun, err error) {
-	may, args := s.visible(ctx, caller, []any{job, after.created, after.source, after.id, limit})
-	rows, err := q.QueryContext(ctx, `SELECT s.project, i.created, i.source_id, i.id, i.doc FROM task_source s JOIN build_item i ON i.source_id = s.id
-		WHERE s.task = 'build' AND (s.project = $1 OR s.provider || ':' || s.project = $1) AND `+may+`
-		AND (i.created < $2 OR (i.created = $2 AND (i.source_id < $3 OR (i.source_id = $3 AND i.id < $4))))
-		ORDER BY i.created DESC, i.source_id DESC, i.id DESC LIMIT $5`, args...)
+	_, project, _ := strings.Cut(job, ":") // names of providers have no colon
+	may, args := s.visible(ctx, caller, []any{job, project, maxJobs})
+	rows, err := q.QueryContext(ctx, `SELECT s.id, s.project FROM task_source s WHERE s.project IN ($1, $2) AND s.task = 'build'
+		AND (s.project = $1 OR s.provider || ':' || s.project = $1) AND `+may+` ORDER BY s.id LIMIT $3`, args...)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	var arms []string
+	args = []any{after.created, limit}
+	names := map[int64]string{}
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var id int64
+		var name string
+		if err := rows.Scan(&id, &name); err != nil {
+			return err
+		}
+		names[id] = name
+		args = append(args, id)
+		arm := fmt.Sprintf("SELECT created, source_id, id, doc FROM build_item WHERE source_id = $%d AND ", len(args))
+		switch {
+		case id == after.source:
+			args = append(args, after.id)
+			arm += fmt.Sprintf("(created, id) < ($1, $%d)", len(args))
+		case id < after.source:
+			arm += "created <= $1"
+		default:
+			arm += "created < $1"
+		}
+		arms = append(arms, fmt.Sprintf("SELECT * FROM (%s ORDER BY created DESC, id DESC LIMIT $2) AS a%d", arm, id))
+		return nil
+	})
+	if err != nil || len(arms) == 0 {
+		return nil, err
+	}
+	rows, err = q.QueryContext(ctx, strings.Join(arms, " UNION ALL ")+` ORDER BY created DESC, source_id DESC, id DESC LIMIT $2`, args...)
 	if err != nil {
 		return nil, store.Err(err)
 	}
 	return list, store.Each(rows, func(rows *sql.Rows) error {
 		var r foundRun
 		var doc string
-		if err := rows.Scan(&r.job, &r.key.created, &r.key.source, &r.key.id, &doc); err != nil {
+		if err := rows.Scan(&r.key.created, &r.key.source, &r.key.id, &doc); err != nil {
 			return err
 		}
+		r.job = names[r.key.source]
 		if err := json.Unmarshal([]byte(doc), &r.build); err != nil {
 			return fmt.Errorf("build %q of %q: %w", r.key.id, r.job, err)
 		}

@@ -38,7 +38,9 @@ func TestJobsAndTheirRunsAreReadAsFarAsOneMay(t *testing.T) {
 					Permissions: []auth.Permission{{Name: entity.ReadPermission, Text: "See an entity", Object: "entity"}},
 					Open:        func(_ context.Context, h *blueprint.Host) (any, error) { host = h; return h, nil },
 				}},
-				Configure: func(c *server.Config) { c.Providers = []server.ProviderConfig{{Name: "ci", Type: "fake"}} },
+				Configure: func(c *server.Config) {
+					c.Providers = []server.ProviderConfig{{Name: "ci", Type: "fake"}, {Name: "other", Type: "fake"}}
+				},
 			})
 			web := &slipway.Entity{APIVersion: "backstage.io/v1alpha1", Kind: "Component", Spec: map[string]any{"type": "service", "lifecycle": "production", "owner": "team"},
 				Metadata: slipway.EntityMetadata{Name: "web", Namespace: "default", Annotations: map[string]string{fake.Annotation: job}}}
@@ -59,12 +61,18 @@ func TestJobsAndTheirRunsAreReadAsFarAsOneMay(t *testing.T) {
 			}
 			reader := s.With("catalog.entity.read:component:default/web", "build.run.read:component:default/web")
 			stranger := s.With("catalog.entity.read:component:default/web", "build.run.read:component:default/other")
-			blueprinttest.Eventually(t, "the job is read", func() bool { return len(read(reader, "/data/job/"+job+"/runs").Data) == 5 })
-			for _, name := range []string{job, "shop%2Fgroup%2Fweb", "ci:" + job} {
+			blueprinttest.Eventually(t, "the job is read", func() bool { return len(read(reader, "/data/job/"+job+"/runs").Data) == 10 })
+			both := "04 04 03 03 02 02 01 01 00 00 " // of two providers that have a project of that name
+			for name, want := range map[string]string{job: both, "shop%2Fgroup%2Fweb": both, "ci:" + job: "04 03 02 01 00 "} {
 				var seen string
+				ids := map[string]bool{}
 				for cursor := ""; ; {
-					page := read(reader, "/data/job/"+name+"/runs?limit=2"+cursor)
+					page := read(reader, "/data/job/"+name+"/runs?limit=3"+cursor) // also between two of the same moment
 					for _, r := range page.Data {
+						if ids[r.ID] {
+							t.Errorf("%s: %s comes twice", name, r.ID)
+						}
+						ids[r.ID] = true
 						if r.Job != job || r.Status != "succeeded" {
 							t.Errorf("got %+v", r)
 						}
@@ -75,11 +83,11 @@ func TestJobsAndTheirRunsAreReadAsFarAsOneMay(t *testing.T) {
 					}
 					cursor = "&cursor=" + page.PageInfo.NextCursor
 				}
-				if seen != "04 03 02 01 00 " {
+				if seen != want {
 					t.Errorf("%s: got the hours %s, want the newest first, each once", name, seen)
 				}
 			}
-			if got := read(reader, "/data/jobs").Data; len(got) != 1 || got[0].ID != "ci:"+job || got[0].Name != job {
+			if got := read(reader, "/data/jobs").Data; len(got) != 2 || got[0].ID != "ci:"+job || got[0].Name != job || got[1].ID != "other:"+job {
 				t.Errorf("got the jobs %+v", got)
 			}
 			reader.Get("/data/jobs/ci:shop%2Fgroup%2Fweb").Is(200)

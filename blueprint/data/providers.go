@@ -68,6 +68,7 @@ func (s *service) reloadProviders(ctx context.Context) error {
 			continue
 		}
 		changed = true
+		o.Opened = task.Opened(d.Type, raw)
 		if err == nil {
 			o.Provider.Provider, err = s.OpenProvider(ctx, d.ID, d.Type, raw)
 		}

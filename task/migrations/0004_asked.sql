@@ -8,5 +8,9 @@ CREATE TABLE task_asked (
     PRIMARY KEY (source_id, id)
 ) {clustered};
 
+-- A project is found by its name alone, whichever providers have it.
+CREATE INDEX task_source_project ON task_source (project);
+
 -- +goose Down
+DROP INDEX task_source_project;
 DROP TABLE task_asked;
