@@ -98,6 +98,7 @@ var behind = map[string][]string{
 	"go.uber.org/goleak":                    {},
 	"github.com/rogpeppe/go-internal":       {},
 	"github.com/santhosh-tekuri/jsonschema": {"blueprint/workspace"},
+	"github.com/standard-webhooks":          {},
 	"github.com/zitadel":                    {}, // tests only
 }
 

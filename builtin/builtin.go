@@ -11,6 +11,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint/local"
 	"github.com/slipway-platform/slipway/blueprint/platform"
 	"github.com/slipway-platform/slipway/blueprint/tool"
+	"github.com/slipway-platform/slipway/blueprint/webhook"
 	"github.com/slipway-platform/slipway/blueprint/workspace"
 	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/provider/azure"
@@ -37,6 +38,7 @@ func Blueprints() []blueprint.Blueprint {
 		local.Blueprint,
 		platform.Blueprint,
 		tool.Blueprint,
+		webhook.Blueprint,
 		workspace.Blueprint,
 	}
 }

@@ -442,9 +442,21 @@ func (s *Store) planOne(ctx context.Context, p *plan, t target, dryRun bool) ([]
 			return []slipway.Detail{{Code: slipway.Invalid, Message: err.Error()}}, nil
 		}
 	}
+	raw, err := t.k.authored(ctx, raw, before, false)
+	if err != nil {
+		return nil, err
+	}
 	w, faults := t.k.read(raw, t.ID, t.old, secrets, cleared)
 	if len(faults) > 0 {
 		return faults, nil
+	}
+	if t.k.Author != nil && t.old != nil && !(bytes.Equal(before, w.shown) && maps.Equal(secrets, w.secrets)) {
+		if raw, err = t.k.authored(ctx, raw, before, true); err != nil {
+			return nil, err
+		}
+		if w, faults = t.k.read(raw, t.ID, t.old, secrets, cleared); len(faults) > 0 {
+			return faults, nil
+		}
 	}
 	if t.k.Check != nil {
 		if faults := t.k.Check(ctx, w.whole); len(faults) > 0 {

@@ -38,6 +38,11 @@ type Kind struct {
 	// Warn gives sentences about a document that is taken and may still not be what its writer wants. They are shown beside the answer, and must hold no
 	// secret. It may be nil.
 	Warn func(document json.RawMessage) []string
+	// Author says whose rights the documents have that the caller in the context writes now, for kinds that act on somebody's behalf. It is kept in the field "owner", which all
+	// types have, whatever the document says: a document belongs to whoever changed it last. It may be nil.
+	Author func(ctx context.Context) (string, error)
+	// Fresh gives fields of a new document that its writer left out, such as a key of its own; only with Author. It may be nil.
+	Fresh func() map[string]json.RawMessage
 	// Fixed lists documents of this kind that are set elsewhere (in the configuration file): they are read like others and cannot be written. Whole
 	// documents, in the order of ids, without secrets. May be nil.
 	Fixed func() []Fixed

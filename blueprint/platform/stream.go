@@ -114,6 +114,8 @@ func (s *service) stream(ctx context.Context, w io.Writer, flush func(), after i
 			switch now, err := auth.Again(ctx); {
 			case slipway.CodeOf(err) == slipway.Unauthenticated:
 				return err
+			case err == nil && now.Kind == slipway.CallerAnonymous: // a session that has ended
+				return nil
 			case err == nil:
 				caller, asked = now, time.Now()
 			}
