@@ -11,7 +11,9 @@ const authorField = "owner"
 type authorKey struct{}
 
 // KeepAuthor returns a context in which changes leave documents to whom they belong to: for changes that tell the one who makes them nothing.
-func KeepAuthor(ctx context.Context) context.Context { return context.WithValue(ctx, authorKey{}, true) }
+func KeepAuthor(ctx context.Context) context.Context {
+	return context.WithValue(ctx, authorKey{}, true)
+}
 
 // authored sets whose the document is, and what a new one lacks: who writes it does not decide that. A document that nobody changes stays whose it was. Text that
 // does not parse is left to read.
