@@ -337,7 +337,7 @@ func (s *service) judge(ctx context.Context, tx *store.Tx, w *webhook, o outcome
 		return err
 	}
 	since := all[0].FailingSince
-	if o.status != http.StatusGone && (since == nil || now.Sub(*since) < s.config.DisableAfter.Std()) {
+	if !o.gone() && (since == nil || now.Sub(*since) < s.config.DisableAfter.Std()) {
 		return nil
 	}
 	if err := disable(ctx, tx, w.id, o.cause()); err != nil {
@@ -360,15 +360,6 @@ type outcome struct {
 }
 
 func (o outcome) ok() bool { return o.status >= 200 && o.status < 300 }
-
-// poison says that the target is well and cannot do with what was sent.
-func (o outcome) poison() bool {
-	switch o.status {
-	case http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
-		return true
-	}
-	return false
-}
 
 // cause is what went wrong, in words that hold nothing of the network behind the guard.
 func (o outcome) cause() string {
