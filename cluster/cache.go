@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -36,6 +37,7 @@ type Cache[T any] struct {
 
 	mu      sync.RWMutex
 	items   map[string]map[string]entry[T] // by namespace and name
+	gone    map[[2]string]uint64           // what Put took out, at which version, until the watch has come to it
 	changed chan struct{}                  // closed at the next change
 	seen    uint64                         // the version that the watch has come to
 	synced  bool                           // a whole list has been read
@@ -61,7 +63,7 @@ type CacheOptions struct {
 func NewCache[T any](c *Client, r Resource, o CacheOptions, keep func(Object) T) *Cache[T] {
 	cache := &Cache[T]{
 		client: c, resource: r, namespace: o.Namespace, labels: o.Labels, keep: keep, log: o.Log, now: o.Now,
-		items: map[string]map[string]entry[T]{}, changed: make(chan struct{}),
+		items: map[string]map[string]entry[T]{}, gone: map[[2]string]uint64{}, changed: make(chan struct{}),
 		err: slipway.Errorf(slipway.Unavailable, "what the cluster %q holds is being read; try again in a moment", c.Name()).After(time.Second),
 	}
 	if cache.log == nil {
@@ -128,6 +130,7 @@ func (c *Cache[T]) fill(ctx context.Context) (string, error) {
 		if o.Next = page.Next; o.Next == "" {
 			c.mu.Lock()
 			c.items, c.seen, c.synced = items, number(page.Version), true
+			clear(c.gone)
 			c.announce()
 			c.mu.Unlock()
 			return page.Version, nil
@@ -197,34 +200,50 @@ func (c *Cache[T]) apply(kind string, o Object) {
 		c.mu.Unlock()
 	case "DELETED":
 		c.mu.Lock()
-		delete(c.items[namespace], name)
-		if len(c.items[namespace]) == 0 {
-			delete(c.items, namespace)
+		if c.items[namespace][name].version <= version { // else it was put since
+			c.remove(namespace, name)
 		}
-		c.announce()
 		c.mu.Unlock()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.since, c.seen = c.now(), max(c.seen, version)
+	maps.DeleteFunc(c.gone, func(_ [2]string, at uint64) bool { return at <= c.seen })
 }
 
-// Put shows at once what the caller has just written, before the watch tells of it.
+// Put shows at once what the caller has just written, before the watch tells of it. An object that the cache's selector does not choose, not any more, is gone from it.
 func (c *Cache[T]) Put(o Object) {
+	chosen, err := Selects(c.labels, o)
+	if err != nil || c.namespace != "" && c.namespace != o.Namespace() {
+		return
+	}
 	e := entry[T]{number(o.ResourceVersion()), c.keep(o)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e.version > c.seen { // else the watch has told of it, and maybe of its end
+	switch old, ok := c.items[o.Namespace()][o.Name()]; {
+	case e.version <= c.seen: // the watch has told of it, and maybe of its end
+	case chosen:
 		c.offer(o.Namespace(), o.Name(), e)
+	case !ok || old.version < e.version:
+		c.gone[[2]string{o.Namespace(), o.Name()}] = e.version
+		c.remove(o.Namespace(), o.Name())
 	}
 }
 
 // offer takes an entry unless a newer one is there.
 func (c *Cache[T]) offer(namespace, name string, e entry[T]) {
-	if old, ok := c.items[namespace][name]; ok && old.version > e.version && e.version > 0 {
+	if old, ok := c.items[namespace][name]; ok && old.version > e.version && e.version > 0 || c.gone[[2]string{namespace, name}] > e.version {
 		return
 	}
 	put(c.items, namespace, name, e)
+	c.announce()
+}
+
+func (c *Cache[T]) remove(namespace, name string) {
+	delete(c.items[namespace], name)
+	if len(c.items[namespace]) == 0 {
+		delete(c.items, namespace)
+	}
 	c.announce()
 }
 

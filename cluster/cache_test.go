@@ -99,6 +99,18 @@ func TestACacheFollowsTheCluster(t *testing.T) {
 	shows(t, cache, ns, "m1=b", "m2=a", "m3=c")
 	cache.Put(made) // too late: the watch has told of its end
 	shows(t, cache, ns, "m1=b", "m2=a", "m3=c")
+	gone, err := c.Patch(ctx, configMaps, ns, "m3", cluster.Object{"metadata": map[string]any{"labels": map[string]any{"app": "another"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache.Put(gone)
+	if k, ok := cache.Get(ns, "m3"); ok {
+		t.Errorf("what is not chosen any more: got %v", k)
+	}
+	if _, err := c.Patch(ctx, configMaps, ns, "m3", cluster.Object{"metadata": map[string]any{"labels": map[string]any{"app": "test"}}}); err != nil {
+		t.Fatal(err)
+	}
+	shows(t, cache, ns, "m1=b", "m2=a", "m3=c")
 }
 
 func TestACacheCatchesUpWhenTheServerWasAway(t *testing.T) {

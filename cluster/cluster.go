@@ -108,8 +108,8 @@ func (cs *Clients) Close() error {
 
 // Client talks to one cluster, as the account of its kubeconfig or, made by As, as somebody else. Safe for concurrent use.
 //
-// Its calls end with their context or after 20 seconds, whichever is first; they are never repeated by themselves. Their errors carry codes: NotFound (no such object,
-// namespace or resource), Conflict (it exists already, or its namespace is being deleted), Precondition (it changed since it was read), Invalid (with
+// Its calls end with their context or after 20 seconds, whichever is first; they are never repeated by themselves. Their errors carry codes: NotFound (no such object
+// or namespace), Unsupported (no such resource), Conflict (it exists already, or its namespace is being deleted), Precondition (it changed since it was read), Invalid (with
 // the fields at fault), Forbidden, OverQuota, Unauthenticated (the cluster does not believe us; what is meant for a caller passes ForCaller first),
 // RateLimited and Unavailable (with RetryAfter when the server said it).
 type Client struct {

@@ -67,7 +67,7 @@ func TestObjectsAreMadeReadChangedAndDeleted(t *testing.T) {
 	_, err = c.Get(ctx, configMaps, ns, "two")
 	is(t, "no object", err, slipway.NotFound, `"two"`)
 	_, err = c.List(ctx, cluster.Resource{Group: "nothing.example.org", Version: "v1", Name: "things"}, ns, cluster.ListOptions{})
-	is(t, "no such resource", err, slipway.NotFound, "has to be installed")
+	is(t, "no such resource", err, slipway.Unsupported, "has to be installed")
 	unknown := configMap("two", nil)
 	unknown["colour"] = "red"
 	_, err = c.Create(ctx, configMaps, ns, unknown)

@@ -88,7 +88,7 @@ func (c *Client) refused(q request, res *http.Response, body []byte) error {
 		case s.Details.Kind == "namespaces" && s.Details.Name != "":
 			return e(slipway.NotFound, "the cluster %q has no namespace %q", c.Name(), s.Details.Name)
 		case s.Details.Name == "" && s.Reason == "NotFound" || s.Reason == "": // the path itself is not there
-			return e(slipway.NotFound, "the cluster %q does not know %s; its definition has to be installed", c.Name(), q.what)
+			return e(slipway.Unsupported, "the cluster %q does not know %s; its definition has to be installed", c.Name(), q.what)
 		}
 		return e(slipway.NotFound, "the cluster %q has no %s", c.Name(), q.what)
 	case http.StatusConflict:
