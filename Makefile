@@ -2,7 +2,7 @@
 
 GO       ?= go
 FUZZTIME ?= 30s
-KUBE     ?= ./cluster/... ./provider/tekton
+KUBE     ?= ./cluster/... ./provider/tekton ./blueprint/tool
 
 .DEFAULT_GOAL := help
 .PHONY: help test test-kube lint bench compat compat-jenkins microbench fuzz e2e build generate cover clean

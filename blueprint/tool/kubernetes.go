@@ -613,7 +613,7 @@ func (k *kubernetes) Delete(ctx context.Context, tool, id string) (Deployment, e
 	return Deployment{}, busy(tool)
 }
 
-func tokenOf(tool string, o cluster.Object) DeployToken {
+func storedToken(tool string, o cluster.Object) DeployToken {
 	return DeployToken{Tool: tool, Hash: o.Text("spec", "hash"), Created: o.Time("spec", "created"), Expires: o.Time("spec", "expires"), Version: o.ResourceVersion()}
 }
 
@@ -631,7 +631,7 @@ func (k *kubernetes) DeployToken(ctx context.Context, tool string) (DeployToken,
 	if err != nil {
 		return DeployToken{}, err
 	}
-	return tokenOf(tool, o), nil
+	return storedToken(tool, o), nil
 }
 
 func (k *kubernetes) SetDeployToken(ctx context.Context, t DeployToken) error {
@@ -664,7 +664,7 @@ func (k *kubernetes) DeleteDeployToken(ctx context.Context, tool string) (Deploy
 			return DeployToken{}, err
 		}
 		if err = k.client.Delete(ctx, deployTokens, o.Namespace(), tool, o.UID(), o.ResourceVersion()); !lost(err) {
-			return tokenOf(tool, o), cluster.ForCaller(err)
+			return storedToken(tool, o), cluster.ForCaller(err)
 		}
 	}
 	return DeployToken{}, busy(tool)

@@ -23,7 +23,8 @@ import (
 // Settings is the section `tool` of the configuration.
 type Settings struct {
 	Builder      string           `yaml:"builder" doc:"Who builds: the name of a provider, or its type where only one is of it"`
-	Storage      string           `yaml:"storage" doc:"Where configurations and deployments are kept: database"`
+	Storage      string           `yaml:"storage" doc:"Where configurations and deployments are kept: database, or kubernetes, as custom resources in the namespace tool-<name> of each tool"`
+	Cluster      string           `yaml:"cluster" doc:"With storage kubernetes: name of the cluster in clusters; empty: the only one"`
 	Keep         int              `yaml:"keep" doc:"Deployments that are kept of each tool; those that go on are never deleted"`
 	BuildTimeout slipway.Duration `yaml:"buildTimeout" doc:"Longest time of one build, waiting for the builder included"`
 	Timeout      slipway.Duration `yaml:"timeout" doc:"Longest time of a deployment"`
@@ -38,14 +39,20 @@ func defaultSettings() any {
 	}
 }
 
-const storageDatabase = "database"
+const (
+	storageDatabase   = "database"
+	storageKubernetes = "kubernetes"
+)
 
 // Validate names what is wrong beyond the types of the fields.
 func (s *Settings) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
-	if s.Storage != storageDatabase {
-		fault("storage: %.60q is not %s", s.Storage, storageDatabase)
+	if s.Storage != storageDatabase && s.Storage != storageKubernetes {
+		fault("storage: %.60q is not %s or %s", s.Storage, storageDatabase, storageKubernetes)
+	}
+	if s.Cluster != "" && s.Storage != storageKubernetes {
+		fault("cluster: is for storage: %s; leave it out", storageKubernetes)
 	}
 	if s.Keep < 1 || s.Keep > 1000 {
 		fault("keep: must be from 1 to 1000")
@@ -80,6 +87,15 @@ type service struct {
 func open(_ context.Context, h *blueprint.Host) (any, error) {
 	s := &service{host: h, settings: h.Config.(*Settings), db: h.DB("main"), log: h.Log, now: h.Now}
 	s.storage = database{s.db}
+	if s.settings.Storage == storageKubernetes {
+		c, err := h.Clusters.Get(s.settings.Cluster)
+		if err != nil {
+			return nil, fmt.Errorf("tool.storage: %w", err)
+		}
+		k := newKubernetes(c, s.db, s.log, s.now)
+		s.storage = k
+		h.Go("storage", k.run)
+	}
 	s.watcher = &watcher{service: s, state: map[place]*watched{}}
 	h.Go("deployments", s.watcher.run)
 	return s, nil
