@@ -245,7 +245,11 @@ func (e *Engine) annotations() (keys [][]byte, all bool) {
 		if len(o.Annotations) == 0 {
 			return nil, true
 		}
-		for _, a := range o.Annotations {
+		named := o.Annotations
+		if o.Provider != nil && o.Provider.Builder != nil { // it shows what it built for tools, whatever else it reads
+			named = append(slices.Clip(named), provider.Annotation{Key: provider.ToolAnnotation})
+		}
+		for _, a := range named {
 			key, err := json.Marshal(a.Key)
 			if err != nil {
 				return nil, true

@@ -37,13 +37,12 @@ var Kind = provider.Kind{
 	Text:   "Tekton Pipelines on a Kubernetes cluster; also a builder of tools.",
 	Config: Config{},
 	Annotations: []provider.Annotation{
-		{Key: enabledAnnotation, Text: "true: the entity has PipelineRuns; the annotations below say which.", Example: "true"},
-		{Key: janusAnnotation, Text: "The same in the words of the newer plugin: the value of the label " + idAnnotation + " where no other annotation says which.", Example: "web"},
-		{Key: selectorAnnotation, Text: "Label selector of the PipelineRuns.", Example: "app=web,tier!=test"},
-		{Key: idAnnotation, Text: "Value of the label of the same name on the PipelineRuns, where there is no selector.", Example: "web"},
+		{Key: enabledAnnotation, Project: true, Text: "true: the entity has PipelineRuns; the annotations below say which.", Example: "true"},
+		{Key: janusAnnotation, Project: true, Text: "The same in the words of the newer plugin: the value of the label " + idAnnotation + " where no other annotation says which.", Example: "web"},
+		{Key: selectorAnnotation, Project: true, Text: "Label selector of the PipelineRuns.", Example: "app=web,tier!=test"},
+		{Key: idAnnotation, Project: true, Text: "Value of the label of the same name on the PipelineRuns, where there is no selector.", Example: "web"},
 		{Key: namespaceAnnotation, Text: "Namespace of the PipelineRuns; without it `namespace` of the provider, without that all.", Example: "builds"},
 		{Key: clusterAnnotation, Text: "Name of the cluster, where there are several; one of another cluster is not shown.", Example: "prod"},
-		{Key: provider.ToolAnnotation, Text: "On the entities of tools' components, written by Slipway: the tool and its component.", Example: "mytool/web"},
 	},
 	Open: open,
 }
