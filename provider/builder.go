@@ -121,6 +121,9 @@ type ComponentQuery struct {
 // are: <tool>/<component>. A provider with a Builder reads it with ToolProject.
 const ToolAnnotation = "slipway.dev/tool"
 
+// ToolProjects documents ToolAnnotation: a kind with a Builder lists it in its Annotations.
+var ToolProjects = Annotation{Key: ToolAnnotation, Text: "Component of a tool, which is deployed with this provider as its builder. It is on the entities that come from a tool's configuration.", Example: "mytool/web"}
+
 // ToolProject is the project that the builds of a tool's component are listed under by a provider that built them: tool:<tool>/<component>. An
 // entity that is not what its annotation says has none: nobody sees a tool's builds by writing its name.
 func ToolProject(e *slipway.Entity) (project string, ok bool) {

@@ -119,7 +119,7 @@ var Kind = provider.Kind{
 	Config: Config{},
 	Annotations: []provider.Annotation{{
 		Key: Annotation, Project: true, Spaces: true, Text: "Address of the git repository that is built; several are separated by spaces.", Example: "https://git.example.com/team/web.git",
-	}},
+	}, provider.ToolProjects},
 }
 
 // pipeline is the only one that a provider has.

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -195,9 +196,9 @@ func (s *service) then(d *Deployment) Then {
 
 // changedData is the data of an event of a deployment.
 type changedData struct {
-	Tool       string `json:"tool"`
-	Deployment string `json:"deployment"`
-	Status     Status `json:"status"`
+	Tool       string `json:"tool" doc:"The tool"`
+	Deployment string `json:"deployment" doc:"Id of the deployment"`
+	Status     Status `json:"status" doc:"Where it stands"`
 }
 
 // nextStep says when something is to be done about a deployment that no look at the builder does.
@@ -388,6 +389,9 @@ type pass struct {
 	known bool
 }
 
+// objectID is the form of a full commit id.
+var objectID = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+
 type resolved struct {
 	ref fetch.Ref
 	err error
@@ -560,6 +564,9 @@ func callerKind(subject string) slipway.CallerKind {
 
 // resolve finds the commit of a ref, once for all components of a pass.
 func (p *pass) resolve(ctx context.Context, repository, ref string) (fetch.Ref, error) {
+	if commit := strings.ToLower(ref); objectID.MatchString(commit) { // it stands for itself: nobody has to be asked
+		return fetch.Ref{Commit: commit, Kind: fetch.Commit, Name: commit}, p.host.Fetch.CheckURL(repository)
+	}
 	key := repository + " " + ref
 	p.mu.Lock()
 	known, ok := p.refs[key]

@@ -44,7 +44,7 @@ var Kind = provider.Kind{
 	Name:        "fake",
 	Text:        "A vendor in memory, for tests and demonstrations; it forgets everything when the process ends.",
 	Config:      Config{},
-	Annotations: []provider.Annotation{{Key: Annotation, Project: true, Spaces: true, Text: "Projects at the fake vendor, separated by commas.", Example: "octo/hello"}},
+	Annotations: []provider.Annotation{{Key: Annotation, Project: true, Spaces: true, Text: "Projects at the fake vendor, separated by commas.", Example: "octo/hello"}, provider.ToolProjects},
 	Open: func(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
 		var cfg Config
 		if err := provider.Decode(raw, &cfg); err != nil {
@@ -89,6 +89,7 @@ type Vendor struct {
 	details  int                 // how often one was completed
 	members  map[string][]string // projects that the holder of a token may see, by token
 	asked    int                 // how often somebody's access was checked
+	tools    tools
 }
 
 type project struct {
@@ -106,7 +107,7 @@ type build struct {
 
 // New makes a vendor with no projects.
 func New(cfg Config) *Vendor {
-	return &Vendor{Now: time.Now, cfg: cfg, changed: make(chan struct{}), projects: map[string]*project{}}
+	return &Vendor{Now: time.Now, cfg: cfg, changed: make(chan struct{}), projects: map[string]*project{}, tools: newTools()}
 }
 
 // Kind is Kind, opening this vendor every time.
@@ -121,11 +122,19 @@ func (v *Vendor) Kind() provider.Kind {
 // Provider is how Slipway sees the vendor.
 func (v *Vendor) Provider() *provider.Provider {
 	return &provider.Provider{
-		Projects: func(e *slipway.Entity) []string { return words(e.Metadata.Annotations[Annotation]) },
+		Projects: func(e *slipway.Entity) []string {
+			all := words(e.Metadata.Annotations[Annotation])
+			if project, ok := provider.ToolProject(e); ok {
+				all = append(all, project)
+			}
+			return all
+		},
 		Accounts: func(e *slipway.Entity) []string { return words(e.Metadata.Annotations[UserAnnotation]) },
 		Builds: &provider.Builds{
 			List: v.list, Get: v.get, Retrigger: v.retrigger, Start: v.start, Cancel: v.cancel, Logs: v.logs,
 		},
+		Builder: v.builder(),
+		Runner:  v.runner(),
 		Webhook: &provider.Webhook{Verify: v.verify, Parse: parse},
 		Check:   func(ctx context.Context) error { return v.call(ctx, func() error { return nil }) },
 		Access:  v.access,
