@@ -77,6 +77,7 @@ func runSlipway(url, dir string) error {
 	if err := configureCatalog(c); err != nil {
 		return err
 	}
+	configureWorkspaces(c)
 	if err := configureProviders(c); err != nil {
 		return err
 	}

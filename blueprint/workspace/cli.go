@@ -127,7 +127,7 @@ func (w cli) show() *cobra.Command {
 		for _, c := range ws.Conditions {
 			lines = append(lines, strings.TrimSpace(fmt.Sprintf("%s: %s %s", c.Type, c.Status, c.Message)))
 		}
-		if ws.Message != "" {
+		if ws.Message != "" && ws.Message != ws.IDEURL {
 			lines = append(lines, ws.Message)
 		}
 		t.Footer = strings.Join(lines, "\n")
@@ -286,6 +286,9 @@ func (p *progress) end(cmd *cobra.Command, raw json.RawMessage, want string) err
 	ctx, cancel := context.WithTimeout(cmd.Context(), p.timeout)
 	defer cancel()
 	for seen := map[string]string{}; ; {
+		if want != running {
+			ws.Conditions = nil // of the start before
+		}
 		steps(cmd.ErrOrStderr(), seen, ws)
 		if ws.Status == want {
 			return p.Print(cmd, raw, table(ws))

@@ -194,7 +194,11 @@ func (w *world) operator(t *testing.T, fails func(o cluster.Object) string, hold
 				url := fmt.Sprintf("https://che.fawkes.example.com/%s/%s/3100/", o.Namespace(), o.Name())
 				now := time.Now().UTC().Format(time.RFC3339)
 				condition := func(kind, text string) []any {
-					return []any{map[string]any{"type": kind, "status": "True", "message": text, "lastTransitionTime": now}}
+					list, _ := o.At("status", "conditions").([]any)
+					if kind == "Started" {
+						list = nil
+					}
+					return append(append([]any{}, list...), map[string]any{"type": kind, "status": "True", "message": text, "lastTransitionTime": now})
 				}
 				next := ""
 				switch started := o.Bool("spec", "started"); {
