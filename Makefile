@@ -13,8 +13,8 @@ help: ## list the targets
 test: ## vet, lint, and every test on both engines; what a change must pass
 	@sh tools/test.sh
 
-test-kube: ## the tests that need a real Kubernetes; builds its API server first, once: 5 minutes and more
-	@sh tools/kube.sh kubesrv
+test-kube: ## the tests that need a real Kubernetes; builds its parts first, once: 8 minutes and more
+	@sh tools/kube.sh
 	@sh tools/test.sh $(KUBE)
 
 lint: ## golangci-lint, built once from tools/go.mod

@@ -88,6 +88,14 @@ func (c *Client) Create(ctx context.Context, r Resource, namespace string, o Obj
 	return c.object(ctx, http.MethodPost, r, namespace, "", "", "application/json", strict(), o)
 }
 
+// CreateSub makes what belongs to an object and has no name of its own: the binding of a pod, the token of a service account. The name is in metadata too.
+func (c *Client) CreateSub(ctx context.Context, r Resource, namespace, name, sub string, o Object) (Object, error) {
+	if name == "" || sub == "" {
+		return nil, slipway.Errorf(slipway.Invalid, "what belongs to an object is made for one with a name")
+	}
+	return c.object(ctx, http.MethodPost, r, namespace, name, sub, "application/json", strict(), o)
+}
+
 // Update replaces an object. One that carries a resourceVersion which is not the newest is a Precondition.
 func (c *Client) Update(ctx context.Context, r Resource, o Object) (Object, error) {
 	if o.Name() == "" {

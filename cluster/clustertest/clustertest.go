@@ -44,6 +44,7 @@ type Server struct {
 	client *cluster.Client
 
 	controllers sync.Once
+	tekton      sync.Once
 	node        sync.Once
 	kubelet     *Kubelet
 	installed   sync.Map // CRD name to *sync.Once
@@ -336,7 +337,7 @@ func Objects(t testing.TB, file string) []cluster.Object {
 
 // TektonCRDs are the files with Tekton's resources, from the Go module.
 func TektonCRDs(t testing.TB) []string {
-	return crds(t, "github.com/tektoncd/pipeline@v1.0.0", "config/300-crds/*.yaml")
+	return crds(t, tektonModule, "config/300-crds/*.yaml")
 }
 
 // DevWorkspaceCRDs are the files with DevWorkspace and DevWorkspaceTemplate, from the Go module of the devfile API.
