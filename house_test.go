@@ -89,6 +89,7 @@ var behind = map[string][]string{
 	"github.com/go-sql-driver/mysql":        {"blueprint/dora"},
 	"k8s.io":                                {"cluster"},
 	"github.com/failsafe-go":                {"provider"},
+	"github.com/nats-io":                    {"event"},
 	"github.com/golang-jwt":                 {},
 	"github.com/stretchr/testify":           {},
 	"gopkg.in/yaml":                         {},

@@ -31,8 +31,9 @@ const (
 // reader is a subscription at work.
 type reader struct {
 	Subscription
-	wake chan struct{} // holds one
-	seen atomic.Int64  // it has handled, or does not want, everything up to here
+	send func(ctx context.Context, events []Event) (int, error) // of a Forward; nil for a Subscription
+	wake chan struct{}                                          // holds one
+	seen atomic.Int64                                           // it has handled, or does not want, everything up to here
 }
 
 // Subscribe adds durable readers. It panics when a name is taken: two readers would share one cursor. Call it before Run.
@@ -81,6 +82,10 @@ func (b *Bus) Run(ctx context.Context) error {
 			if !started {
 				started = true
 				for _, r := range readers {
+					if r.send != nil {
+						wg.Go(func() { b.forward(ctx, r) })
+						continue
+					}
 					wg.Go(func() { b.read(ctx, r) })
 				}
 			}

@@ -18,6 +18,7 @@ import (
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/cluster"
+	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/fetch"
 	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
@@ -38,6 +39,7 @@ type Config struct {
 	Proxies    map[string]blueprint.Proxy `yaml:"proxies" doc:"Other HTTP APIs under /api/proxy/{name}/, by name: one lower-case word"`
 	Clusters   []cluster.Config           `yaml:"clusters" doc:"Kubernetes clusters: name, and a kubeconfig with its context, or neither in a pod"`
 	Resources  []string                   `yaml:"resources" doc:"Folders or files with Data API documents, applied at start and on SIGHUP"`
+	Events     Events                     `yaml:"events" doc:"Where events go besides this database"`
 	Retention  blueprint.Retention        `yaml:"retention" doc:"How long things are kept"`
 	Log        Log                        `yaml:"log" doc:"What is logged and how"`
 	Telemetry  Telemetry                  `yaml:"telemetry" doc:"Where traces go"`
@@ -93,6 +95,11 @@ type ProviderConfig struct {
 	Rest          map[string]any `yaml:",inline" mapstructure:",remain"`
 }
 
+// Events says where events go besides the database.
+type Events struct {
+	Broker event.BrokerConfig `yaml:"broker" doc:"NATS JetStream, which gets every event"`
+}
+
 // Log says what is logged.
 type Log struct {
 	Level  string `yaml:"level" doc:"debug, info, warn or error"`
@@ -115,6 +122,7 @@ func DefaultConfig() *Config {
 		Fetch:     fetch.DefaultConfig(),
 		Auth:      auth.DefaultConfig(),
 		Retention: blueprint.Retention{Builds: 400 * day, Events: 30 * day, Jobs: 7 * day, Audit: 400 * day, Deployments: 5 * 365 * day},
+		Events:    Events{Broker: event.DefaultBroker()},
 		Log:       Log{Level: "info", Format: "json"},
 		Role:      "all",
 	}
@@ -152,6 +160,9 @@ func (c *Config) Resolve() error {
 		if n < 1 {
 			fault("server.streams."+key, "%d is less than 1", n)
 		}
+	}
+	if err := c.Events.Broker.Validate(); err != nil {
+		faults = append(faults, err)
 	}
 	if err := c.Fetch.Validate(); err != nil {
 		faults = append(faults, err)

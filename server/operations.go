@@ -190,7 +190,7 @@ func newMetrics(s *Server) *metrics {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "slipway_rate_limit_leases_total", Help: "Blocks of requests that this replica leased in the database."}, func() float64 { return float64(s.auth.Stats().LimitLeases) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "slipway_rate_limit_failures_total", Help: "Times the database did not answer and requests were let through uncounted."}, func() float64 { return float64(s.auth.Stats().LimitFailures) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "slipway_events_put_aside_total", Help: "Events that a subscription of this replica refused as invalid and left behind."}, func() float64 { return float64(s.events.PutAside()) }),
-		jobCollector{s})
+		jobCollector{s}, subscriptionCollector{s})
 	return m
 }
 
@@ -250,6 +250,30 @@ func (c jobCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, n := range counts {
 		ch <- prometheus.MustNewConstMetric(jobsDesc, prometheus.GaugeValue, float64(n.Jobs), n.Queue, string(n.State))
+	}
+}
+
+// subscriptionCollector asks how far those who read events are when metrics are read.
+type subscriptionCollector struct{ s *Server }
+
+var (
+	behindDesc  = prometheus.NewDesc("slipway_events_behind", "Positions that a subscription has not come to yet; events that are not for it count too.", []string{"subscription"}, nil)
+	blockedDesc = prometheus.NewDesc("slipway_events_refused", "How often the event at hand was refused; 0 when all is well.", []string{"subscription"}, nil)
+)
+
+func (c subscriptionCollector) Describe(ch chan<- *prometheus.Desc) { ch <- behindDesc; ch <- blockedDesc }
+
+func (c subscriptionCollector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	states, err := c.s.events.Subscriptions(ctx)
+	if err != nil {
+		c.s.log.WarnContext(ctx, "subscriptions were not looked at", "error", err)
+		return
+	}
+	for _, s := range states {
+		ch <- prometheus.MustNewConstMetric(behindDesc, prometheus.GaugeValue, float64(max(0, s.Behind)), s.Name)
+		ch <- prometheus.MustNewConstMetric(blockedDesc, prometheus.GaugeValue, float64(s.Failures), s.Name)
 	}
 }
 

@@ -379,6 +379,11 @@ func (s *Server) openServices(ctx context.Context) error {
 	s.jobs.Now = s.now
 	s.events = event.New(s.main, s.log)
 	s.events.Now = s.now
+	if c := s.config.Events.Broker; c.URL != "" {
+		broker := event.NewBroker(c, s.log)
+		s.events.Forward(broker.Forward())
+		s.closers = append(s.closers, broker.Close)
+	}
 	s.entities = entity.New(s.main, s.now)
 	s.entities.Announce, s.entities.Revisions = s.events.Announce, s.revisions
 	if s.fetch, err = fetch.New(s.config.Fetch); err != nil {
