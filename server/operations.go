@@ -261,7 +261,10 @@ var (
 	blockedDesc = prometheus.NewDesc("slipway_events_refused", "How often the event at hand was refused; 0 when all is well.", []string{"subscription"}, nil)
 )
 
-func (c subscriptionCollector) Describe(ch chan<- *prometheus.Desc) { ch <- behindDesc; ch <- blockedDesc }
+func (c subscriptionCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- behindDesc
+	ch <- blockedDesc
+}
 
 func (c subscriptionCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
