@@ -63,16 +63,7 @@ func newVendor(t testing.TB) *vendor {
 func (v *vendor) client(t testing.TB, more map[string]any, env provider.Env) *client {
 	t.Helper()
 	config := map[string]any{"url": v.URL + prefix, "credential": map[string]any{"type": "secretText", "secret": token}, "webhookSecret": secret}
-	maps.Copy(config, more)
-	raw, err := json.Marshal(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		t.Fatal(err)
-	}
-	c, err := newClient(cfg, env)
+	c, err := newClient(providertest.Config[Config](t, config, more), env)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package jenkins
 import (
 	"encoding/json"
 	"io"
-	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -59,16 +58,7 @@ func (v *vendor) client(t testing.TB, more map[string]any, env provider.Env) *cl
 		"url": v.URL + prefix + "/", "webhookSecret": secret,
 		"credential": map[string]any{"type": "usernamePassword", "username": "bot", "password": token},
 	}
-	maps.Copy(config, more)
-	raw, err := json.Marshal(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		t.Fatal(err)
-	}
-	c, err := newClient(cfg, env)
+	c, err := newClient(providertest.Config[Config](t, config, more), env)
 	if err != nil {
 		t.Fatal(err)
 	}

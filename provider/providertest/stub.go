@@ -248,3 +248,18 @@ func Refusals(t *testing.T, secret string, open func(t *testing.T) (Harness, *St
 		})
 	}
 }
+
+// Config is a vendor's config as it is decoded of what stands in the configuration: base, and more in its place and besides.
+func Config[C any](t testing.TB, base, more map[string]any) (cfg C) {
+	t.Helper()
+	all := maps.Clone(base)
+	maps.Copy(all, more)
+	raw, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := provider.Decode(raw, &cfg); err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
