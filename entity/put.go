@@ -192,8 +192,8 @@ type prepared struct {
 	err       error // the last one has it
 }
 
-// prepareAtOnce is how many entities are made ready together.
-const prepareAtOnce = 200
+// prepareAtOnce is how many entities are made ready together: the more, the fewer pages hold their new terms, which are written in order.
+const prepareAtOnce = 500
 
 // prepared makes entities ready, the next while the last are being written.
 func (s *Store) prepared(ctx context.Context, source string, entities []*slipway.Entity) iter.Seq[prepared] {
@@ -382,7 +382,7 @@ func (s *Store) insert(ctx context.Context, tx *store.Tx, added []*description, 
 		byRef[d.key] = d
 	}
 	rows, err := tx.QueryContext(ctx, `INSERT INTO entity (ref, uid, etag, kind, namespace, name, type, lifecycle, title, owner, system, source, doc, updated_at)
-		VALUES `+values(len(added), columns)+` ON CONFLICT (ref) DO NOTHING RETURNING id, ref`, args...)
+		VALUES `+s.values(len(added), columns)+` ON CONFLICT (ref) DO NOTHING RETURNING id, ref`, args...)
 	if err != nil {
 		return store.Err(err)
 	}
@@ -509,9 +509,9 @@ func number(described []*description, ids termIDs) {
 
 // addTerms stores new terms and gives all of them their numbers, also those that another transaction was faster to store.
 func (s *Store) addTerms(ctx context.Context, tx *store.Tx, terms []term, ids termIDs) error {
-	for part := range slices.Chunk(terms, s.statementRows()) {
+	for part := range slices.Chunk(terms, statementRows) {
 		args := termArgs(part)
-		rows, err := tx.QueryContext(ctx, `INSERT INTO term (kind, key, value) VALUES `+values(len(args)/3, 3)+` ON CONFLICT DO NOTHING RETURNING id, kind, key, value`, args...)
+		rows, err := tx.QueryContext(ctx, `INSERT INTO term (kind, key, value) VALUES `+s.values(len(args)/3, 3)+` ON CONFLICT DO NOTHING RETURNING id, kind, key, value`, args...)
 		if err != nil {
 			return store.Err(err)
 		}
@@ -541,9 +541,9 @@ func (t termIDs) scan(rows *sql.Rows) error {
 }
 
 func (s *Store) lookUp(ctx context.Context, q store.Querier, terms []term, ids termIDs) error {
-	for part := range slices.Chunk(terms, s.statementRows()) {
+	for part := range slices.Chunk(terms, statementRows) {
 		args := termArgs(part)
-		rows, err := q.QueryContext(ctx, `SELECT id, kind, key, value FROM term WHERE (kind, key, value) IN (VALUES `+values(len(args)/3, 3)+`)`, args...)
+		rows, err := q.QueryContext(ctx, `SELECT id, kind, key, value FROM term WHERE (kind, key, value) IN (VALUES `+s.values(len(args)/3, 3)+`)`, args...)
 		if err != nil {
 			return store.Err(err)
 		}
@@ -663,20 +663,14 @@ func (s *Store) changed(ctx context.Context, tx *store.Tx, changes []Change) err
 	return nil
 }
 
-// statementRows is how many rows one statement writes: with more, SQLite's driver takes longer to find each argument by its name, while to PostgreSQL each statement
-// is a journey.
-func (s *Store) statementRows() int {
-	if s.db.Engine() == store.Postgres {
-		return 512
-	}
-	return 64
-}
+// statementRows is how many rows one statement writes at most.
+const statementRows = 256
 
 // insertRows inserts rows, of so many columns each, that may be there already.
 func (s *Store) insertRows(ctx context.Context, tx *store.Tx, into string, columns int, rows []any) error {
-	for part := range slices.Chunk(rows, s.statementRows()*columns) {
+	for part := range slices.Chunk(rows, statementRows*columns) {
 		args := padded(part, columns)
-		if _, err := tx.Exec(ctx, `INSERT INTO `+into+` VALUES `+values(len(args)/columns, columns)+` ON CONFLICT DO NOTHING`, args...); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO `+into+` VALUES `+s.values(len(args)/columns, columns)+` ON CONFLICT DO NOTHING`, args...); err != nil {
 			return err
 		}
 	}
@@ -710,8 +704,13 @@ func list(start, n int) string {
 	return b.String()
 }
 
-// values is "($1, $2), ($3, $4)": rows of columns.
-func values(rows, columns int) string {
+// values is "($1, $2), ($3, $4)": rows of columns, for statements that have no other arguments. SQLite's driver looks for each argument by its name, through all of them, unless
+// it has none.
+func (s *Store) values(rows, columns int) string {
+	if s.db.Engine() == store.SQLite {
+		row := "(?" + strings.Repeat(", ?", columns-1) + ")"
+		return row + strings.Repeat(", "+row, rows-1)
+	}
 	var b strings.Builder
 	for i := range rows {
 		if i > 0 {
