@@ -159,19 +159,23 @@ func collect(rows *sql.Rows, found map[string]Row) error {
 	})
 }
 
-// BySource lists the entities that a source brings, in no order.
-func (s *Store) BySource(ctx context.Context, source string) ([]slipway.EntityRef, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT kind, namespace, name FROM entity WHERE source = $1`, source)
+// BySource lists the entities that a source brings, but for those to be left out, in order of their refs.
+func (s *Store) BySource(ctx context.Context, source string, leaveOut func(ref string) bool) ([]slipway.EntityRef, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT ref, kind, namespace, name FROM entity WHERE source = $1`, source)
 	if err != nil {
 		return nil, store.Err(err)
 	}
 	var refs []slipway.EntityRef
 	err = store.Each(rows, func(rows *sql.Rows) error {
+		var ref string
 		var r slipway.EntityRef
-		err := rows.Scan(&r.Kind, &r.Namespace, &r.Name)
-		refs = append(refs, r)
+		err := rows.Scan(&ref, &r.Kind, &r.Namespace, &r.Name)
+		if !leaveOut(ref) {
+			refs = append(refs, r)
+		}
 		return err
 	})
+	slices.SortFunc(refs, func(a, b slipway.EntityRef) int { return strings.Compare(a.String(), b.String()) })
 	return refs, err
 }
 

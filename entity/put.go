@@ -193,7 +193,7 @@ type prepared struct {
 }
 
 // prepareAtOnce is how many entities are made ready together: the more, the fewer pages hold their new terms, which are written in order.
-const prepareAtOnce = 500
+const prepareAtOnce = 300
 
 // prepared makes entities ready, the next while the last are being written.
 func (s *Store) prepared(ctx context.Context, source string, entities []*slipway.Entity) iter.Seq[prepared] {
@@ -305,12 +305,10 @@ func (s *Store) Sync(ctx context.Context, source string, entities []*slipway.Ent
 	for _, r := range keepRefs {
 		keep[r.String()] = true
 	}
-	refs, err := s.BySource(ctx, source)
+	refs, err := s.BySource(ctx, source, func(ref string) bool { return keep[ref] })
 	if err != nil {
 		return result, err
 	}
-	refs = slices.DeleteFunc(refs, func(r slipway.EntityRef) bool { return keep[r.String()] })
-	slices.SortFunc(refs, func(a, b slipway.EntityRef) int { return strings.Compare(a.String(), b.String()) })
 	result.Removed, err = s.removeAll(ctx, source, refs)
 	return result, err
 }

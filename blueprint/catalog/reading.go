@@ -403,12 +403,10 @@ func (r *reading) unread(ctx context.Context, t target, f, last file, cause erro
 // finish takes away what no file brings any more and stores how the location stands.
 func (r *reading) finish(ctx context.Context, tooMany bool) error {
 	l := r.location
-	stored, err := r.Entities.BySource(ctx, l.source())
+	gone, err := r.Entities.BySource(ctx, l.source(), func(ref string) bool { _, kept := r.seen[ref]; return kept })
 	if err != nil {
 		return err
 	}
-	gone := slices.DeleteFunc(stored, func(ref slipway.EntityRef) bool { _, kept := r.seen[ref.String()]; return kept })
-	slices.SortFunc(gone, func(a, b slipway.EntityRef) int { return strings.Compare(a.String(), b.String()) })
 	if tooMany {
 		gone = nil
 	}
