@@ -49,6 +49,7 @@ func (f fields) of(doc json.RawMessage) (json.RawMessage, error) {
 
 // write writes documents as a list.
 func (f fields) write(b *bytes.Buffer, rows []entity.Row) error {
+	f.grow(b, rows)
 	b.WriteByte('[')
 	for i, r := range rows {
 		if i > 0 {
@@ -60,6 +61,18 @@ func (f fields) write(b *bytes.Buffer, rows []entity.Row) error {
 	}
 	b.WriteByte(']')
 	return nil
+}
+
+// grow makes room for rows that are written whole, and for what comes after them.
+func (f fields) grow(b *bytes.Buffer, rows []entity.Row) {
+	if len(f) > 0 {
+		return
+	}
+	n := 1024
+	for _, r := range rows {
+		n += len(r.JSON) + len("null,")
+	}
+	b.Grow(n)
 }
 
 // writeOne writes a document; null for a row that has none.

@@ -334,6 +334,7 @@ func (s *service) entities(ctx context.Context, in *entitiesInput) (*entitiesOut
 		if err != nil {
 			return nil, err
 		}
+		pick.grow(&body, rows)
 		for _, r := range rows {
 			if body.Len() > 1 {
 				body.WriteByte(',')
