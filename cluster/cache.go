@@ -20,6 +20,7 @@ const (
 	cachePage  = 200              // objects that are in memory at once while a cache fills
 	watchTime  = 5 * time.Minute  // of one watch request; the next goes on where it stopped
 	eventSize  = 8 << 20          // bytes of one event of a watch
+	watchTries = 3                // at going on from a version, before all is read again
 	cacheWait  = time.Second      // before the first new attempt
 	cacheWaits = 30 * time.Second // before any later one, at most
 )
@@ -78,30 +79,34 @@ func NewCache[T any](c *Client, r Resource, o CacheOptions, keep func(Object) T)
 // Run keeps the cache in step until the context ends; its error is the context's. While the API server is away the cache keeps what it knew, and says since when;
 // afterwards it goes on where it stopped, or reads all again where the server has forgotten that place.
 func (c *Cache[T]) Run(ctx context.Context) error {
-	version, wait := "", cacheWait
+	version, wait, failures := "", cacheWait, 0
 	for {
 		var err error
 		if version == "" {
 			version, err = c.fill(ctx)
 		}
-		began := c.now()
+		began := time.Now()
 		if err == nil {
 			version, err = c.follow(ctx, version)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err == nil {
-			wait = cacheWait
+		lasted := time.Since(began)
+		if err == nil && lasted > cacheWait {
+			wait, failures = cacheWait, 0
 			continue // the watch came to its planned end
 		}
-		if errors.Is(err, errForgotten) { // the server no longer knows what came after that version
-			version = ""
+		if lasted > cacheWaits {
+			wait, failures = cacheWait, 0
 		}
-		if c.now().Sub(began) > cacheWaits {
-			wait = cacheWait
+		// The server no longer knows what came after that version, or, put back to an older state, has never known it.
+		if failures++; errors.Is(err, errForgotten) || failures >= watchTries {
+			version, failures = "", 0
 		}
-		c.lost(ctx, err)
+		if err != nil {
+			c.lost(ctx, err)
+		}
 		if e, ok := errors.AsType[*slipway.Error](err); ok {
 			wait = max(wait, min(e.RetryAfter, time.Minute))
 		}
@@ -128,14 +133,33 @@ func (c *Cache[T]) fill(ctx context.Context) (string, error) {
 			page.Items[i] = nil
 		}
 		if o.Next = page.Next; o.Next == "" {
-			c.mu.Lock()
-			c.items, c.seen, c.synced = items, number(page.Version), true
-			clear(c.gone)
-			c.announce()
-			c.mu.Unlock()
+			c.replace(items, number(page.Version))
 			return page.Version, nil
 		}
 	}
+}
+
+// replace takes over a list of that version, but for what Put has shown since. A server that was put back to an older state counts from there.
+func (c *Cache[T]) replace(items map[string]map[string]entry[T], version uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if version < c.seen {
+		clear(c.items)
+		clear(c.gone)
+	}
+	for namespace, list := range c.items {
+		for name, e := range list {
+			if e.version > version {
+				put(items, namespace, name, e)
+			}
+		}
+	}
+	c.items, c.seen, c.synced = items, version, true
+	maps.DeleteFunc(c.gone, func(_ [2]string, at uint64) bool { return at <= version })
+	for key := range c.gone {
+		delete(c.items[key[0]], key[1])
+	}
+	c.announce()
 }
 
 var errForgotten = errors.New("the server has forgotten that version")

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -141,6 +143,36 @@ func TestACacheCatchesUpWhenTheServerWasAway(t *testing.T) {
 	gate.Open(t)
 	shows(t, cache, ns, "comes=", "stays=")
 	clustertest.Eventually(t, "the cache is in step again", func() bool { _, err := cache.State(); return err == nil })
+}
+
+// A server that was put back to an older state has never known the version that the watch had come to.
+func TestACacheReadsAllAgainWhenItsVersionIsRefused(t *testing.T) {
+	t.Parallel()
+	s := clustertest.Shared(t)
+	proxy, ns := s.Proxy(t, ""), s.Namespace(t, "refused-")
+	c, err := cluster.New([]cluster.Config{{Name: "far", Kubeconfig: proxy.Kubeconfig}}).Get("far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	refused := ""
+	proxy.Handle(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		mu.Lock()
+		version := r.URL.Query().Get("resourceVersion")
+		if r.URL.Query().Get("watch") == "true" && (refused == "" || version == refused) {
+			refused = version
+			w.WriteHeader(http.StatusGatewayTimeout)
+			_, _ = w.Write([]byte(`{"kind":"Status","reason":"Timeout","details":{"causes":[{"reason":"ResourceVersionTooLarge"}]}}`))
+			mu.Unlock()
+			return
+		}
+		mu.Unlock()
+		next.ServeHTTP(w, r)
+	})
+	cache := follow(t, c, ns)
+	clustertest.Eventually(t, "the cache is filled", func() bool { at, _ := cache.State(); return !at.IsZero() })
+	s.Create(t, configMaps, ns, configMap("later", nil))
+	shows(t, cache, ns, "later=")
 }
 
 func TestACacheOutlivesACrashOfTheServer(t *testing.T) {

@@ -36,6 +36,8 @@ func gitServer(t *testing.T, roots string) string {
 	return s.URL
 }
 
+var toolDeployments = cluster.Resource{Group: "tool.slipway.dev", Version: "v1", Name: "tooldeployments"}
+
 // pipeline is what operators write: one task that makes an image and says which.
 const pipeline = `{
 	"pipelineSpec": {
@@ -118,7 +120,7 @@ func TestFromAConfigurationToBuildsByEntityOnKubernetes(t *testing.T) {
 		if err != nil || len(run.List("status", "childReferences")) != 1 {
 			t.Errorf("Tekton's own controller ran %v, %v", run, err)
 		}
-		resource, err := k.Client().Get(t.Context(), cluster.Resource{Group: "tool.slipway.dev", Version: "v1", Name: "tooldeployments"}, ns, d.ID)
+		resource, err := k.Client().Get(t.Context(), toolDeployments, ns, d.ID)
 		if err != nil || resource.Text("spec", "status") != "successful" {
 			t.Errorf("the stored deployment: %v, %v", resource, err)
 		}
@@ -139,6 +141,29 @@ func TestFromAConfigurationToBuildsByEntityOnKubernetes(t *testing.T) {
 		if b := again.Builds["component1"]; b.Status != "SKIPPED" || b.ID != d.Builds["component1"].ID {
 			t.Errorf("nothing has changed, and the deployment ended so: %+v", again)
 		}
+
+		// A replica created a deployment and died before its job: the resource is the truth, and the sweep finds it.
+		left := cluster.Object{
+			"apiVersion": "tool.slipway.dev/v1", "kind": "ToolDeployment", "spec": resource.Clone()["spec"],
+			"metadata": map[string]any{"name": name + "-deploy-left", "labels": map[string]any{"tool.slipway.dev/stage": "active"}},
+		}
+		left.Set(name+"-deploy-left", "spec", "id")
+		left.Set("pending", "spec", "status")
+		left.Set([]any{map[string]any{"name": "component1", "build": map[string]any{"status": "pending"}, "run": map[string]any{"status": "pending"}}}, "spec", "components")
+		for _, key := range []string{"started", "finished", "detail"} {
+			delete(left["spec"].(map[string]any), key)
+		}
+		k.Create(t, toolDeployments, ns, left)
+		var mended deployment
+		blueprinttest.Eventually(t, "the deployment of a replica that died goes on", func() bool {
+			mended = into[deployment](me.Do("GET", base+"/deploy/"+name+"-deploy-left?wait=10s", nil, dn(name)...).Is(200)).Data
+			return mended.Status != "PENDING" && mended.Status != "RUNNING"
+		})
+		if mended.Status != "FINISHED" || mended.Builds["component1"].ID != d.Builds["component1"].ID {
+			t.Errorf("the deployment of a replica that died ended so: %+v", mended)
+		}
+		me.Do("DELETE", base+"/deploy/"+mended.ID, nil, dn(name)...).Is(200)
+
 		me.Do("POST", base+"/config", strings.ReplaceAll(config, at+"/web", at+"/broken"), dn(name)...).Is(200)
 		failed := deploy("")
 		if failed.Status != "ERROR" || failed.Builds["component1"].Status != "ERROR" || failed.Runs["component1"].LongStatus != "Skipped due to previous failure" {
