@@ -311,7 +311,7 @@ type stream struct {
 func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.ReadCloser.Read(p)
 	switch {
-	case err == nil || err == io.EOF: //nolint:errorlint // the reader's own word
+	case err == nil || err == io.EOF:
 	case s.ctx.Err() != nil:
 		err = s.ctx.Err()
 	default:

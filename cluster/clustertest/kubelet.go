@@ -46,10 +46,11 @@ func (s *Server) Kubelet(t testing.TB) *Kubelet {
 			t.Fatal(err)
 		}
 		nodes := cluster.Resource{Version: "v1", Name: "nodes"}
-		node := s.Create(t, nodes, "", cluster.Object{"apiVersion": "v1", "kind": "Node", "metadata": map[string]any{"name": nodeName}})
-		node.Set([]any{map[string]any{"type": "InternalIP", "address": host}}, "status", "addresses")
-		node.Set(map[string]any{"kubeletEndpoint": map[string]any{"Port": n}}, "status", "daemonEndpoints")
-		if _, err := s.client.UpdateStatus(t.Context(), nodes, node); err != nil {
+		s.Create(t, nodes, "", cluster.Object{"apiVersion": "v1", "kind": "Node", "metadata": map[string]any{"name": nodeName}})
+		if _, err := s.client.PatchStatus(t.Context(), nodes, "", nodeName, cluster.Object{"status": map[string]any{ // the controllers change it too
+			"addresses":       []any{map[string]any{"type": "InternalIP", "address": host}},
+			"daemonEndpoints": map[string]any{"kubeletEndpoint": map[string]any{"Port": n}},
+		}}); err != nil {
 			t.Fatal(err)
 		}
 		s.kubelet = k

@@ -49,8 +49,8 @@ func (s *Server) Tekton(t testing.TB) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		ended := make(chan error, 1)
-		go func() { ended <- cmd.Wait() }()
+		ended := make(chan struct{})
+		go func() { _ = cmd.Wait(); close(ended) }()
 		t.Cleanup(func() {
 			_ = cmd.Process.Kill()
 			<-ended
