@@ -9,6 +9,7 @@ package blueprint
 
 import (
 	"context"
+	"embed"
 	"encoding/json"
 	"io/fs"
 	"log/slog"
@@ -96,6 +97,15 @@ type Database struct {
 	Name       string   // "main"
 	Migrations fs.FS    // files at the root, see store.Migrations; the owner is the blueprint
 	Tables     []string // every table it makes; "<blueprint>_<noun>"
+}
+
+// Folder is a folder of files that are part of the binary, such as the migrations of a Database. It panics when there is none.
+func Folder(files embed.FS, name string) fs.FS {
+	sub, err := fs.Sub(files, name)
+	if err != nil {
+		panic(err)
+	}
+	return sub
 }
 
 // Job declares a worker by a method of the service. Make it with Work.

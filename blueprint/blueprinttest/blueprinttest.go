@@ -81,6 +81,11 @@ func Start(t testing.TB, engine store.Engine, o Options) *Server {
 		url = storetest.URL(t, engine)
 	}
 	config.Databases = map[string]string{"main": url}
+	for name := range server.Owners(o.Blueprints) {
+		if name != "main" { // one that a blueprint has beside it
+			config.Databases[name] = storetest.URL(t, engine)
+		}
+	}
 	config.Secrets.KeyFile = filepath.Join(dir, "master.key")
 	if engine == store.Postgres {
 		makeKey(t, config.Secrets.KeyFile)
