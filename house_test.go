@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	"blueprint/*": {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource", "blueprint"},
 	"provider/*":  {"provider", "cluster"},
 	"server":      {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource", "blueprint"},
-	"command":     {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource", "blueprint", "server", "client"},
+	"command":     {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource", "blueprint", "server", "client", "examples"},
 	"builtin":     {"blueprint", "blueprint/*", "provider", "provider/*"},
 	"cmd/*":       {"builtin", "command", "blueprint", "provider"},
 
@@ -62,7 +62,9 @@ var mayImport = map[string][]string{
 	"bench":                   {},
 	"compat":                  {},
 	"e2e":                     {},
+	"examples":                {},
 	"examples/greeting":       {"store", "auth", "event", "job", "blueprint"},
+	"examples/widget":         {"store", "auth", "event", "job", "blueprint"},
 	"examples/paperboy":       {"provider"},
 	"examples/platform":       {"builtin", "command", "examples/*"},
 }

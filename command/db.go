@@ -35,7 +35,7 @@ create databases on PostgreSQL, do the rest beforehand where that is wanted, and
 		Example: "  slipway db migrate up",
 	}
 	migrate.AddCommand(a.migrateUp(), a.migrateDown(), a.migrateStatus())
-	cmd.AddCommand(a.createDB(), migrate)
+	cmd.AddCommand(a.createDB(), migrate, a.migrateStatus(), a.dumpSchema())
 	return cmd
 }
 
@@ -282,6 +282,38 @@ func (a *app) migrateStatus() *cobra.Command {
 				for _, s := range steps {
 					list = append(list, step{name, s})
 					t.Rows = append(t.Rows, []string{name, s.Owner, strconv.FormatInt(s.Version, 10), s.Name, yesNo(s.Applied)})
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.print(cmd, list, t)
+		},
+	}, &s, &only)
+}
+
+func (a *app) dumpSchema() *cobra.Command {
+	var s settings
+	var only string
+	return dbFlags(&cobra.Command{
+		Use:   "dump-schema",
+		Short: "Print the schemas as they are",
+		Long: `Print all tables, columns, indexes, constraints and views of the databases as they are, one a line, sorted: what two installations on the same engine differ in, diff shows.
+Nothing is changed, and no data is shown.`,
+		Example: "  slipway db dump-schema --database main >schema.txt",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := a.databases(s, only)
+			if err != nil {
+				return err
+			}
+			list := map[string][]string{}
+			t := blueprint.Table{Header: []string{"Database", "Schema"}}
+			err = d.each(func(name string, db *store.DB) error {
+				lines, err := db.Schema(cmd.Context())
+				list[name] = append([]string{}, lines...)
+				for _, line := range lines {
+					t.Rows = append(t.Rows, []string{name, line})
 				}
 				return err
 			})

@@ -156,7 +156,15 @@ http://127.0.0.1:8080. Exit status: 0 done, 1 failed, 2 wrongly called.`,
 			add("platform", command(face))
 		}
 	}
-	add("own", a.version())
+	newProvider := a.newSkeleton(skeletons["provider"], `It reads builds and runs them again, and its tests hold it to what every provider must do. Put your vendor's paths and words in place of those of the example.`)
+	if vendors := named(root, "provider"); vendors != nil {
+		vendors.AddCommand(newProvider)
+	} else {
+		cmd := &cobra.Command{Use: "provider", Short: "Begin a provider of your own", Long: "Begin a provider: an integration with a vendor.", Example: "  slipway provider new paperboy"}
+		cmd.AddCommand(newProvider)
+		add("own", cmd)
+	}
+	add("own", a.blueprintCommand(), a.version())
 	root.SetHelpCommandGroupID("own")
 	root.SetCompletionCommandGroupID("own")
 	root.InitDefaultHelpCmd()
@@ -166,6 +174,16 @@ http://127.0.0.1:8080. Exit status: 0 done, 1 failed, 2 wrongly called.`,
 		strict(cmd)
 	})
 	return root
+}
+
+// named finds a command below another; nil for none.
+func named(below *cobra.Command, name string) *cobra.Command {
+	for _, c := range below.Commands() {
+		if c.Name() == name {
+			return c
+		}
+	}
+	return nil
 }
 
 const helpWidth = 80 // columns of the long texts

@@ -33,8 +33,8 @@ var Blueprint = blueprint.Blueprint{
 	Jobs:      []blueprint.Job{blueprint.Work((*service).sweep, job.Worker{Text: "Deletes old widgets", Timeout: time.Minute})},
 	Schedules: []job.Schedule{{Name: "widget.sweep", Text: "Deletes old widgets", Every: time.Hour, Args: sweep{}}},
 	Events:    []event.Type{{Name: swept, Text: "Old widgets were deleted"}}, Commands: []func(*blueprint.Client) *cobra.Command{command},
-	Proxies:   []blueprint.Proxy{{Name: "widget", Text: "The API behind the widgets", Target: "https://widget.example.com/api"}},
-	Pages:     []blueprint.Page{{Slug: "widget", Title: "Widgets", Text: readme}}, Open: func(_ context.Context, h *blueprint.Host) (any, error) { return &service{h}, nil },
+	Proxies: []blueprint.Proxy{{Name: "widget", Text: "The API behind the widgets", Target: "https://widget.example.com/api"}},
+	Pages:   []blueprint.Page{{Slug: "widget", Title: "Widgets", Text: readme}}, Open: func(_ context.Context, h *blueprint.Host) (any, error) { return &service{h}, nil },
 }
 
 //go:embed README.md

@@ -1,7 +1,6 @@
 package storetest
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -58,39 +57,12 @@ func isVersions(object string, migrations []store.Migrations) bool {
 	return false
 }
 
-// Schema describes all tables, columns, indexes and constraints of a database, one per line, sorted.
+// Schema is store.DB.Schema, for tests.
 func Schema(t testing.TB, db *store.DB) []string {
 	t.Helper()
-	query := `SELECT tbl_name || ': ' || type || ' ' || name || ' ' || coalesce(sql, '') FROM sqlite_schema
-		WHERE name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY 1`
-	if db.Engine() == store.Postgres {
-		query = `
-			SELECT table_name || ': column ' || column_name || ' ' || data_type || ' ' || is_nullable || ' '
-				|| coalesce(column_default, '') || ' ' || coalesce(collation_name, '')
-				FROM information_schema.columns WHERE table_schema = current_schema()
-			UNION ALL SELECT tablename || ': index ' || indexdef FROM pg_indexes WHERE schemaname = current_schema()
-			UNION ALL SELECT conrelid::regclass || ': constraint ' || conname || ' ' || pg_get_constraintdef(oid)
-				FROM pg_constraint WHERE connamespace = current_schema()::regnamespace
-			UNION ALL SELECT sequencename || ': sequence' FROM pg_sequences WHERE schemaname = current_schema()
-			UNION ALL SELECT proname || ': function ' || prosrc FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
-			UNION ALL SELECT tgrelid::regclass || ': trigger ' || pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
-			ORDER BY 1`
-	}
-	rows, err := db.QueryContext(t.Context(), query)
+	lines, err := db.Schema(t.Context())
 	if err != nil {
 		t.Fatal(err)
-	}
-	defer func() { _ = rows.Close() }()
-	var lines []string
-	for rows.Next() {
-		var line string
-		if err := rows.Scan(&line); err != nil {
-			t.Fatal(err)
-		}
-		lines = append(lines, line)
-	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(fmt.Errorf("schema: %w", err))
 	}
 	return lines
 }
