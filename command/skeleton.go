@@ -201,10 +201,11 @@ func moduleAbove(dir string) (root, name string, err error) {
 
 // sources gives the files of the example under their new name.
 func (k skeleton) sources(name, importPath string, file func(name, text string)) error {
-	rename := strings.NewReplacer(
-		slipwayModule+"/examples/"+k.example, importPath,
-		k.opening[0], strings.ReplaceAll(k.opening[1], k.example, name),
-		k.example, name, title(k.example), title(name))
+	words := []string{k.example, name, title(k.example), title(name), strings.ToUpper(k.example), strings.ToUpper(name)}
+	rename := strings.NewReplacer(append([]string{
+		slipwayModule + "/examples/" + k.example, importPath,
+		k.opening[0], strings.NewReplacer(words...).Replace(k.opening[1]),
+	}, words...)...)
 	return fs.WalkDir(examples.Files, k.example, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -241,7 +242,6 @@ func inMain(text, name string) string {
 		`{Name: "main"}, {Name: "`+name+`", Migrations`, `{Name: "main", Migrations`,
 		`s.DB("`+name+`")`, `s.DB("main")`,
 		"in a database of its own, deletes", "in a table, deletes",
-		" Widgets have a database of their own; jobs and events are stored in main.", "",
 		" "+title(name)+"s have a database of their own; jobs and events are stored in main.", "",
 		"Blueprint.Databases[1]", "Blueprint.Databases[0]").Replace(text)
 }

@@ -135,7 +135,7 @@ func TestASkeletonBuildsInTheTree(t *testing.T) {
 		tool(t, root, "go", "test", "-c", "-vet=off", "-overlay", description, "-o", tests, "./"+folder)
 		tool(t, filepath.Join(dir, folder), tests)
 	}
-	for _, name := range []string{"blueprint/gadget/gadget.go", "blueprint/gadget/gadget_test.go", "blueprint/gadget/store.go", "blueprint/gadget/README.md", "blueprint/gadget/migrations/0001_gadget.sql", "provider/courier/courier.go"} {
+	for _, name := range []string{"blueprint/gadget/gadget.go", "blueprint/gadget/gadget_test.go", "blueprint/gadget/store.go", "blueprint/gadget/README.md", "blueprint/gadget/migrations/0001_gadget.sql", "provider/courier/courier.go", "provider/courier/README.md"} {
 		text := strings.ToLower(read(t, filepath.Join(dir, name)))
 		for _, word := range []string{"widget", "paperboy", "database of its own", `db("gadget")`, "example.com/gadget"} {
 			if strings.Contains(text, word) {
