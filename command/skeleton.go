@@ -142,6 +142,11 @@ func (w workshop) write(k skeleton, name string) (next string, err error) {
 	if err := k.sources(name, importPath, func(file, text string) { files[filepath.Join(at, file)] = text }); err != nil {
 		return "", err
 	}
+	for _, file := range sortedKeys(files) { // nothing is written by half
+		if _, err := os.Lstat(file); err == nil {
+			return "", slipway.Errorf(slipway.Conflict, "%s exists already and stays as it is; take another name or another folder", file)
+		}
+	}
 	var written strings.Builder
 	for _, file := range sortedKeys(files) {
 		if err := writeNew(file, files[file]); err != nil {
@@ -170,9 +175,7 @@ func writeNew(file, text string) error {
 		return err
 	}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if errors.Is(err, fs.ErrExist) {
-		return slipway.Errorf(slipway.Conflict, "%s exists already and stays as it is; take another name or another folder", file)
-	} else if err != nil {
+	if err != nil {
 		return err
 	}
 	_, err = f.WriteString(text)
