@@ -55,6 +55,12 @@ func TestMain(m *testing.M) {
 		err = runBare(os.Args[1])
 	case "bareCatalog":
 		err = runBareCatalog(os.Args[1])
+	case "far":
+		err = runFar()
+	case "bareProxy":
+		err = runBareProxy(os.Args[1])
+	case "listeners":
+		err = runListeners(os.Args[1], os.Args[2], os.Args[3])
 	case "client":
 		err = runClient(os.Args[1:])
 	default:
@@ -81,6 +87,7 @@ func runSlipway(url, dir string) error {
 	if err := configureProviders(c); err != nil {
 		return err
 	}
+	configureEvents(c)
 	if err := server.MakeKey(c.Secrets.KeyFile); err != nil {
 		return err
 	}

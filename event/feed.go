@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -18,10 +19,11 @@ const (
 	ringRead = 500
 )
 
-// Framed is an event with its JSON, which many streams write.
+// Framed is an event with its JSON, and as one server-sent event, which many streams write. The bytes are shared.
 type Framed struct {
 	Event
 	JSON []byte
+	SSE  []byte // id is the position, data the JSON
 }
 
 // feed has the newest events for all streams of this replica: one reader fills it, whatever their number.
@@ -243,7 +245,9 @@ func frame(events []Event) ([]Framed, error) {
 		if err != nil {
 			return nil, err
 		}
-		out[i] = Framed{e, raw}
+		head := "id: " + strconv.FormatInt(e.Position, 10) + "\ndata: " // JSON has no line breaks, so that data is one line
+		sse := slices.Concat([]byte(head), raw, []byte("\n\n"))
+		out[i] = Framed{e, sse[len(head) : len(sse)-2 : len(sse)-2], sse}
 	}
 	return out, nil
 }

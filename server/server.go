@@ -635,9 +635,7 @@ func (s *Server) Listen(fallback bool) (net.Listener, error) {
 // Run serves on the listener (nil in the role worker) and works until ctx ends, then stops in order: no new requests, those under way are finished, streams end,
 // jobs get their grace, databases close.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(200) // little of what a request needs lives on: some MB more for a tenth less work
-	}
+	pace(usualPace)
 	debug.FreeOSMemory() // what putting it all together took
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()

@@ -1,7 +1,6 @@
 package platform
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -125,12 +124,10 @@ func (s *service) stream(ctx context.Context, w io.Writer, flush func(), after i
 			return err
 		}
 		if len(events) > 0 {
-			var out bytes.Buffer
 			for _, e := range events {
-				writeEvent(&out, e)
-			}
-			if _, err := w.Write(out.Bytes()); err != nil {
-				return err
+				if _, err := w.Write(e.SSE); err != nil {
+					return err
+				}
 			}
 			flush()
 			beat.Reset(heartbeat)
@@ -147,13 +144,4 @@ func (s *service) stream(ctx context.Context, w io.Writer, flush func(), after i
 			flush()
 		}
 	}
-}
-
-// writeEvent writes one server-sent event. JSON has no line breaks, so that data is one line.
-func writeEvent(out *bytes.Buffer, e event.Framed) {
-	out.WriteString("id: ")
-	out.WriteString(strconv.FormatInt(e.Position, 10))
-	out.WriteString("\ndata: ")
-	out.Write(e.JSON)
-	out.WriteString("\n\n")
 }
