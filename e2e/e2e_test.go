@@ -59,6 +59,11 @@ type installation struct {
 
 func install(t *testing.T, engine store.Engine) *installation {
 	t.Helper()
+	return installOn(t, storetest.URL(t, engine))
+}
+
+func installOn(t *testing.T, database string) *installation {
+	t.Helper()
 	dir := t.TempDir()
 	in := &installation{t: t, dir: dir, config: filepath.Join(dir, "slipway.yaml"), repo: filepath.Join(dir, "repo"), effects: filepath.Join(dir, "effects")}
 	write(t, filepath.Join(in.repo, "README"), "a repository\n")
@@ -73,7 +78,7 @@ metadata:
     slipway.dev/local-repository: file://`+in.repo+`
 spec: {type: service, lifecycle: production, owner: group:default/team}
 `)
-	in.database = storetest.URL(t, engine)
+	in.database = database
 	key := filepath.Join(dir, "master.key")
 	if err := server.MakeKey(key); err != nil {
 		t.Fatal(err)
@@ -81,7 +86,7 @@ spec: {type: service, lifecycle: production, owner: group:default/team}
 	write(t, in.config, fmt.Sprintf(`dataDir: %[1]s/data
 databases: {main: %[2]q}
 secrets: {keyFile: %[3]s}
-fetch: {fileRoots: [%[1]s]}
+fetch: {fileRoots: [%[1]s], allow: ["http://127.0.0.1:*/*"]}
 rateLimits: {user: 0/m, service: 0/m}
 catalog: {locations: [{type: file, target: %[1]s/catalog/catalog-info.yaml}]}
 providers:
