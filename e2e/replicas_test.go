@@ -175,8 +175,15 @@ func TestThreeReplicasBehindABalancer(t *testing.T) {
 	count := func() int { mu.Lock(); defer mu.Unlock(); return len(accepted) }
 	more := func(what string) {
 		t.Helper()
-		n := count()
-		all.eventually(what, func() bool { return count() > n+5 })
+		// A process that is frozen in the middle of a transaction holds its locks until PostgreSQL ends it, after half a minute.
+		n, deadline := count(), time.After(3*time.Minute)
+		for count() <= n+5 {
+			select {
+			case <-deadline:
+				t.Fatalf("it did not happen within three minutes: %s", what)
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
 	}
 	more("builds are accepted")
 	replicas[0].kill()
