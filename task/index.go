@@ -464,33 +464,13 @@ func (x *Index[T]) intern(ctx context.Context, tx *store.Tx, source int64, items
 	if len(x.task.Fields) == 0 {
 		return nil
 	}
-	ids := map[term]int64{}
-	aliases := map[term]map[term]bool{} // a term and how else it is written
-	var values []string
-	for _, w := range items {
-		for _, f := range x.task.Fields {
-			ways := f.ways(&w.item)
-			if len(ways) == 0 {
-				continue
-			}
-			t := term{f.Name, ways[0]}
-			if aliases[t] == nil {
-				aliases[t] = map[term]bool{}
-				ids[t] = 0
-			}
-			for _, way := range ways {
-				aliases[t][term{f.Name, way}] = true
-				values = append(values, way)
-			}
-		}
+	all := make([]*T, len(items))
+	for i, w := range items {
+		all[i] = &w.item
 	}
-	slices.Sort(values)
-	values = slices.Compact(values)
-	known := map[term]map[int64]bool{} // alias → terms
-	for chunk := range slices.Chunk(values, 200) {
-		if err := x.lookUp(ctx, tx, source, chunk, ids, known); err != nil {
-			return err
-		}
+	ids, aliases, known, err := x.spelled(ctx, tx, source, all)
+	if err != nil {
+		return err
 	}
 	for t := range ids {
 		if ids[t] != 0 {
@@ -523,6 +503,36 @@ func (x *Index[T]) intern(ctx context.Context, tx *store.Tx, source int64, items
 		}
 	}
 	return nil
+}
+
+// spelled gives the terms of items with their numbers, 0 for new ones; how each is written; and of which terms the index knows that they are written so.
+func (x *Index[T]) spelled(ctx context.Context, q store.Querier, source int64, items []*T) (ids map[term]int64, aliases map[term]map[term]bool, known map[term]map[int64]bool, err error) {
+	ids, aliases, known = map[term]int64{}, map[term]map[term]bool{}, map[term]map[int64]bool{}
+	var values []string
+	for _, item := range items {
+		for _, f := range x.task.Fields {
+			ways := f.ways(item)
+			if len(ways) == 0 {
+				continue
+			}
+			t := term{f.Name, ways[0]}
+			if aliases[t] == nil {
+				aliases[t] = map[term]bool{}
+				ids[t] = 0
+			}
+			for _, way := range ways {
+				aliases[t][term{f.Name, way}] = true
+				values = append(values, way)
+			}
+		}
+	}
+	slices.Sort(values)
+	for chunk := range slices.Chunk(slices.Compact(values), 200) {
+		if err := x.lookUp(ctx, q, source, chunk, ids, known); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	return ids, aliases, known, nil
 }
 
 func (x *Index[T]) lookUp(ctx context.Context, q store.Querier, source int64, values []string, ids map[term]int64, known map[term]map[int64]bool) error {

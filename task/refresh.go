@@ -474,7 +474,7 @@ func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T], te
 			}
 			continue
 		}
-		size, err := x.perTransaction(ctx, l, tell)
+		size, err := x.perTransaction(ctx, l, tell, news)
 		if err != nil {
 			return met, err
 		}
@@ -529,18 +529,51 @@ func (x *Index[T]) complete(ctx context.Context, ask func(context.Context, T) (T
 	return whole, err
 }
 
-// perTransaction is how many items keep a transaction below 500 rows: each has its own row, new terms and aliases, and events where they are told.
-func (x *Index[T]) perTransaction(ctx context.Context, l *look, tell bool) (int, error) {
-	rows := 1 + 4*len(x.task.Fields)
+// perTransaction is how many items keep a transaction below 500 rows: each has its own row, new terms and aliases, and events where they are told. Most items of a project have
+// nothing that others had not before; where that is so, they are all written together.
+func (x *Index[T]) perTransaction(ctx context.Context, l *look, tell bool, items []T) (int, error) {
+	own := 1
 	if tell && x.task.Event != nil {
 		var entities int
 		err := x.engine.DB.QueryRowContext(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM task_binding WHERE source_id = $1 LIMIT $2) AS b`, l.id, maxTold).Scan(&entities)
 		if err != nil {
 			return 0, store.Err(err)
 		}
-		rows += entities
+		own += entities
 	}
-	return min(max(400/rows, 1), observeChunk), nil
+	fresh, err := x.freshTerms(ctx, l.id, items)
+	if err != nil {
+		return 0, err
+	}
+	if len(items)*own+fresh <= transactionRows {
+		return observeChunk, nil
+	}
+	return min(max(transactionRows/(own+4*len(x.task.Fields)), 1), observeChunk), nil
+}
+
+const transactionRows = 400 // the source's own, and what is not foreseen, have room below 500
+
+// freshTerms is how many terms and aliases items bring with them. Who a person is in the catalog is known only later: that may be one more alias for each.
+func (x *Index[T]) freshTerms(ctx context.Context, source int64, items []T) (fresh int, err error) {
+	all := make([]*T, len(items))
+	for i := range items {
+		all[i] = &items[i]
+	}
+	ids, aliases, known, err := x.spelled(ctx, x.engine.DB, source, all)
+	for t, id := range ids {
+		if id == 0 {
+			fresh++
+		}
+		for a := range aliases[t] {
+			if id == 0 || !known[a][id] {
+				fresh++
+			}
+		}
+		if slices.ContainsFunc(x.task.Fields, func(f Field[T]) bool { return f.Name == t.field && f.Person }) {
+			fresh++
+		}
+	}
+	return fresh, err
 }
 
 // note writes down how a look ended and when the next one comes.
