@@ -7,6 +7,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint/build"
 	"github.com/slipway-platform/slipway/blueprint/catalog"
 	"github.com/slipway-platform/slipway/blueprint/data"
+	"github.com/slipway-platform/slipway/blueprint/deployment"
 	"github.com/slipway-platform/slipway/blueprint/dora"
 	"github.com/slipway-platform/slipway/blueprint/local"
 	"github.com/slipway-platform/slipway/blueprint/platform"
@@ -34,6 +35,7 @@ func Blueprints() []blueprint.Blueprint {
 		build.Blueprint,
 		catalog.Blueprint,
 		data.Blueprint,
+		deployment.Blueprint,
 		dora.Blueprint,
 		local.Blueprint,
 		platform.Blueprint,

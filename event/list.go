@@ -15,7 +15,7 @@ import (
 	"github.com/slipway-platform/slipway/store"
 )
 
-const columns = `position, uid, source, type, subject, time, data, entity_id`
+const columns = `position, uid, source, type, subject, time, data, entity_id, origin`
 
 // maxLook is how many positions one List looks at for a caller or types that leave most of them out.
 const maxLook = 5_000
@@ -117,7 +117,7 @@ func scan(rows *sql.Rows) ([]Event, error) {
 		e := Event{SpecVersion: SpecVersion}
 		var at store.Time
 		var data sql.NullString
-		if err := rows.Scan(&e.Position, &e.ID, &e.Source, &e.Type, &e.Subject, &at, &data, &e.EntityID); err != nil {
+		if err := rows.Scan(&e.Position, &e.ID, &e.Source, &e.Type, &e.Subject, &at, &data, &e.EntityID, &e.Origin); err != nil {
 			return err
 		}
 		e.Time = at.Time

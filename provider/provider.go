@@ -82,10 +82,11 @@ type Provider struct {
 	// Interval is how often a source is read when nothing else says; 0 is DefaultInterval.
 	Interval time.Duration
 
-	Builds  *Builds
-	Builder *Builder
-	Runner  *Runner
-	Webhook *Webhook
+	Builds      *Builds
+	Deployments *Deployments
+	Builder     *Builder
+	Runner      *Runner
+	Webhook     *Webhook
 
 	// Check tells whether address and credential work, for people. May be nil.
 	Check func(ctx context.Context) error
@@ -155,6 +156,18 @@ type Builds struct {
 	Logs func(ctx context.Context, project, id string, follow bool) (io.ReadCloser, error)
 }
 
+// Deployments is what a vendor can do about deployments. Both are required. Deployments come back with ID holding the vendor's own id (unique within the project), and without
+// EntityRef and Provider: the index adds them.
+//
+// Environment is the vendor's own name; what names mean is decided elsewhere. A status word that is not known gives DeploymentUnknown with the word in Detail. StartedAt is nil while
+// starting, FinishedAt is nil until the deployment is finished, zero dates mean nil. UpdatedAt is when the vendor last changed the deployment.
+type Deployments struct {
+	// List reads deployments of a project, newest first by CreatedAt; what Builds.List promises, it does too.
+	List func(ctx context.Context, project string, o ListOptions) (Page[slipway.Deployment], error)
+	// Get reads one deployment by the vendor's id.
+	Get func(ctx context.Context, project, id string) (slipway.Deployment, error)
+}
+
 // Replaced is the error of Get for a build that was shown until the vendor made others of it, such as a pipeline whose workflows are the builds. An index drops it.
 var Replaced error = slipway.Errorf(slipway.NotFound, "other builds have taken the place of this one")
 
@@ -179,7 +192,10 @@ type Delivery struct {
 	Project string
 	ID      string         // the vendor's id of this notification, for logs; may be "". Repeats do no harm
 	Build   *slipway.Build // the build as it stood when the notification was made; nil: read the project again, unless it was a push
-	BuildID string         `json:",omitempty"` // where Build is nil, the vendor's id of the one that it is about: it is asked for wherever in the list it stands; "" where it is not named
+
+	// Task is the task whose items changed, such as deployment; "": build.
+	Task    string `json:",omitempty"`
+	BuildID string `json:",omitempty"` // where Build is nil, the vendor's id of the one, or of the task's item, that it is about: it is asked for wherever in the list it stands; "" where it is not named
 
 	// Pushed says that this is a push: the content of a repository is new. It holds the addresses below which people find the repository's files,
 	// without a slash at the end, such as https://github.com/octo/hello; more than one where files have a host of their own.

@@ -119,6 +119,13 @@ func Derive(b *slipway.Build) {
 	b.Retriggerable = b.Status == slipway.BuildFailed || b.Status == slipway.BuildCanceled
 }
 
+// DeriveDeployment fills in how long a deployment took. An end before the start becomes the start.
+func DeriveDeployment(d *slipway.Deployment) {
+	b := slipway.Build{StartedAt: d.StartedAt, FinishedAt: d.FinishedAt}
+	Derive(&b)
+	d.FinishedAt, d.DurationSeconds = b.FinishedAt, b.DurationSeconds
+}
+
 // Logins reads the account that an annotation of a user names: as it is written, and in small letters, for vendors that do not tell them from capitals.
 func Logins(e *slipway.Entity, annotation string) []string {
 	login := strings.TrimSpace(e.Metadata.Annotations[annotation])

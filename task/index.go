@@ -98,15 +98,17 @@ func (x *Index[T]) join() {
 }
 
 func (x *Index[T]) deliver(ctx context.Context, o Provider, deliveries []provider.Delivery) (int, error) {
-	if x.task.Of == nil {
-		return 0, nil
-	}
 	items := map[string][]T{}
 	again := map[string][]string{} // projects to be read again, with what is asked for in them
 	for _, d := range deliveries {
-		if item := x.task.Of(d); item != nil {
+		var item *T
+		if x.task.Of != nil && d.Task == "" {
+			item = x.task.Of(d)
+		}
+		switch {
+		case item != nil:
 			items[d.Project] = append(items[d.Project], *item)
-		} else {
+		case d.Task == x.task.Name, d.Task == "" && x.task.Of != nil:
 			again[d.Project] = append(again[d.Project], d.BuildID)
 		}
 	}

@@ -39,7 +39,8 @@ type Task[T any] struct {
 	Get func(*provider.Provider) func(ctx context.Context, project, id string) (T, error)
 	// Gone makes of an unfinished item what is kept when the vendor no longer has it: a finished one. May be nil, then it is left as it is.
 	Gone func(*T)
-	// Of reads an item out of a webhook's delivery, nil when it holds none of this task. May be nil.
+	// Of reads an item out of a webhook's delivery, nil when it holds none of this task: then the project is read again, unless the delivery names another task. nil: only deliveries that
+	// name this task count, and have the project read again.
 	Of func(provider.Delivery) *T
 	// Can lists the actions that a provider offers. May be nil.
 	Can func(*provider.Provider) []string

@@ -18,6 +18,7 @@ import (
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
 )
@@ -155,6 +156,8 @@ type service struct {
 	auth         *auth.Service
 	keys         *secret.Keyring
 	entities     *entity.Store
+	jobs         *job.Queue
+	infos        func() []blueprint.TaskInfo
 
 	lake     *lake      // an existing DevLake database that answers in place of our own tables; nil: none
 	settling sync.Mutex // one settles at a time on a replica; who waits mostly finds nothing left to do
@@ -162,7 +165,7 @@ type service struct {
 
 func open(_ context.Context, h *blueprint.Host) (any, error) {
 	s := &service{
-		config: h.Config.(*Config), now: h.Now, log: h.Log, db: h.DB("main"), auth: h.Auth, keys: h.Keys, entities: h.Entities,
+		config: h.Config.(*Config), now: h.Now, log: h.Log, db: h.DB("main"), auth: h.Auth, keys: h.Keys, entities: h.Entities, jobs: h.Jobs, infos: h.Infos,
 		retention: h.Retention.Deployments.Std(),
 	}
 	var err error

@@ -96,6 +96,8 @@ type project struct {
 	builds   []*build // by arrival
 	revision int
 	replaced []string // ids of builds that others have taken the place of
+
+	deployments []slipway.Deployment // by arrival
 }
 
 type build struct {
@@ -133,11 +135,12 @@ func (v *Vendor) Provider() *provider.Provider {
 		Builds: &provider.Builds{
 			List: v.list, Get: v.get, Retrigger: v.retrigger, Start: v.start, Cancel: v.cancel, Logs: v.logs,
 		},
-		Builder: v.builder(),
-		Runner:  v.runner(),
-		Webhook: &provider.Webhook{Verify: v.verify, Parse: parse},
-		Check:   func(ctx context.Context) error { return v.call(ctx, func() error { return nil }) },
-		Access:  v.access,
+		Builder:     v.builder(),
+		Runner:      v.runner(),
+		Deployments: &provider.Deployments{List: v.listDeployments, Get: v.getDeployment},
+		Webhook:     &provider.Webhook{Verify: v.verify, Parse: parse},
+		Check:       func(ctx context.Context) error { return v.call(ctx, func() error { return nil }) },
+		Access:      v.access,
 	}
 }
 

@@ -45,6 +45,7 @@ func harness(v *fake.Vendor) providertest.Harness {
 		Entity:   slipway.Entity{Metadata: slipway.EntityMetadata{Annotations: map[string]string{fake.Annotation: "octo/other, " + hello}}},
 		Add:      func(_ testing.TB, b slipway.Build) string { return v.Add(hello, b).ID },
 		Move:     func(_ testing.TB, id string, s slipway.BuildStatus) { v.Move(hello, id, s) },
+		Deploy:   func(_ testing.TB, d slipway.Deployment) string { return v.Deploy(hello, d).ID },
 		Write:    func(_ testing.TB, id, text string) { v.Write(hello, id, text) },
 		Notify:   func(_ testing.TB, id string) (http.Header, []byte) { return v.Notification(hello, id) },
 		Sign:     v.Sign,

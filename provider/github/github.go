@@ -73,11 +73,12 @@ func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.P
 		Builds: &provider.Builds{
 			List: c.list, Get: c.get, Retrigger: c.retrigger, Start: c.start, Cancel: c.cancel, Logs: c.logs,
 		},
-		Webhook: &provider.Webhook{Verify: c.verify, Parse: parse},
-		Check:   c.check,
-		Inspect: c.inspect,
-		Access:  c.access,
-		Limits:  c.api.Limits,
+		Deployments: &provider.Deployments{List: c.deployments, Get: c.deployment},
+		Webhook:     &provider.Webhook{Verify: c.verify, Parse: parse},
+		Check:       c.check,
+		Inspect:     c.inspect,
+		Access:      c.access,
+		Limits:      c.api.Limits,
 	}, nil
 }
 

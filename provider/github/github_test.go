@@ -47,7 +47,8 @@ func harness(t *testing.T, v *vendor, p *provider.Provider) providertest.Harness
 			h.Set("X-Github-Event", "ping")
 			return h, body
 		},
-		Admit: admit,
+		Deploy: v.deploy,
+		Admit:  admit,
 	})
 }
 
@@ -76,7 +77,7 @@ func TestWebhooksAreReadAsTheyAreSent(t *testing.T) {
 			return nil, err
 		}
 		h := http.Header{}
-		for _, event := range []string{"workflow_run", "workflow_job", "check_run"} {
+		for _, event := range []string{"workflow_run", "workflow_job", "check_run", "deployment", "deployment_status"} {
 			if members[event] != nil {
 				h.Set("X-GitHub-Event", event)
 			}

@@ -53,7 +53,10 @@ type vendor struct {
 	revision  int
 	stored    []http.Header // what the store of logs was sent
 	issued    []string      // tokens of installations
-	oldServer bool
+
+	deployments []map[string]any // by arrival
+	statuses    map[string][]map[string]any
+	oldServer   bool
 }
 
 const prefix = "/api/v3"
@@ -84,7 +87,7 @@ func pemKey() string {
 
 func newVendor(t testing.TB) *vendor {
 	v := &vendor{key: privateKey(), now: time.Now, jobs: map[int64][]map[string]any{}, texts: map[int64]string{}, workflows: []string{"build.yml"}}
-	described := providertest.Describe(t, prefix, []string{"testdata/api/actions.openapi.json", "testdata/api/apps-meta.openapi.json"},
+	described := providertest.Describe(t, prefix, []string{"testdata/api/actions.openapi.json", "testdata/api/apps-meta.openapi.json", "testdata/api/deployments.openapi.json"},
 		[]string{"POST /repos/[^/]+/[^/]+/actions/workflows/[^/]+/dispatches", "GET /app"})
 	v.Stub = providertest.NewStub(t, described, v.serve)
 	v.store = httptest.NewServer(http.HandlerFunc(v.serveLog))
@@ -234,6 +237,10 @@ func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if path == "/rate_limit" {
 		answer(w, http.StatusOK, map[string]any{"resources": map[string]any{}})
+		return
+	}
+	if rest, ok := strings.CutPrefix(path, "/repos/"+hello+"/deployments"); ok {
+		v.serveDeployments(w, r, strings.Split(strings.Trim(rest, "/"), "/"))
 		return
 	}
 	rest, ok := strings.CutPrefix(path, "/repos/"+hello+"/actions/")

@@ -2,6 +2,7 @@ package github
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/slipway-platform/slipway"
@@ -19,11 +20,11 @@ func (c *client) verify(h http.Header, body []byte) error {
 	return nil
 }
 
-// parse reads what happened to a run, or that a repository has new content. The run in the body is that of the API. What happened to a job says that
+// parse reads what happened to a run, that something happened to a deployment, or that a repository has new content. The run in the body is that of the API. What happened to a job says that
 // its run is to be looked at.
 func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 	event := h.Get("X-GitHub-Event")
-	if event != "workflow_run" && event != "workflow_job" && event != "push" {
+	if event != "workflow_run" && event != "workflow_job" && event != "push" && event != "deployment" && event != "deployment_status" {
 		return nil, nil
 	}
 	body, err := provider.Payload(h, body)
@@ -32,6 +33,7 @@ func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 	}
 	var said struct {
 		Run        *workflowRun `json:"workflow_run"`
+		Deployment *deployment  `json:"deployment"`
 		Repository repository   `json:"repository"`
 	}
 	if err := provider.Unmarshal(body, &said); err != nil {
@@ -42,6 +44,11 @@ func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body names no repository")
 	}
 	switch event {
+	case "deployment", "deployment_status": // how it went is told by all of its statuses
+		if said.Deployment == nil || said.Deployment.ID <= 0 {
+			return nil, slipway.Errorf(slipway.Invalid, "the webhook's body holds no deployment")
+		}
+		d.Task, d.BuildID = "deployment", strconv.FormatInt(said.Deployment.ID, 10)
 	case "push":
 		page := provider.RepositoryAddress(said.Repository.HTMLURL)
 		if page == "" {

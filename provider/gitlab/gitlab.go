@@ -123,11 +123,12 @@ func (c *client) provider() *provider.Provider {
 		Builds: &provider.Builds{
 			List: c.list, Get: c.get, Retrigger: c.retrigger, Start: c.start, Cancel: c.cancel, Logs: c.logs,
 		},
-		Webhook: &provider.Webhook{Verify: c.verify, Parse: parse},
-		Check:   c.check,
-		Inspect: c.inspect,
-		Access:  c.access,
-		Limits:  c.api.Limits,
+		Deployments: &provider.Deployments{List: c.deployments, Get: c.deployment},
+		Webhook:     &provider.Webhook{Verify: c.verify, Parse: parse},
+		Check:       c.check,
+		Inspect:     c.inspect,
+		Access:      c.access,
+		Limits:      c.api.Limits,
 	}
 }
 

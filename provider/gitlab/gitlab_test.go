@@ -68,6 +68,7 @@ func harness(v *vendor, p *provider.Provider, inClear bool) providertest.Harness
 			h.Set("X-Gitlab-Event", "Note Hook")
 			return h, body
 		},
+		Deploy: v.deploy,
 		Admit: func(_ testing.TB, sees bool) provider.Secret {
 			if sees {
 				return member

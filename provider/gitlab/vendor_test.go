@@ -43,6 +43,8 @@ type vendor struct {
 	stored    []http.Header // what the store of logs was sent
 	archived  bool          // logs lie in the store
 	idle      bool          // what is asked for is accepted, and begun later
+
+	deployments []map[string]any // by id, which is the index and 1
 }
 
 type run struct {
@@ -65,7 +67,7 @@ var example = sync.OnceValue(func() map[string]any {
 
 func newVendor(t testing.TB) *vendor {
 	v := &vendor{now: time.Now().Truncate(time.Millisecond), scopes: []string{"api"}, role: 40}
-	v.Stub = providertest.NewStub(t, providertest.Describe(t, prefix+"/api/v4", []string{"testdata/api/gitlab.openapi.json"}, nil), v.serve)
+	v.Stub = providertest.NewStub(t, providertest.Describe(t, prefix+"/api/v4", []string{"testdata/api/gitlab.openapi.json"}, []string{"GET /projects/[^/]+/deployments(/[0-9]+)?"}), v.serve)
 	v.store = httptest.NewServer(http.HandlerFunc(v.serveLog))
 	t.Cleanup(v.store.Close)
 	return v
@@ -221,6 +223,8 @@ func (v *vendor) serveProject(w http.ResponseWriter, r *http.Request, what []str
 			return
 		}
 		providertest.Answer(w, http.StatusOK, map[string]any{"id": what[2], "title": "Say hello", "message": "Say hello\n\nTwice.", "author_name": "Jane Doe"})
+	case what[0] == "deployments":
+		v.serveDeployments(w, r, what[1:])
 	case what[0] == "pipeline":
 		v.serveCreate(w, r)
 	case what[0] == "jobs":

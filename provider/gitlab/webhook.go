@@ -78,19 +78,20 @@ func signingKeys(token provider.Secret) [][]byte {
 	return keys
 }
 
-// parse reads whose pipeline changed. A notification does not say when GitLab last changed the pipeline, and calls its branch otherwise than the API does, so the
+// parse reads whose pipeline or deployment changed. A notification does not say when GitLab last changed the pipeline, and calls its branch otherwise than the API does, so the
 // project is read again, and the pipeline asked for where it is an old one that runs again: under its path and its number, as entities name either. Jobs change nothing that their pipeline does not tell. A push tells where the
 // repository is found.
 func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 	event := h.Get(eventHeader)
-	if event != "Pipeline Hook" && event != "Push Hook" {
+	if event != "Pipeline Hook" && event != "Push Hook" && event != "Deployment Hook" {
 		return nil, nil
 	}
 	var said struct {
 		Pipeline struct {
 			ID int64 `json:"id"`
 		} `json:"object_attributes"`
-		Project struct {
+		Deployment int64 `json:"deployment_id"`
+		Project    struct {
 			ID   int64  `json:"id"`
 			Path string `json:"path_with_namespace"`
 			URL  string `json:"web_url"`
@@ -108,15 +109,19 @@ func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 		return []provider.Delivery{{Project: project, ID: id, Pushed: []string{page}}}, nil
 	}
 	var list []provider.Delivery
-	build := strconv.FormatInt(said.Pipeline.ID, 10)
+	task, item := "", said.Pipeline.ID
+	if event == "Deployment Hook" {
+		task, item = "deployment", said.Deployment
+	}
+	build := strconv.FormatInt(item, 10)
 	if project := strings.ToLower(said.Project.Path); slug.MatchString(project) {
-		list = append(list, provider.Delivery{Project: project, ID: id, BuildID: build})
+		list = append(list, provider.Delivery{Project: project, ID: id, Task: task, BuildID: build})
 	}
 	if said.Project.ID > 0 {
-		list = append(list, provider.Delivery{Project: strconv.FormatInt(said.Project.ID, 10), ID: id, BuildID: build})
+		list = append(list, provider.Delivery{Project: strconv.FormatInt(said.Project.ID, 10), ID: id, Task: task, BuildID: build})
 	}
-	if len(list) == 0 || said.Pipeline.ID <= 0 {
-		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body names no pipeline of a project; a custom template must keep object_attributes.id and project")
+	if len(list) == 0 || item <= 0 {
+		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body names no pipeline or deployment of a project; a custom template must keep object_attributes.id, or deployment_id, and project")
 	}
 	return list, nil
 }

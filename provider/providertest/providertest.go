@@ -38,6 +38,7 @@ type Harness struct {
 	Limit    func(t testing.TB)                                                            // the vendor refuses for now, and says until when
 	Hang     func(t testing.TB)                                                            // the vendor takes requests and never answers
 	Refuse   func(t testing.TB)                                                            // the vendor does not accept our credential
+	Deploy   func(t testing.TB, d slipway.Deployment) (id string)                          // makes a deployment at the vendor: Status, Environment and CreatedAt are kept where the vendor can
 	Admit    func(t testing.TB, sees bool) provider.Secret                                 // a token of somebody else's at the vendor, who may see the project or may not
 }
 
@@ -49,6 +50,9 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 	}
 	if b := h.Provider.Builds; b != nil && (b.List == nil || b.Get == nil) {
 		t.Fatal("Builds needs List and Get")
+	}
+	if d := h.Provider.Deployments; d != nil && (d.List == nil || d.Get == nil) {
+		t.Fatal("Deployments needs List and Get")
 	}
 	if w := h.Provider.Webhook; w != nil && (w.Verify == nil || w.Parse == nil) {
 		t.Fatal("Webhook needs Verify and Parse")
@@ -71,6 +75,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"start", func(h Harness) bool { return builds(h) && h.Provider.Builds.Start != nil }, testStart},
 		{"cancel", func(h Harness) bool { return builds(h) && h.Provider.Builds.Cancel != nil }, testCancel},
 		{"logs", func(h Harness) bool { return builds(h) && h.Provider.Builds.Logs != nil && h.Write != nil }, testLogs},
+		{"deployments are listed and found", deployments, testDeployments},
+		{"deployments of a vendor that is down are unavailable", func(h Harness) bool { return deployments(h) && h.Down != nil }, testDeploymentsDown},
 		{"webhooks are verified and parsed", webhooks, testWebhook},
 		{"webhooks without a secret are refused", func(h Harness) bool { return webhooks(h) && h.Unsigned != nil }, testUnsigned},
 		{"foreign events are no deliveries", func(h Harness) bool { return webhooks(h) && h.Foreign != nil }, testForeign},
@@ -92,9 +98,10 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 	}
 }
 
-func always(Harness) bool     { return true }
-func builds(h Harness) bool   { return h.Provider.Builds != nil && h.Add != nil }
-func webhooks(h Harness) bool { return h.Provider.Webhook != nil && h.Notify != nil && h.Add != nil }
+func always(Harness) bool        { return true }
+func deployments(h Harness) bool { return h.Provider.Deployments != nil && h.Deploy != nil }
+func builds(h Harness) bool      { return h.Provider.Builds != nil && h.Add != nil }
+func webhooks(h Harness) bool    { return h.Provider.Webhook != nil && h.Notify != nil && h.Add != nil }
 
 func down(h Harness) func(testing.TB)   { return h.Down }
 func limit(h Harness) func(testing.TB)  { return h.Limit }

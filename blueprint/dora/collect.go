@@ -1,0 +1,210 @@
+package dora
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/job"
+	"github.com/slipway-platform/slipway/store"
+)
+
+// What providers know of deployments, and of builds that a rule counts as such, is in the indexes of the platform tasks. It comes here by events, at once; what was there before, or
+// was missed, by a look through the indexes.
+
+// The events that tell of it: those of the tasks deployment and build.
+const (
+	deploymentChanged = "dev.slipway.deployment.changed.v1"
+	buildFinished     = event.PipelineRunFinished
+)
+
+const (
+	deploymentTask = "deployment"
+	buildTask      = "build"
+)
+
+// itemJob takes one item of a task's index over.
+type itemJob struct {
+	Task   string `json:"task"`
+	Source int64  `json:"source"`
+	ID     string `json:"id"` // the vendor's
+}
+
+func (itemJob) Kind() string { return "dora.item" }
+
+// hear asks for what an event tells of to be taken over. An event is sent to each entity; what is asked for twice is taken over once.
+func (s *service) hearItem(ctx context.Context, tx *store.Tx, e event.Event) error {
+	var told struct {
+		ID      string `json:"id"` // of a deployment
+		Subject struct {
+			ID      string `json:"id"`
+			Content struct {
+				Pipeline string `json:"pipelineName"`
+			} `json:"content"`
+		} `json:"subject"`
+	}
+	if err := json.Unmarshal(e.Data, &told); err != nil || e.Origin == 0 || s.lake != nil {
+		return nil // it is not what we know
+	}
+	j := itemJob{Task: deploymentTask, Source: e.Origin, ID: told.ID}
+	if e.Type == buildFinished {
+		j.Task, j.ID = buildTask, told.Subject.ID
+		if !slices.ContainsFunc(s.builds, func(r buildRule) bool { return r.pipeline.MatchString(told.Subject.Content.Pipeline) }) {
+			return nil
+		}
+	}
+	_, j.ID, _ = strings.Cut(j.ID, ":") // without the provider
+	_, _, err := s.jobs.Insert(ctx, tx, j, job.Insert{Unique: fmt.Sprint(j.Task, " ", j.Source, " ", j.ID)})
+	return err
+}
+
+func (s *service) takeItem(ctx context.Context, j itemJob) error {
+	if j.Task != deploymentTask && j.Task != buildTask {
+		return nil
+	}
+	items, err := readItem(ctx, s.db, j.Task, j.Source, j.ID)
+	if err != nil {
+		return err
+	}
+	return s.takeItems(ctx, j.Task, items)
+}
+
+// takeItems reports what items of an index say.
+func (s *service) takeItems(ctx context.Context, task string, items []indexed) error {
+	var records []record
+	for _, it := range items {
+		d, ok, err := s.deploymentOf(task, it.doc)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		for i, service := range it.services {
+			d.Service, d.Source = service, it.provider
+			if i > 0 { // a project of several entities: each has its own
+				d.Source += "@" + service
+			}
+			records = append(records, s.deployment(d))
+		}
+	}
+	_, err := s.report(ctx, records)
+	return err
+}
+
+// indexed is an item of a task's index, with the services of the entities that it belongs to.
+type indexed struct {
+	key      itemKey
+	provider string
+	doc      []byte
+	services []string
+}
+
+type itemKey struct {
+	created, source int64
+	id              string
+}
+
+// deploymentOf reads a deployment out of an item; false where it is none, or nothing can be told of it.
+func (s *service) deploymentOf(task string, doc []byte) (Deployment, bool, error) {
+	if task == buildTask {
+		var b slipway.Build
+		if err := json.Unmarshal(doc, &b); err != nil {
+			return Deployment{}, false, err
+		}
+		branch := ""
+		if b.Commit != nil {
+			branch = b.Commit.Branch
+		}
+		env, ok := s.builds.environment(b.Pipeline.Name, branch)
+		if !ok || !b.Status.Finished() || b.Status == slipway.BuildSkipped {
+			return Deployment{}, false, nil
+		}
+		return itemDeployment(slipway.Deployment{
+			ID: b.ID, Environment: env, Version: branch, Status: slipway.DeploymentStatus(b.Status), Detail: b.Detail, CreatedAt: b.CreatedAt, StartedAt: b.StartedAt, FinishedAt: b.FinishedAt, UpdatedAt: b.UpdatedAt,
+			URL: b.URL, TriggeredBy: b.TriggeredBy, Commit: b.Commit,
+		}, true)
+	}
+	var d slipway.Deployment
+	if err := json.Unmarshal(doc, &d); err != nil {
+		return Deployment{}, false, err
+	}
+	return itemDeployment(d, d.Status != slipway.DeploymentUnknown)
+}
+
+func itemDeployment(d slipway.Deployment, ok bool) (Deployment, bool, error) {
+	out := Deployment{
+		ID: d.ID, Environment: clipBytes(cmp.Or(d.Environment, "none"), maxName), StartTime: *cmp.Or(d.StartedAt, &d.CreatedAt), URL: clipBytes(d.URL, maxText), Detail: clipBytes(d.Detail, maxText), UpdatedAt: d.UpdatedAt,
+		Status: map[slipway.DeploymentStatus]string{slipway.DeploymentSucceeded: statusSuccess, slipway.DeploymentFailed: statusFailure, slipway.DeploymentCanceled: statusCancelled}[d.Status],
+	}
+	if out.Status == "" {
+		out.Status = statusInProgress
+	} else {
+		end := *cmp.Or(d.FinishedAt, d.UpdatedAt, &out.StartTime)
+		out.EndTime = &end
+	}
+	if d.Version != "" {
+		out.Version = ptr(clipBytes(d.Version, maxName))
+	}
+	if p := d.TriggeredBy; p != nil {
+		out.TriggeredBy = ptr(clipBytes(cmp.Or(p.Name, p.ID, p.Email), maxText))
+	}
+	if c := d.Commit; c != nil && c.SHA != "" {
+		out.Commit = &Commit{SHA: clipBytes(c.SHA, 100), Message: clipBytes(c.Message, maxText), Author: clipBytes(c.Author, maxID)}
+		// What is deployed again under the name of a branch is another version.
+		if c.Branch == d.Version || d.Version == "" {
+			out.Version = ptr(out.Commit.SHA[:min(7, len(out.Commit.SHA))])
+		}
+	}
+	return out, ok && len(d.ID) <= maxID && !out.StartTime.Before(earliest), nil
+}
+
+func clipBytes(s string, most int) string {
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "")
+	}
+	return s
+}
+
+// collectJob looks through the indexes.
+type collectJob struct{}
+
+func (collectJob) Kind() string { return "dora.collect" }
+
+// collectBack is how far back builds are looked through: where nothing is missed, all of them have come by events.
+const collectBack = 8 * 24 * time.Hour
+
+func (s *service) collect(ctx context.Context, _ collectJob) error {
+	if s.lake != nil {
+		return nil
+	}
+	for _, info := range s.infos() {
+		since := itemKey{}
+		switch {
+		case info.Name == buildTask && len(s.builds) > 0:
+			since.created = micro(s.now().Add(-collectBack))
+		case info.Name != deploymentTask:
+			continue
+		}
+		for {
+			items, err := itemsAfter(ctx, s.db, info.Name, since, 200)
+			if err != nil {
+				return err
+			}
+			if len(items) == 0 {
+				break
+			}
+			since = items[len(items)-1].key
+			if err := s.takeItems(ctx, info.Name, items); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
