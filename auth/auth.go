@@ -96,9 +96,12 @@ func mark(ctx context.Context) {
 // is missing; Unauthenticated for a caller who has not said who they are.
 func Require(ctx context.Context, permission string, object Object) error {
 	mark(ctx)
-	if c := CallerFrom(ctx); !Allows(c, permission, object) {
+	c := CallerFrom(ctx)
+	g, ok := held(c, permission, object)
+	if !ok {
 		return missing(c, permission, object.Ref)
 	}
+	useOf(ctx).note(permission, object, g)
 	return nil
 }
 

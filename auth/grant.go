@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -12,6 +13,8 @@ import (
 
 // GrantConfig gives permissions to callers, in the configuration.
 type GrantConfig struct {
+	Origin string `json:"-" yaml:"-"` // where it stands, for explanations; empty: its place in the configuration
+
 	To          string   `json:"to" yaml:"to" required:"true" doc:"Who: user:default/jane, group:default/team-a, token:<name>, service:<issuer>:<subject>, tool:<name>, a prefix of one ending in *, or * for every caller with a credential" example:"group:default/team-a"`
 	Permissions []string `json:"permissions" yaml:"permissions" required:"true" doc:"What: a permission, or a prefix of one ending in .*, or *; narrowed by :owned, or by : and an entity ref or a prefix of one ending in *" example:"[\"build.*:owned\"]"`
 }
@@ -89,18 +92,24 @@ func FormatGrants(grants []slipway.Grant) []string {
 // Allows says whether the caller holds the permission on the object. The zero Object stands for no particular thing: only rights that are not
 // narrowed count.
 func Allows(c *slipway.Caller, permission string, o Object) bool {
+	_, ok := held(c, permission, o)
+	return ok
+}
+
+// held is the right by which a caller may.
+func held(c *slipway.Caller, permission string, o Object) (slipway.Grant, bool) {
 	if c == nil {
-		return false
+		return slipway.Grant{}, false
 	}
 	if c.Kind == slipway.CallerSystem {
-		return true
+		return slipway.Grant{Permission: "*"}, true
 	}
 	for _, g := range c.Grants {
 		if slipway.Fits(g.Permission, permission) && (g.Object == "" || includes(c, g, o)) {
-			return true
+			return g, true
 		}
 	}
-	return false
+	return slipway.Grant{}, false
 }
 
 func includes(c *slipway.Caller, g slipway.Grant, o Object) bool {
@@ -187,7 +196,15 @@ func notOwned(grants []slipway.Grant) []slipway.Grant {
 // rule is one entry of the grants in the configuration, read.
 type rule struct {
 	to     string // a subject or group, or a pattern
+	origin string // where it stands
 	grants []slipway.Grant
+}
+
+// is says whether the rule is for a subject, or for a group that stands for it.
+func (r rule) is(subject string, owns []string) bool {
+	// What stands for the subject counts only where a group is meant: else a catalog entity that says it is a member of a user, or of
+	// something that is called as a tool is, would hold its rights.
+	return slipway.Fits(r.to, subject) || strings.HasPrefix(r.to, "group:") && slices.ContainsFunc(owns, func(ref string) bool { return slipway.Fits(r.to, ref) })
 }
 
 // rules reads the grants of the configuration. All faults come back together.
@@ -202,7 +219,7 @@ func rules(cfg []GrantConfig, declared []Permission) ([]rule, error) {
 		if err != nil {
 			fault(fmt.Sprintf("grants[%d].to", i), err)
 		}
-		r := rule{to: to}
+		r := rule{to: to, origin: cmp.Or(c.Origin, fmt.Sprintf("grants[%d]", i))}
 		if len(c.Permissions) == 0 {
 			fault(fmt.Sprintf("grants[%d].permissions", i), errors.New("list at least one permission"))
 		}
@@ -300,14 +317,8 @@ func (s *Service) SetGrants(grants []GrantConfig) {
 // granted is what the configuration, and SetGrants beside it, grants to a subject and to the groups that stand for it.
 func (s *Service) granted(subject string, owns []string) []slipway.Grant {
 	var all []slipway.Grant
-	granting := s.rules
-	if more := s.more.Load(); more != nil {
-		granting = slices.Concat(granting, *more)
-	}
-	for _, r := range granting {
-		// What stands for the subject counts only where a group is meant: else a catalog entity that says it is a member of a user, or of
-		// something that is called as a tool is, would hold its rights.
-		if !slipway.Fits(r.to, subject) && !(strings.HasPrefix(r.to, "group:") && slices.ContainsFunc(owns, func(ref string) bool { return slipway.Fits(r.to, ref) })) {
+	for _, r := range s.all() {
+		if !r.is(subject, owns) {
 			continue
 		}
 		for _, g := range r.grants {

@@ -223,7 +223,7 @@ func getJSON(ctx context.Context, client *http.Client, address, bearer string, o
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", "application/json, application/jwk-set+json") // an API server of Kubernetes insists on the second
 	if bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+bearer)
 	}

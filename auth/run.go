@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -147,13 +146,6 @@ func (s *Service) beat(ctx context.Context) error {
 		s.replicas.Store(n)
 		return nil
 	})
-}
-
-// Audit writes down, in the transaction of a change, who made it: what was done ("token.revoke") to what. Objects hold no secrets.
-func (s *Service) Audit(ctx context.Context, tx *store.Tx, c *slipway.Caller, action, object string) error {
-	_, err := tx.Exec(ctx, `INSERT INTO auth_audit (at, subject, token_id, action, object) VALUES ($1, $2, $3, $4, $5)`,
-		store.At(s.now()), c.Subject, c.TokenID, action, object)
-	return err
 }
 
 // Prune deletes the record of changes and tokens that are over once they are older than the retention, and counts of past minutes. Run

@@ -109,6 +109,52 @@ func (s *Service) CreateTokenIn(ctx context.Context, tx *store.Tx, issuer *slipw
 	return t, secret, err
 }
 
+// The bounds of temporary tokens.
+const (
+	narrowUsual = time.Hour
+	narrowMost  = 24 * time.Hour
+	maxNarrow   = 200 // that are live, of one maker
+)
+
+// NarrowToken makes a token that acts as its maker, may do only what is listed, at most what the maker may, and ends by itself: after
+// lifetime (0: an hour), a day at most. purpose is a word for its name. Errors are those of CreateToken.
+func (s *Service) NarrowToken(ctx context.Context, maker *slipway.Caller, purpose string, permissions []string, lifetime time.Duration) (Token, string, error) {
+	switch {
+	case lifetime == 0:
+		lifetime = narrowUsual
+	case lifetime < time.Second || lifetime > narrowMost:
+		return Token{}, "", invalid("the token cannot be made", []slipway.Detail{{Field: "lifetime", Code: slipway.Invalid, Message: "write a second to a day, such as 15m"}})
+	}
+	if len(permissions) == 0 {
+		return Token{}, "", invalid("the token cannot be made", []slipway.Detail{{Field: "permissions", Code: slipway.Invalid, Message: "list at least one"}})
+	}
+	in := NewToken{Name: strings.ReplaceAll("tmp-"+purpose+"-"+random(idLength), "--", "-"), Permissions: permissions, Expires: s.now().Add(lifetime)}
+	if maker.Kind == slipway.CallerUser {
+		in.User = maker.Subject
+	}
+	if _, _, err := s.check(in, store.At(s.now()).Time); err != nil {
+		return Token{}, "", err
+	}
+	var t Token
+	var secret string
+	err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
+		var n int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM auth_token WHERE issuer = $1 AND revoked_at IS NULL AND expires_at > $2`,
+			maker.Subject, store.At(s.now())).Scan(&n); err != nil {
+			return store.Err(err)
+		}
+		if n >= maxNarrow {
+			return slipway.Errorf(slipway.Conflict, "%s has %d tokens that end by themselves; revoke some, or wait for that", maker.Subject, n)
+		}
+		t, secret, err = s.CreateTokenIn(ctx, tx, maker, in)
+		return err
+	})
+	if err != nil {
+		return Token{}, "", err
+	}
+	return t, secret, nil
+}
+
 // CheckToken says what would keep a token from being made, as CreateToken would, and how the token would read.
 func (s *Service) CheckToken(ctx context.Context, issuer *slipway.Caller, in NewToken) (Token, error) {
 	t, grants, err := s.check(in, store.At(s.now()).Time)

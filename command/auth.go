@@ -5,12 +5,14 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/client"
 )
 
 func (a *app) auth() *cobra.Command {
@@ -20,6 +22,7 @@ func (a *app) auth() *cobra.Command {
 		Long: `See who the server takes you for, where you are signed in, and why somebody may or may not do something. "slipway login" signs in, "slipway token" makes
 tokens.`,
 		Example: `  slipway auth whoami
+  slipway auth explain build.run.retrigger component:default/web --subject user:default/jane
   slipway auth session list`,
 	}
 	session := &cobra.Command{
@@ -28,7 +31,7 @@ tokens.`,
 		Example: "  slipway auth session list",
 	}
 	session.AddCommand(a.sessionList(), a.sessionEnd())
-	cmd.AddCommand(a.whoami("slipway auth whoami"), session)
+	cmd.AddCommand(a.whoami("slipway auth whoami"), a.explain(), a.audit(), session)
 	return cmd
 }
 
@@ -91,4 +94,106 @@ func (a *app) sessionEnd() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+func (a *app) explain() *cobra.Command {
+	var subject string
+	cmd := &cobra.Command{
+		Use:   "explain PERMISSION [ENTITY]",
+		Short: "Say why somebody may or may not do something",
+		Long: `Say whether you, or with --subject somebody else, may do what a permission names, on an entity or on nothing in particular, and why: each right that
+names it, where that comes from, and what comes of it. The exit status is 1 when the answer is no.`,
+		Example: `  slipway auth explain platform.job.retry
+  slipway auth explain build.run.retrigger component:default/web --subject user:default/jane`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			q := url.Values{"permission": {args[0]}}
+			if len(args) == 2 {
+				q.Set("entity", args[1])
+			}
+			if subject != "" {
+				q.Set("subject", subject)
+			}
+			var raw json.RawMessage
+			if err := c.Do(cmd.Context(), http.MethodGet, "/api/auth/explain?"+q.Encode(), nil, &raw); err != nil {
+				return err
+			}
+			var e auth.Explanation
+			if err := json.Unmarshal(raw, &e); err != nil {
+				return err
+			}
+			t := blueprint.Table{Header: []string{"", "Right", "From", "What comes of it"}}
+			for _, r := range e.Reasons {
+				mark := "no"
+				if r.Decides {
+					mark = "yes"
+				}
+				t.Rows = append(t.Rows, []string{mark, r.Right, r.From, r.Text})
+			}
+			answer := e.Subject + " may"
+			if !e.Allowed {
+				answer += " not"
+			}
+			t.Footer = strings.TrimSpace(answer + ".\n" + e.Advice)
+			if err := a.print(cmd, raw, t); err != nil {
+				return err
+			}
+			if !e.Allowed {
+				return slipway.Errorf(slipway.Forbidden, "%s", answer)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&subject, "subject", "", "who: user:default/jane, token:ci-bot, service:k8s:ci/deployer, tool:x (default you)")
+	return cmd
+}
+
+func (a *app) audit() *cobra.Command {
+	q := url.Values{"limit": {strconv.Itoa(slipway.MaxPageLimit)}}
+	flags := map[string]*string{}
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Show who did what, by which right",
+		Long:  "Show the newest things that callers changed: what was done, by which right, and where that right comes from. Changes of documents are shown by \"slipway data audit\".",
+		Example: `  slipway auth audit --subject user:default/jane
+  slipway auth audit --permission build.run.retrigger -o json`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			for name, value := range flags {
+				if *value != "" {
+					q.Set(name, *value)
+				}
+			}
+			var raw json.RawMessage
+			if err := c.Do(cmd.Context(), http.MethodGet, "/api/auth/audit?"+q.Encode(), nil, &raw); err != nil {
+				return err
+			}
+			var list client.List[auth.AuditRecord]
+			if err := json.Unmarshal(raw, &list); err != nil {
+				return err
+			}
+			t := blueprint.Table{Header: []string{"When", "Who", "Did", "To", "By the right", "From"}}
+			for _, r := range list.Items {
+				t.Rows = append(t.Rows, []string{moment(&r.At, ""), r.Subject, r.Action, r.Object, r.Held, r.Origin})
+			}
+			if list.PageInfo.HasMore {
+				t.Footer = "Only the newest are shown."
+			}
+			if len(list.Items) == 0 {
+				t.Footer = "Nothing."
+			}
+			return a.print(cmd, raw, t)
+		},
+	}
+	for name, text := range map[string]string{"subject": "only what this caller did", "permission": "only what took this permission", "action": "only this, such as token.revoke", "object": "only what was done to this"} {
+		flags[name] = cmd.Flags().String(name, "", text)
+	}
+	return cmd
 }

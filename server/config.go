@@ -255,6 +255,11 @@ func (c *Config) ResolveFor(enabled []blueprint.Blueprint) error {
 			fault("proxies."+p.Name+"."+d.Field, "%s", d.Message)
 		}
 	}
+	for i, issuer := range c.Auth.SignIn.Issuers {
+		if n := issuer.Cluster; n != "" && !slices.ContainsFunc(c.Clusters, func(k cluster.Config) bool { return k.Name == n }) {
+			fault(fmt.Sprintf("auth.issuers[%d].cluster", i), "there is no cluster %.60q under clusters", n)
+		}
+	}
 	for _, d := range c.Auth.Check(permissions) {
 		fault(d.Field, "%s", d.Message)
 	}

@@ -40,7 +40,8 @@ type exchange struct {
 	path      string // as the caller wrote it
 	operation string // id, for logs, metrics and traces
 	caller    string
-	cause     error // of a failure, for the log
+	use       *auth.Use // the right that it used
+	cause     error     // of a failure, for the log
 	messages  *blueprint.Messages
 }
 
@@ -139,6 +140,12 @@ func (s *Server) finish(x *exchange, r *http.Request, rw *response) {
 		}
 		if x.caller != "" {
 			attrs = append(attrs, slog.String("caller", x.caller))
+		}
+		if permission, object, held := x.use.Right(); permission != "" {
+			attrs = append(attrs, slog.String("permission", permission), slog.String("held", held))
+			if object != "" {
+				attrs = append(attrs, slog.String("object", object))
+			}
 		}
 		if x.cause != nil {
 			attrs = append(attrs, slog.String("error", x.cause.Error()))
@@ -534,6 +541,8 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 		ctx := r.Context()
 		x := exchangeOf(ctx)
 		x.operation = op.ID
+		x.use = &auth.Use{RequestID: x.id}
+		ctx = auth.WithUse(ctx, x.use)
 		caller, err := s.admit(ctx, w, r, op, service)
 		if caller != nil {
 			x.caller = caller.Subject
@@ -606,9 +615,25 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 		hc = huma.WithContext(hc, ctx)
 		if keys := r.Header.Values("Idempotency-Key"); len(keys) > 0 && op.Idempotent && r.URL.Query().Get("dryRun") != "true" {
 			s.once(hc, op, caller, keys, next)
-			return
+		} else {
+			next(hc)
 		}
-		next(hc)
+		s.audit(ctx, op, caller, w)
+	}
+}
+
+// audit writes down who changed something, and by which right.
+func (s *Server) audit(ctx context.Context, op blueprint.Operation, caller *slipway.Caller, w http.ResponseWriter) {
+	rw, ok := w.(*response)
+	if op.Permission == blueprint.Public || op.Method == http.MethodGet || !ok || rw.status >= 300 || rw.request.URL.Query().Get("dryRun") == "true" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := s.auth.AuditUse(ctx, caller, op.ID); err != nil {
+		permission, object, held := exchangeOf(ctx).use.Right()
+		s.log.ErrorContext(ctx, "what was done is not in the record", "requestId", exchangeOf(ctx).id, "operation", op.ID, "caller", caller.Subject,
+			"permission", permission, "object", object, "held", held, "error", err)
 	}
 }
 

@@ -403,7 +403,7 @@ func (s *Server) openServices(ctx context.Context) error {
 	if s.auth, err = auth.New(s.main, s.revisions, s.config.Auth, permissions, s.now, s.log); err != nil {
 		return err
 	}
-	s.auth.Ownership, s.auth.URL, s.auth.Keys = s.entities.Ownership, s.externalURL, s.keys
+	s.auth.Ownership, s.auth.URL, s.auth.Keys, s.auth.Review = s.entities.Ownership, s.externalURL, s.keys, s.review
 	s.tasks = task.NewEngine(task.Options{
 		DB: s.main, Jobs: s.jobs, Events: s.events, Entities: s.entities, Revisions: s.revisions, Keys: s.keys, Now: s.now, Log: s.log,
 	})
@@ -431,6 +431,24 @@ func (s *Server) runEvents(ctx context.Context) error {
 		return s.events.Watch(ctx)
 	}
 	return s.events.Run(ctx)
+}
+
+var tokenReviews = cluster.Resource{Group: "authentication.k8s.io", Version: "v1", Name: "tokenreviews"}
+
+// review asks a cluster what it thinks of a token.
+func (s *Server) review(ctx context.Context, name, token string, audiences []string) (said auth.TokenReview, err error) {
+	c, err := s.clusters.Get(name)
+	if err != nil {
+		return said, err
+	}
+	o, err := c.Create(ctx, tokenReviews, "", cluster.Object{
+		"apiVersion": tokenReviews.APIVersion(), "kind": "TokenReview", "spec": map[string]any{"token": token, "audiences": audiences},
+	})
+	if err != nil { // whatever the cluster has against us is not the caller's fault
+		return said, slipway.Errorf(slipway.Unavailable, "the cluster %s does not say what it thinks of the token; try again", name).WithCause(err)
+	}
+	said.Authenticated, said.Username = o.Bool("status", "authenticated"), o.Text("status", "user", "username")
+	return said, o.Into(&said.Audiences, "status", "audiences")
 }
 
 // firstToken makes the admin token when there never was a token, and stores it in <data-dir>/admin-token for its owner only. The file is made first, so that no

@@ -214,6 +214,7 @@ func (s *service) reloadGrants(ctx context.Context) error {
 			s.Log.ErrorContext(ctx, "a grant cannot be read and gives nothing", "grant", d.ID, "error", err)
 			continue
 		}
+		g.Origin = "/data/grants/" + d.ID
 		list = append(list, g)
 	}
 	s.Auth.SetGrants(list)

@@ -8,6 +8,7 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/entity"
 	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/secret"
@@ -22,7 +23,10 @@ type service struct {
 	events *event.Bus
 	tasks  *task.Engine
 	keys   *secret.Keyring
-	url    func() string // of the server, from outside
+
+	entities *entity.Store
+
+	url func() string // of the server, from outside
 }
 
 // body is an answer with nothing but a body.

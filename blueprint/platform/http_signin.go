@@ -336,7 +336,7 @@ func (s *service) listSessions(ctx context.Context, in *struct {
 		}
 		q.User = ref.String()
 	}
-	if q.User != c.Subject {
+	if q.User != c.Subject || c.TokenID != "" { // a token may do less than the user whose it is
 		if err := auth.Require(ctx, sessionRead, auth.Object{}); err != nil {
 			return nil, err
 		}
@@ -363,6 +363,8 @@ func (s *service) endSession(ctx context.Context, in *struct {
 	whose := c.Subject
 	if auth.Allows(c, sessionEnd, auth.Object{}) {
 		whose = ""
+	} else if c.TokenID != "" { // a token may do less than the user whose it is
+		return nil, auth.Require(ctx, sessionEnd, auth.Object{})
 	}
 	return &struct{}{}, s.auth.EndSession(ctx, c, in.ID, whose)
 }

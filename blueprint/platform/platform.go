@@ -5,6 +5,7 @@ package platform
 import (
 	"context"
 	_ "embed"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,7 +45,7 @@ var Blueprint = blueprint.Blueprint{
 		{Prefix: "/api/schedules", Dialect: blueprint.API}, {Prefix: "/api/events", Dialect: blueprint.API},
 		{Prefix: "/api/providers", Dialect: blueprint.API}, {Prefix: "/auth", Dialect: blueprint.Plain, Lenient: true},
 	},
-	Permissions: append(providerPermissions, []auth.Permission{
+	Permissions: append(append(providerPermissions, authPermissions...), []auth.Permission{
 		{Name: selfRead, Text: "See who you are, which permissions exist, and the events that you may read", Everyone: true},
 		{Name: sessionOwn, Text: "See and end one's own sessions", Everyone: true},
 		{Name: sessionRead, Text: "See everybody's sessions"},
@@ -62,7 +63,7 @@ var Blueprint = blueprint.Blueprint{
 		{Name: schedulePause, Text: "Pause and resume schedules"},
 		{Name: event.ReadPermission, Text: "Read all events; without it, those of entities that one may read, where one may also read what they tell of"},
 	}...),
-	Operations: append(append(append(providerOperations, signinOperations...), eventOperations...), []blueprint.Operation{
+	Operations: slices.Concat(providerOperations, signinOperations, authOperations, eventOperations, []blueprint.Operation{
 		blueprint.Handle((*service).me, blueprint.Operation{
 			ID: "platform.me", Method: "GET", Path: "/api/auth/me", Tag: "callers", Permission: selfRead,
 			Summary: "Who am I", Description: "Tells who the server takes the caller for, what it owns and what it may do.",
@@ -162,13 +163,13 @@ var Blueprint = blueprint.Blueprint{
 				Data: []byte(`{"subject":{"id":"ci:0198c2f0","type":"pipelineRun"},"customData":{"id":"ci:0198c2f0","entityRef":"component:default/web","status":"failed"}}`),
 			}}, PageInfo: slipway.PageInfo{Limit: 20}},
 		}),
-	}...),
+	}),
 	Kinds:     []blueprint.ResourceKind{blueprint.Resource(tokens, (*service).tokenKind)},
 	Databases: []blueprint.Database{{Name: "main"}},
 	Commands:  []func(*blueprint.Client) *cobra.Command{jobCommands, scheduleCommands, eventCommands, providerCommands},
 	Pages:     []blueprint.Page{{Slug: "callers", Title: "Callers, tokens and limits", Text: readme}},
 	Open: func(_ context.Context, h *blueprint.Host) (any, error) {
-		return &service{db: h.DB("main"), auth: h.Auth, jobs: h.Jobs, events: h.Events, tasks: h.Tasks, keys: h.Keys, url: h.URL}, nil
+		return &service{db: h.DB("main"), auth: h.Auth, entities: h.Entities, jobs: h.Jobs, events: h.Events, tasks: h.Tasks, keys: h.Keys, url: h.URL}, nil
 	},
 }
 
