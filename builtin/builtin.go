@@ -23,6 +23,7 @@ import (
 	"github.com/slipway-platform/slipway/provider/gitlab"
 	"github.com/slipway-platform/slipway/provider/jenkins"
 	"github.com/slipway-platform/slipway/provider/tekton"
+	"github.com/slipway-platform/slipway/provider/toolforge"
 )
 
 // Early is called first in main, and in TestMain of tests that build: it makes the process the supervisor of a local build when it was
@@ -56,6 +57,7 @@ func Providers() []provider.Kind {
 		github.Kind,
 		gitlab.Kind,
 		jenkins.Kind,
+		toolforge.Kind,
 		tekton.Kind,
 	}
 }

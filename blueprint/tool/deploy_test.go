@@ -675,3 +675,32 @@ func TestNoBuilder(t *testing.T) {
 		t.Errorf("got %s", a.Body)
 	}
 }
+
+func TestConfigOverHTTP(t *testing.T) {
+	eachYard(t, nil, func(t *testing.T, y *yard) {
+		y.do("DELETE", "/mytool/config", nil).Is(404)
+		y.do("POST", "/mytool/config", "").Is(422)
+		a := y.do("POST", "/mytool/config", `{"components":{"A":{},"b":{"build":{},"run":{}}}}`).Is(422)
+		var faults answer[any]
+		a.Into(&faults)
+		if len(faults.Messages.Error) < 4 || strings.Contains(string(a.Body), `"data"`) {
+			t.Errorf("one text for each fault: %s", a.Body)
+		}
+		for _, text := range faults.Messages.Error {
+			if !strings.HasPrefix(text, "Validation error at components -> ") {
+				t.Errorf("a fault says %q", text)
+			}
+		}
+		yaml := "components:\n  web:\n    build: {repository: 'https://git.example.com/x.git', ref: main}\n    run: {command: serve, colour: blue}\n"
+		stored := y.me.Do("POST", "/components/v1/tool/mytool/config", yaml, append(dn("mytool"), "Content-Type", "application/yaml")...).Is(200)
+		const want = `{"data":{"components":{"web":{"build":{"repository":"https://git.example.com/x.git","ref":"main"},"run":{"command":"serve","colour":"blue"}}}},"messages":{"info":["Configuration for mytool updated successfully."],"warning":["Unknown field components.web.run.colour, skipped"],"error":[]}}`
+		if got := strings.TrimSpace(string(stored.Body)); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		if got := y.do("DELETE", "/mytool/config", nil).Is(200); !strings.Contains(string(got.Body), `"colour":"blue"`) {
+			t.Errorf("the deletion gave %s", got.Body)
+		}
+		y.do("GET", "/mytool/config", nil).Is(404)
+		y.do("POST", "/mytool/deployment", nil).Is(404)
+	})
+}
