@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 KUBE     ?= ./cluster/... ./provider/tekton ./blueprint/tool
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-kube lint bench compat compat-jenkins microbench fuzz e2e e2e-replicas build generate cover clean
+.PHONY: help test test-kube lint bench compat compat-jenkins microbench fuzz e2e e2e-kill e2e-replicas build generate cover clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,9 @@ e2e: build ## the quick start with the built binary: a real build that succeeds,
 
 e2e-replicas: ## three processes on one PostgreSQL behind a plain balancer, killed, frozen, their database restarted: 20 times
 	$(GO) test ./e2e -run TestThreeReplicas -count 20 -timeout 3h
+
+e2e-kill: ## deployments of tools, the server killed with -9 at random steps, 100 times on each engine
+	SLIPWAY_KILLS=100 $(GO) test ./e2e -run TestDeploymentsKilledAtEachStep -count 1 -v -timeout 2h
 
 compat: ## every method of Backstage's own catalog client, against servers on both engines; needs Node 20 and npm
 	@sh compat/run.sh

@@ -22,6 +22,7 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v4"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/blueprint"
@@ -61,7 +62,7 @@ func (a *app) quickstart() *cobra.Command {
 		Use:   "quickstart",
 		Short: "Show Slipway with a small platform made of real parts",
 		Long: `Make a small platform of real parts in ./slipway-quickstart and serve it: two git repositories, a catalog that describes them, and builds of both. One build
-succeeds, the other fails and is retriggered; all that is shown is read through the API. The server goes on until it is interrupted, and
+succeeds, the other fails and is retriggered; then a tool is deployed. All that is shown is read through the API. The server goes on until it is interrupted, and
 the folder stays: "slipway serve --config slipway-quickstart/slipway.yaml" serves it again.
 
 It needs git and a POSIX shell, no network and no service. The builds run as you, without isolation, which is fine for these two
@@ -172,6 +173,9 @@ func (t *tour) furnish(ctx context.Context) (err error) {
 		return err
 	}
 	if err := t.write("slipway.yaml"); err != nil {
+		return err
+	}
+	if err := t.write("tool.yaml"); err != nil {
 		return err
 	}
 	var made []string
@@ -384,7 +388,66 @@ func (t *tour) tell(ctx context.Context) error {
 	if again.Status != slipway.BuildFailed {
 		return slipway.Errorf(slipway.Internal, "the retriggered build should have failed again, but it is %s", again.Status)
 	}
-	return t.tables(ctx)
+	if err := t.tables(ctx, "component:default/web", "component:default/orders"); err != nil {
+		return err
+	}
+	return t.deploy(ctx)
+}
+
+// deploy stores the configuration of the example tool, deploys it, and shows the builds of its components by entity.
+func (t *tour) deploy(ctx context.Context) error {
+	raw, err := os.ReadFile(filepath.Join(t.dir, "tool.yaml"))
+	if err != nil {
+		return err
+	}
+	var config map[string]any
+	if err := yaml.Load(raw, &config); err != nil {
+		return err
+	}
+	const shop = "/api/v1/tool/shop"
+	if err := t.admin.Do(ctx, "POST", shop+"/config", config, nil); err != nil {
+		return fmt.Errorf("storing the configuration of the tool: %w", err)
+	}
+	t.printf("\n")
+	t.done("The tool shop has a configuration: two components, one of which runs what the other builds")
+	var d struct {
+		Data struct {
+			ID     string `json:"deploy-id"`
+			Status string `json:"status"`
+			Detail string `json:"long-status"`
+			Builds map[string]struct {
+				Status string `json:"status"`
+				Detail string `json:"long-status"`
+			} `json:"builds"`
+		} `json:"data"`
+	}
+	if err := t.admin.Do(ctx, "POST", shop+"/deploy", nil, &d); err != nil {
+		return fmt.Errorf("deploying the tool: %w", err)
+	}
+	t.done("Deployment %s was created", d.Data.ID)
+	for d.Data.Status == "PENDING" || d.Data.Status == "RUNNING" {
+		t.progress(fmt.Sprintf("pages: %s, prices: %s", strings.ToLower(d.Data.Builds["pages"].Status), strings.ToLower(d.Data.Builds["prices"].Status)))
+		if err := t.admin.Do(ctx, "GET", shop+"/deploy/"+d.Data.ID+"?wait=2s", nil, &d); err != nil {
+			return fmt.Errorf("following the deployment: %w", err)
+		}
+	}
+	if d.Data.Status != "FINISHED" {
+		return slipway.Errorf(slipway.Internal, "the deployment should have succeeded, but it is %s: %s", d.Data.Status, d.Data.Detail)
+	}
+	t.done("The deployment has succeeded; its builds are those of the tool's components")
+	const pages = "component:tool-shop/pages"
+	for {
+		page, err := t.admin.EntityBuilds(ctx, pages, client.BuildQuery{Limit: 1})
+		if err == nil && len(page.Items) > 0 {
+			return t.tables(ctx, pages)
+		}
+		if err != nil && !errors.Is(err, slipway.NotFound) {
+			return err
+		}
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // register makes the catalog read the example's file; an earlier run may have done so.
@@ -478,8 +541,8 @@ func (t *tour) ended(ctx context.Context, ref string, b slipway.Build) error {
 }
 
 // tables shows the builds of both components as the API answers them.
-func (t *tour) tables(ctx context.Context) error {
-	for _, ref := range []string{"component:default/web", "component:default/orders"} {
+func (t *tour) tables(ctx context.Context, refs ...string) error {
+	for _, ref := range refs {
 		page, err := t.admin.EntityBuilds(ctx, ref, client.BuildQuery{Limit: 5})
 		if err != nil {
 			return err
