@@ -100,6 +100,7 @@ func operations(prefix, base, deploy string) []blueprint.Operation {
 	create := op("deploy.create", "POST", deploy, createPermission, "Deploy a tool", deployment, slipway.Conflict, slipway.Unsupported)
 	create.Description = "Builds all components of the stored configuration, in parallel as far as the builder has room. It answers at once. One deployment of a tool goes on at a time: 409. " +
 		"What was built before of the same commit is used again, unless `force-build` is set. The body may hold a `description`."
+	create.Idempotent = true
 	create.RequestExample = map[string]string{"description": "Fix the login"}
 	list := op("deploy.list", "GET", deploy, readPermission, "List a tool's deployments", deployments)
 	list.Description = "Oldest first. The newest are kept, 10 unless the operator says otherwise."
