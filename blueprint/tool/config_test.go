@@ -114,8 +114,8 @@ func TestUnknownFields(t *testing.T) {
 func TestDocumentsComeBackAsTheyWereGiven(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"b: 1.50\na: [yes, 'on', 0x10, 2026-01-01, ~]\n\"<é>\": x": `{"b":1.50,"a":["yes","on",16,"2026-01-01",null],"<é>":`,
-		` { "z" : 1e400 , "a" : "\u003c/\u00e9", "n":{} , "l" : [ ] } `:             `{"z":1e400,"a":"</é","n":{},"l":[]}`,
+		"b: 1.50\na: [yes, 'on', 0x10, 2026-01-01, ~]\n\"<é>\": x":      `{"b":1.50,"a":["yes","on",16,"2026-01-01",null],"<é>":`,
+		` { "z" : 1e400 , "a" : "\u003c/\u00e9", "n":{} , "l" : [ ] } `: `{"z":1e400,"a":"</é","n":{},"l":[]}`,
 		"x: &a {k: v}\ny: *a": `{"x":{"k":"v"},"y":{"k":"v"}}`,
 	} {
 		doc, err := parseDocument([]byte(in))
