@@ -9,7 +9,7 @@ bin="${XDG_CACHE_HOME:-$HOME/.cache}/slipway/golangci-lint-$key"
 if [ ! -x "$bin" ]; then
 	echo "lint: building golangci-lint from tools/go.mod; this happens once and takes some minutes"
 	mkdir -p "$(dirname "$bin")"
-	CGO_ENABLED=0 go build -C tools -trimpath -ldflags='-s -w' -o "$bin.new" github.com/golangci/golangci-lint/v2/cmd/golangci-lint
-	mv "$bin.new" "$bin"
+	CGO_ENABLED=0 go build -C tools -trimpath -ldflags='-s -w' -o "$bin.$$" github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	mv "$bin.$$" "$bin"
 fi
 exec "$bin" run --allow-serial-runners "${@:-./...}"
