@@ -71,8 +71,10 @@ func (w cli) list() *cobra.Command {
 	var status, cursor string
 	var limit int
 	cmd := &cobra.Command{
-		Use:     "list",
-		Short:   "List your workspaces, newest first",
+		Use:   "list",
+		Short: "List your workspaces, newest first",
+		Long: `List your workspaces on all clusters, newest first, with their status and address. The list follows the clusters within a second; while
+one does not answer, its workspaces are shown as they were.`,
 		Example: "  slipway workspace list --status Running",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
