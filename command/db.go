@@ -34,8 +34,8 @@ create databases on PostgreSQL, do the rest beforehand where that is wanted, and
 		Long:    "Every blueprint has its own steps in each database that it uses. Up applies what is missing of all, down takes back the last step of one owner.",
 		Example: "  slipway db migrate up",
 	}
-	migrate.AddCommand(a.migrateUp(), a.migrateDown(), a.migrateStatus())
-	cmd.AddCommand(a.createDB(), migrate, a.migrateStatus(), a.dumpSchema())
+	migrate.AddCommand(a.migrateUp(), a.migrateDown(), a.migrateStatus("slipway db migrate status"))
+	cmd.AddCommand(a.createDB(), migrate, a.migrateStatus("slipway db status"), a.dumpSchema())
 	return cmd
 }
 
@@ -258,14 +258,15 @@ the server applies it again at its next start. Stop the servers first. "slipway 
 	return cmd
 }
 
-func (a *app) migrateStatus() *cobra.Command {
+// migrateStatus is a command under the path that it is called by.
+func (a *app) migrateStatus(path string) *cobra.Command {
 	var s settings
 	var only string
 	return dbFlags(&cobra.Command{
 		Use:     "status",
 		Short:   "Show which steps are applied",
 		Long:    "List the steps of all owners in each database and whether they are applied. Nothing is changed.",
-		Example: "  slipway db migrate status -o json",
+		Example: "  " + path + " -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := a.databases(s, only)
 			if err != nil {
