@@ -431,11 +431,12 @@ func devLakeFrequency(f Facts, w Window, r Rules) Number {
 		}
 		d := floorDiv(to, day) - k
 		wk, mo := floorDiv(d+3, 7), monthOf(d*day) // 1970-01-01 was a Thursday
-		weekly[wk], monthly[mo] = weekly[wk], monthly[mo]
+		n := 0 // a week without a deployment counts as well
 		if deployed[d] {
-			weekly[wk]++
-			monthly[mo]++
+			n = 1
 		}
+		weekly[wk] += n
+		monthly[mo] += n
 	}
 	if len(weekly) == 0 {
 		n.Reason = reasonNoDeployments

@@ -172,7 +172,8 @@ func combine(deployments map[string]*lakeDeployment, incidents map[string]*lakeI
 	return l
 }
 
-var errShape = func(what string) error {
+// errShape says what a DevLake database lacks.
+func errShape(what string) *slipway.Error {
 	return slipway.Errorf(slipway.Unsupported, "the DevLake database has another shape than is read here: it lacks %s; upgrade DevLake, whose migrations bring it", what)
 }
 

@@ -213,7 +213,7 @@ func TestBadInput(t *testing.T) {
 		} {
 			s.Get("/api/devlake/dora-metrics?"+q).Fails(400, slipway.Invalid)
 		}
-		for _, q := range []string{"limit=0", "limit=101", "service=", "cursor=x", "status=OK", "enviroment=prod"} {
+		for _, q := range []string{"limit=0", "limit=101", "service=", "cursor=x", "status=OK", "environments=prod"} {
 			s.Get("/api/devlake/deployment-history?"+q).Fails(400, slipway.Invalid)
 		}
 		for path, what := range map[string]string{"dora-metrics?project=my-servise": "my-service", "deployment-history?service=my-servise": "my-service", "dora-metrics?team=nobody": "nobody", "dora-metrics/explain?metric=reworkRate&project=none": "none"} {

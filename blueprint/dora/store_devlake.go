@@ -70,7 +70,7 @@ func lakeErr(err error) error {
 		return nil
 	}
 	if e, ok := errors.AsType[*mysql.MySQLError](err); ok && (e.Number == noSuchTable || e.Number == noSuchColumn) {
-		return errShape("a table or column").(*slipway.Error).WithCause(err)
+		return errShape("a table or column").WithCause(err)
 	}
 	if errors.Is(err, context.Canceled) {
 		return err

@@ -460,7 +460,7 @@ built. With --follow it goes on until the build ends.`,
 			if err != nil {
 				return err
 			}
-			defer log.Close()
+			defer func() { _ = log.Close() }()
 			if _, err = io.Copy(cmd.OutOrStdout(), log); err != nil && !errors.Is(err, context.Canceled) {
 				return slipway.Errorf(slipway.Unavailable, "the log broke off: try again").WithCause(err)
 			}

@@ -2,6 +2,7 @@ package tool
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -424,7 +425,7 @@ func (c *checker) reuse(cfg *config) {
 func parseConfig(data []byte, file func(address string) error) (document, *config, error) {
 	doc, err := parseDocument(data)
 	if err != nil {
-		if e, ok := err.(*slipway.Error); ok && e.Code == slipway.Invalid {
+		if e, ok := errors.AsType[*slipway.Error](err); ok && e.Code == slipway.Invalid {
 			err = e.WithDetails(slipway.Detail{Field: "/", Code: slipway.Invalid, Message: e.Message})
 		}
 		return doc, nil, err
@@ -448,7 +449,7 @@ func readStored(raw json.RawMessage) (*config, error) {
 
 // sentence is what of an error a caller may read.
 func sentence(err error) string {
-	if e, ok := err.(*slipway.Error); ok && e.Code != slipway.Internal {
+	if e, ok := errors.AsType[*slipway.Error](err); ok && e.Code != slipway.Internal {
 		return e.Message
 	}
 	return "something went wrong on our side"

@@ -399,10 +399,10 @@ type resolved struct {
 
 // advance does the next thing about an active deployment.
 func (p *pass) advance(ctx context.Context, d *Deployment) error {
-	switch {
-	case d.Status == Cancelling:
+	switch d.Status {
+	case Cancelling:
 		return p.end(ctx, d)
-	case d.Status == Pending:
+	case Pending:
 		now := p.now()
 		_, err := p.update(ctx, d.Tool, d.ID, func(d *Deployment) error {
 			if d.Status != Pending {

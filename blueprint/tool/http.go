@@ -23,8 +23,8 @@ const (
 // maxPoll is how long an answer can wait for the end of a deployment.
 const maxPoll = 60 * time.Second
 
-// ToolPath is what every operation has in its path.
-type ToolPath struct {
+// OfTool is what every operation has in its path.
+type OfTool struct {
 	Tool string `path:"tool" maxLength:"100" doc:"Name of the tool" example:"mytool"`
 }
 
@@ -225,7 +225,7 @@ func peerOf(d Deployment) PeerDeployment {
 	return out
 }
 
-func (s *service) getConfig(ctx context.Context, in *ToolPath) (*configBody, error) {
+func (s *service) getConfig(ctx context.Context, in *OfTool) (*configBody, error) {
 	if err := allow(ctx, in.Tool, readConfigPermission); err != nil {
 		return nil, err
 	}
@@ -237,7 +237,7 @@ func (s *service) getConfig(ctx context.Context, in *ToolPath) (*configBody, err
 }
 
 func (s *service) postConfig(ctx context.Context, in *struct {
-	ToolPath
+	OfTool
 	RawBody []byte
 }) (*configBody, error) {
 	if err := allow(ctx, in.Tool, writeConfigPermission); err != nil {
@@ -254,7 +254,7 @@ func (s *service) postConfig(ctx context.Context, in *struct {
 	return &configBody{blueprint.Raw[ConfigShape]{JSON: c.Document}}, nil
 }
 
-func (s *service) removeConfig(ctx context.Context, in *ToolPath) (*configBody, error) {
+func (s *service) removeConfig(ctx context.Context, in *OfTool) (*configBody, error) {
 	if err := allow(ctx, in.Tool, writeConfigPermission); err != nil {
 		return nil, err
 	}
@@ -265,7 +265,7 @@ func (s *service) removeConfig(ctx context.Context, in *ToolPath) (*configBody, 
 	return &configBody{blueprint.Raw[ConfigShape]{JSON: c.Document}}, nil
 }
 
-func (s *service) getGenerated(ctx context.Context, in *ToolPath) (*configBody, error) {
+func (s *service) getGenerated(ctx context.Context, in *OfTool) (*configBody, error) {
 	if err := allow(ctx, in.Tool, readConfigPermission); err != nil {
 		return nil, err
 	}
@@ -282,7 +282,7 @@ func (s *service) getGenerated(ctx context.Context, in *ToolPath) (*configBody, 
 
 // deployInput is what creates a deployment. Both spellings of the flags are known.
 type deployInput struct {
-	ToolPath
+	OfTool
 	ForceBuild  bool   `query:"force-build" doc:"Build everything, also what was built before"`
 	ForceBuild2 bool   `query:"force_build" doc:"The same as force-build"`
 	ForceRun    bool   `query:"force-run" doc:"Restart everything, also what has not changed"`
@@ -348,7 +348,7 @@ func (s *service) list(ctx context.Context, tool string) ([]Deployment, error) {
 	return s.deployments(ctx, tool)
 }
 
-func (s *service) listDeploys(ctx context.Context, in *ToolPath) (*seedList, error) {
+func (s *service) listDeploys(ctx context.Context, in *OfTool) (*seedList, error) {
 	list, err := s.list(ctx, in.Tool)
 	out := &seedList{SeedDeployments{[]SeedDeployment{}}}
 	for _, d := range list {
@@ -357,7 +357,7 @@ func (s *service) listDeploys(ctx context.Context, in *ToolPath) (*seedList, err
 	return out, err
 }
 
-func (s *service) listDeployments(ctx context.Context, in *ToolPath) (*peerList, error) {
+func (s *service) listDeployments(ctx context.Context, in *OfTool) (*peerList, error) {
 	list, err := s.list(ctx, in.Tool)
 	out := &peerList{PeerDeployments{[]PeerDeployment{}}}
 	for _, d := range list {
@@ -368,7 +368,7 @@ func (s *service) listDeployments(ctx context.Context, in *ToolPath) (*peerList,
 
 // readInput names a deployment to be read.
 type readInput struct {
-	ToolPath
+	OfTool
 	ID    string `path:"id" maxLength:"200" doc:"Id of the deployment" example:"mytool-deploy-20261121101500-48213"`
 	Wait  string `query:"wait" doc:"Answer when the deployment has ended, or after this time at the latest; at most 60s" example:"60s"`
 	Token string `query:"token" doc:"The tool's deploy token, for who cannot send it as Authorization: Bearer"`
@@ -405,19 +405,19 @@ func (s *service) newest(ctx context.Context, tool string) (Deployment, error) {
 	return s.latest(ctx, tool)
 }
 
-func (s *service) latestDeploy(ctx context.Context, in *ToolPath) (*seedBody, error) {
+func (s *service) latestDeploy(ctx context.Context, in *OfTool) (*seedBody, error) {
 	d, err := s.newest(ctx, in.Tool)
 	return &seedBody{seedOf(d)}, err
 }
 
-func (s *service) latestDeployment(ctx context.Context, in *ToolPath) (*peerBody, error) {
+func (s *service) latestDeployment(ctx context.Context, in *OfTool) (*peerBody, error) {
 	d, err := s.newest(ctx, in.Tool)
 	return &peerBody{peerOf(d)}, err
 }
 
 // oneInput names a deployment.
 type oneInput struct {
-	ToolPath
+	OfTool
 	ID string `path:"id" maxLength:"200" doc:"Id of the deployment, or latest" example:"mytool-deploy-20261121101500-48213"`
 }
 
@@ -474,7 +474,7 @@ func (s *service) deleteDeployment(ctx context.Context, in *oneInput) (*peerBody
 	return &peerBody{peerOf(d)}, err
 }
 
-func (s *service) getToken(ctx context.Context, in *ToolPath) (*tokenBody, error) {
+func (s *service) getToken(ctx context.Context, in *OfTool) (*tokenBody, error) {
 	if err := allow(ctx, in.Tool, tokenPermission); err != nil {
 		return nil, err
 	}
@@ -488,7 +488,7 @@ func tokenOf(t DeployToken, text string) *tokenBody {
 	return &tokenBody{TokenShape{Token: text, Created: t.Created, Expires: t.Expires}}
 }
 
-func (s *service) postToken(ctx context.Context, in *ToolPath) (*tokenBody, error) {
+func (s *service) postToken(ctx context.Context, in *OfTool) (*tokenBody, error) {
 	if err := allow(ctx, in.Tool, tokenPermission); err != nil {
 		return nil, err
 	}
@@ -499,7 +499,7 @@ func (s *service) postToken(ctx context.Context, in *ToolPath) (*tokenBody, erro
 	return tokenOf(t, text), err
 }
 
-func (s *service) putToken(ctx context.Context, in *ToolPath) (*tokenBody, error) {
+func (s *service) putToken(ctx context.Context, in *OfTool) (*tokenBody, error) {
 	if err := allow(ctx, in.Tool, tokenPermission); err != nil {
 		return nil, err
 	}
@@ -510,7 +510,7 @@ func (s *service) putToken(ctx context.Context, in *ToolPath) (*tokenBody, error
 	return tokenOf(t, text), err
 }
 
-func (s *service) deleteToken(ctx context.Context, in *ToolPath) (*tokenBody, error) {
+func (s *service) deleteToken(ctx context.Context, in *OfTool) (*tokenBody, error) {
 	if err := allow(ctx, in.Tool, tokenPermission); err != nil {
 		return nil, err
 	}

@@ -189,7 +189,7 @@ func testOneActive(t *testing.T, s Storage) {
 	need[Deployment](t)(s.Create(ctx, deployment(other, other+"-deploy-1", noon, Pending), nil))
 	for _, status := range []Status{Successful, Failed, Cancelled, TimedOut} {
 		first.Status = status
-		first = need[Deployment](t)(s.Update(ctx, first, nil))
+		need[Deployment](t)(s.Update(ctx, first, nil))
 		if list := active(t, s, tool); len(list) != 0 {
 			t.Errorf("active while it is %s: %+v", status, list)
 		}

@@ -178,8 +178,8 @@ func (v *vendor) stream(w http.ResponseWriter, r *http.Request, id string) {
 func (v *vendor) serveJobs(w http.ResponseWriter, r *http.Request, rest []string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	switch {
-	case r.Method == http.MethodPatch:
+	switch r.Method {
+	case http.MethodPatch:
 		var job map[string]any
 		_ = json.NewDecoder(r.Body).Decode(&job)
 		if job["cmd"] == "bad" {
@@ -190,7 +190,7 @@ func (v *vendor) serveJobs(w http.ResponseWriter, r *http.Request, rest []string
 		changed := fmt.Sprint(v.jobs[name]) != fmt.Sprint(job)
 		v.jobs[name] = job
 		providertest.Answer(w, http.StatusOK, map[string]any{"job_changed": changed, "messages": map[string]any{"info": []string{"well"}}})
-	case r.Method == http.MethodPost:
+	case http.MethodPost:
 		providertest.Answer(w, http.StatusOK, map[string]any{"messages": map[string]any{}})
 	default:
 		list := []any{map[string]any{"name": "once", "job_type": "one-off", "cmd": "x"}}
