@@ -36,11 +36,11 @@ back as it was written; a deployment builds what it says at that moment.`,
   slipway tool deploy start mytool --wait
   slipway tool deploy list mytool`,
 	}
-	config := &cobra.Command{Use: "config", Short: "See and store the configuration of a tool", Example: "  slipway tool config set mytool tool.yaml"}
+	config := &cobra.Command{Use: "config", Short: "See and store the configuration of a tool", Long: `See, make, store and delete the configuration of a tool: the components that it has, and how each is built and run. It is kept and given back as it was written.`, Example: "  slipway tool config set mytool tool.yaml"}
 	config.AddCommand(t.configShow(), t.configSet(), t.configDelete(), t.configGenerate())
-	deploy := &cobra.Command{Use: "deploy", Short: "Start, follow and cancel deployments of a tool", Example: "  slipway tool deploy start mytool --wait"}
+	deploy := &cobra.Command{Use: "deploy", Short: "Start, follow and cancel deployments of a tool", Long: `Start, follow and cancel deployments of a tool. A deployment builds all components of its configuration; a tool has one at a time, and the newest ten are kept.`, Example: "  slipway tool deploy start mytool --wait"}
 	deploy.AddCommand(t.start(), t.show(), t.list(), t.cancel(), t.wait(), t.logs(), t.delete())
-	token := &cobra.Command{Use: "token", Short: "Make and delete the deploy token of a tool", Example: "  slipway tool token create mytool"}
+	token := &cobra.Command{Use: "token", Short: "Make and delete the deploy token of a tool", Long: `Make, replace, see and delete the deploy token of a tool: with it a CI may start a deployment and ask how it went, and nothing else.`, Example: "  slipway tool token create mytool"}
 	token.AddCommand(t.token("create", http.MethodPost, "Make a deploy token, which is shown once"), t.token("show", http.MethodGet, "See whether there is a deploy token, and until when"),
 		t.token("replace", http.MethodPut, "Make a new deploy token; the old one ends at once"), t.token("delete", http.MethodDelete, "Delete the deploy token"))
 	cmd.AddCommand(config, deploy, token)
@@ -97,7 +97,7 @@ func (t cli) printConfig(cmd *cobra.Command, raw json.RawMessage) error {
 
 func (t cli) configShow() *cobra.Command {
 	return &cobra.Command{
-		Use: "show TOOL", Short: "Show the configuration of a tool, as it was given", Example: "  slipway tool config show mytool > tool.yaml", Args: cobra.ExactArgs(1),
+		Use: "show TOOL", Short: "Show the configuration of a tool, as it was given", Long: `Show the configuration of a tool with everything that was written in it, in YAML or, with -o json, in JSON.`, Example: "  slipway tool config show mytool > tool.yaml", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			raw, err := t.call(cmd, http.MethodGet, of(args[0])+"/config", nil, nil)
 			if err != nil {
@@ -114,7 +114,7 @@ func (t cli) configSet() *cobra.Command {
 		Long: `Store the configuration of a tool, from a file in YAML or JSON, or with - from standard input. It is checked first; keys that are not known are
 kept, and warned of.`,
 		Example: `  slipway tool config set mytool tool.yaml
-  slipway tool config generate mytool | slipway tool config set mytool -`,
+  slipway tool config set mytool - < tool.yaml`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			doc, err := readFile(cmd, args[1])
@@ -151,7 +151,7 @@ func readFile(cmd *cobra.Command, name string) (document, error) {
 
 func (t cli) configDelete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete TOOL", Short: "Delete the configuration of a tool; what was built stays", Example: "  slipway tool config delete mytool", Args: cobra.ExactArgs(1),
+		Use: "delete TOOL", Short: "Delete the configuration of a tool; what was built stays", Long: `Delete the configuration of a tool. Its deployments and what they built stay; it cannot be deployed until there is a configuration again.`, Example: "  slipway tool config delete mytool", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, err := t.call(cmd, http.MethodDelete, of(args[0])+"/config", nil, nil)
 			if err == nil {
@@ -164,7 +164,7 @@ func (t cli) configDelete() *cobra.Command {
 
 func (t cli) configGenerate() *cobra.Command {
 	return &cobra.Command{
-		Use: "generate TOOL", Short: "Make a configuration to begin with, and store nothing", Example: "  slipway tool config generate mytool > tool.yaml", Args: cobra.ExactArgs(1),
+		Use: "generate TOOL", Short: "Make a configuration to begin with, and store nothing", Long: `Make a configuration of what is known of the tool, to be edited and stored with slipway tool config set. Nothing is stored by this command.`, Example: "  slipway tool config generate mytool > tool.yaml", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			raw, err := t.call(cmd, http.MethodGet, of(args[0])+"/config/generate", nil, nil)
 			if err != nil {
@@ -238,7 +238,7 @@ func (t cli) start() *cobra.Command {
 		Long: `Deploy a tool: build all components of its configuration, in parallel as far as the builder has room. What was built before of the same commit is used
 again. With --wait the command follows the deployment, and fails when it does.`,
 		Example: `  slipway tool deploy start mytool --wait
-  slipway tool deploy start mytool --description "Fix the login" --force-build`,
+  slipway tool deploy start mytool --description fix-login --force-build`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			query := url.Values{}
@@ -282,7 +282,7 @@ func deploymentPath(args []string) string {
 
 func (t cli) show() *cobra.Command {
 	return &cobra.Command{
-		Use: "show TOOL [ID]", Short: "Show a deployment, the newest without ID", Example: "  slipway tool deploy show mytool", Args: cobra.RangeArgs(1, 2),
+		Use: "show TOOL [ID]", Short: "Show a deployment, the newest without ID", Long: `Show a deployment with each of its components, brought up to date with the builder. Without ID it is the newest.`, Example: "  slipway tool deploy show mytool", Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var d seen
 			raw, err := t.call(cmd, http.MethodGet, deploymentPath(args), nil, &d)
@@ -296,7 +296,7 @@ func (t cli) show() *cobra.Command {
 
 func (t cli) list() *cobra.Command {
 	return &cobra.Command{
-		Use: "list TOOL", Short: "List the deployments of a tool, the oldest first", Example: "  slipway tool deploy list mytool", Args: cobra.ExactArgs(1),
+		Use: "list TOOL", Short: "List the deployments of a tool, the oldest first", Long: `List the deployments of a tool that are kept, the oldest first, with how they went.`, Example: "  slipway tool deploy list mytool", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var list struct {
 				Deployments []seen `json:"deployments"`
@@ -331,7 +331,7 @@ func (d seen) summary() string {
 
 func (t cli) cancel() *cobra.Command {
 	return &cobra.Command{
-		Use: "cancel TOOL [ID]", Short: "Cancel a deployment, the newest without ID", Example: "  slipway tool deploy cancel mytool", Args: cobra.RangeArgs(1, 2),
+		Use: "cancel TOOL [ID]", Short: "Cancel a deployment, the newest without ID", Long: `Cancel a deployment and the builds that it still has under way. Without ID it is the newest. The command does not wait for the end; slipway tool deploy wait does.`, Example: "  slipway tool deploy cancel mytool", Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var d seen
 			raw, err := t.call(cmd, http.MethodPut, deploymentPath(args)+"/cancel", nil, &d)
@@ -345,7 +345,7 @@ func (t cli) cancel() *cobra.Command {
 
 func (t cli) delete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete TOOL ID", Short: "Delete a deployment that has ended", Example: "  slipway tool deploy delete mytool mytool-deploy-20261121101500-48213", Args: cobra.ExactArgs(2),
+		Use: "delete TOOL ID", Short: "Delete a deployment that has ended", Long: `Delete a deployment that has ended, from the list of what is kept. One that is under way has to be cancelled first.`, Example: "  slipway tool deploy delete mytool mytool-deploy-20261121101500-48213", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, err := t.call(cmd, http.MethodDelete, deploymentPath(args), nil, nil)
 			return err
@@ -474,7 +474,7 @@ built. With --follow it goes on until the build ends.`,
 
 func (t cli) token(name, method, short string) *cobra.Command {
 	return &cobra.Command{
-		Use: name + " TOOL", Short: short, Example: "  slipway tool token " + name + " mytool", Args: cobra.ExactArgs(1),
+		Use: name + " TOOL", Short: short, Long: short + ". The token is a secret: it is shown when it is made, and only then.", Example: "  slipway tool token " + name + " mytool", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var token TokenShape
 			raw, err := t.call(cmd, method, of(args[0])+"/deploy/token", nil, &token)
