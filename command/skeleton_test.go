@@ -190,10 +190,7 @@ func TestASkeletonIsRefusedWhereItDoesNotFit(t *testing.T) {
 func TestASkeletonRepeatsTheReplacementsOfThisModule(t *testing.T) {
 	t.Parallel()
 	mod := read(t, filepath.Join("..", "go.mod"))
-	var lines []string
-	for _, m := range regexp.MustCompile(`(?m)^replace .*$`).FindAllString(mod, -1) {
-		lines = append(lines, m)
-	}
+	lines := regexp.MustCompile(`(?m)^replace .*$`).FindAllString(mod, -1)
 	if got := strings.Join(lines, "\n\n") + "\n"; got != replacements {
 		t.Errorf("go.mod has\n%s\nand a skeleton\n%s", got, replacements)
 	}

@@ -431,11 +431,11 @@ func devLakeFrequency(f Facts, w Window, r Rules) Number {
 		}
 		d := floorDiv(to, day) - k
 		wk, mo := floorDiv(d+3, 7), monthOf(d*day) // 1970-01-01 was a Thursday
-		n := 0 // a week without a deployment counts as well
+		n := 0
 		if deployed[d] {
 			n = 1
 		}
-		weekly[wk] += n
+		weekly[wk] += n // a week without a deployment counts as well
 		monthly[mo] += n
 	}
 	if len(weekly) == 0 {

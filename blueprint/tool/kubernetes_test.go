@@ -132,8 +132,8 @@ func TestADeploymentThatADyingReplicaLeftIsInNobodysWay(t *testing.T) {
 	if list := active(t, k, tool); len(list) != 1 || list[0].ID != d.ID {
 		t.Errorf("got %v active", list)
 	}
-	k.now = func() time.Time { return time.Now().Add(time.Hour) }
-	if err := k.deleteDrafts(ctx); err != nil {
+	later := newKubernetes(s.Client(), k.db, quiet, func() time.Time { return time.Now().Add(time.Hour) })
+	if err := later.deleteDrafts(ctx); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []string{tool + "-deploy-1", tool + "-deploy-2"} {
