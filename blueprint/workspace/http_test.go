@@ -102,6 +102,7 @@ type options struct {
 	config func(c *workspace.Config)
 	kube   func(t *testing.T) (*clustertest.Server, cluster.Config)
 	nobody bool // no cluster at all
+	more   []cluster.Config
 }
 
 func each(t *testing.T, o options, test func(t *testing.T, w *world)) {
@@ -137,7 +138,7 @@ func newWorld(t *testing.T, e store.Engine, o options) *world {
 		Blueprints: []blueprint.Blueprint{workspace.Blueprint},
 		Configure: func(c *server.Config) {
 			if config.Name != "" {
-				c.Clusters = []cluster.Config{config}
+				c.Clusters = append([]cluster.Config{config}, o.more...)
 			}
 			c.Fetch.Allow, c.Fetch.CAFile = []string{w.devfiles.URL + "/*"}, w.devfiles.ca
 			c.Auth.RateLimits.User = 0
@@ -724,4 +725,74 @@ func TestACredentialThatTheClusterDoesNotAccept(t *testing.T) {
 	if !strings.Contains(f.Error, "credential") {
 		t.Errorf("got %q", f.Error)
 	}
+}
+
+func TestSeveralClusters(t *testing.T) {
+	t.Parallel()
+	near, far := clustertest.Shared(t), clustertest.New(t)
+	far.Apply(t, clustertest.DevWorkspaceCRDs(t)...)
+	w := newWorld(t, store.SQLite, options{
+		kube: func(*testing.T) (*clustertest.Server, cluster.Config) { return near, near.Config("near", "admin") },
+		more: []cluster.Config{far.Config("far", "admin")},
+		config: func(c *workspace.Config) {
+			c.Cluster, c.Clusters, c.URL, c.MaxRunning = "near", []string{"far"}, "https://che.{cluster}.example.com", 2
+		},
+	})
+	jane := w.user("jane")
+	devfile := w.devfiles.URL + "/goldenpath-ai.yaml"
+	var here, there workspace.Workspace
+	jane.Post(path, map[string]any{"devfileUrl": devfile, "name": "one"}).Is(201).Into(&here)
+	jane.Post(path, map[string]any{"devfileUrl": devfile, "name": "one", "cluster": "far"}).Is(201).Into(&there)
+	if here.Cluster != "near" || there.Cluster != "far" || !strings.HasPrefix(there.IDEURL, "https://che.far.example.com/dashboard/") {
+		t.Errorf("got %+v and %+v", here, there)
+	}
+	var list workspace.Workspaces
+	jane.Get(path).Is(200).Into(&list)
+	if list.Total != 2 {
+		t.Errorf("got %+v, want one of each cluster", list)
+	}
+	if f := jane.Post(path, map[string]any{"devfileUrl": devfile, "cluster": "far"}).Fails(403, slipway.Forbidden); f.Error != "You have 2 of at most 2 running workspaces; stop one first" {
+		t.Errorf("got %q", f.Error)
+	}
+	jane.Post(path+"/"+there.WorkspaceID+"/stop", nil).Is(202)
+	jane.Post(path, map[string]any{"devfileUrl": devfile, "cluster": "far"}).Is(201)
+	jane.Post(path+"/"+there.WorkspaceID+"/start", nil).Fails(403, slipway.Forbidden)
+	jane.Do("DELETE", path+"/"+there.WorkspaceID, nil).Is(204)
+
+	// One that is away takes nothing from the other.
+	far.Stop(t)
+	blueprinttest.Eventually(t, "the list says that a part of it is old", func() bool {
+		a := jane.Get(path).Is(200)
+		return strings.Contains(a.Header.Get("Warning"), "the cluster far does not answer") && strings.Contains(string(a.Body), here.WorkspaceID)
+	})
+	jane.Get(path + "/" + here.WorkspaceID).Is(200)
+	jane.Post(path+"/"+here.WorkspaceID+"/stop", nil).Is(202)
+}
+
+func TestAnAPIServerThatIsBusyOrLosesAnswers(t *testing.T) {
+	t.Parallel()
+	var proxy *clustertest.Proxy
+	w := newWorld(t, store.SQLite, options{kube: func(t *testing.T) (*clustertest.Server, cluster.Config) {
+		s := clustertest.Shared(t)
+		proxy = s.Proxy(t, "")
+		return s, cluster.Config{Name: "main", Kubeconfig: proxy.Kubeconfig}
+	}})
+	jane := w.user("jane")
+	devfile := w.devfiles.URL + "/goldenpath-ai.yaml"
+	jane.Post(path, map[string]any{"devfileUrl": devfile, "name": "one"}).Is(201)
+	proxy.Lose("POST")
+	var ws workspace.Workspace
+	jane.Post(path, map[string]any{"devfileUrl": devfile, "name": "two"}).Is(201).Into(&ws)
+	if ws.Status != "Starting" {
+		t.Errorf("got %+v after an answer was lost", ws)
+	}
+	if _, err := w.kube.Client().Get(t.Context(), templates, ws.Namespace, "che-code-two"); err != nil {
+		t.Errorf("its editor: %v", err)
+	}
+	proxy.Limit("7")
+	a := jane.Post(path, map[string]any{"devfileUrl": devfile, "name": "three"})
+	if a.Fails(503, slipway.Unavailable); a.Header.Get("Retry-After") != "7" {
+		t.Errorf("got Retry-After %q, want that of the API server", a.Header.Get("Retry-After"))
+	}
+	jane.Get(path).Is(200)
 }

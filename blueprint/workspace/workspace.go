@@ -189,10 +189,10 @@ func (c *connection) ready(ctx context.Context) (since time.Time, stale, err err
 			select {
 			case <-changed:
 			case <-ctx.Done():
-				return time.Time{}, nil, cluster.ForCaller(why)
+				return time.Time{}, nil, ours(why)
 			case <-time.After(50 * time.Millisecond): // a failure announces nothing
 				if slipway.CodeOf(why) != slipway.Unavailable {
-					return time.Time{}, nil, cluster.ForCaller(why)
+					return time.Time{}, nil, ours(why)
 				}
 			}
 		}
@@ -278,6 +278,15 @@ func (s *service) as(c *connection, o owner) *cluster.Client {
 func (s *service) failure(err error) error {
 	if s.config.Impersonate != "" && errors.Is(err, slipway.Forbidden) {
 		return err
+	}
+	return ours(err)
+}
+
+// ours is an error of what Slipway did with its own account, as a caller may see it.
+func ours(err error) error {
+	if errors.Is(err, slipway.RateLimited) { // of Slipway, not of the caller
+		e, _ := errors.AsType[*slipway.Error](err)
+		return slipway.Errorf(slipway.Unavailable, "%s", e.Message).After(e.RetryAfter).WithCause(err)
 	}
 	return cluster.ForCaller(err)
 }
@@ -404,7 +413,7 @@ func (s *service) place(ctx context.Context, c *connection, o owner, asked strin
 		case err == nil:
 			return "", false, slipway.Errorf(slipway.Forbidden, "the namespace %q exists and is not marked as yours; an operator gives it the annotation %s: %s", own, ownerAnnotation, o.subject)
 		case !errors.Is(err, slipway.NotFound):
-			return "", false, cluster.ForCaller(err)
+			return "", false, ours(err)
 		}
 		n, err = c.client.Create(ctx, cluster.Namespaces, "", cluster.Object{
 			"apiVersion": "v1", "kind": "Namespace",
@@ -417,7 +426,7 @@ func (s *service) place(ctx context.Context, c *connection, o owner, asked strin
 			continue // another replica was faster
 		}
 		if err != nil {
-			return "", false, cluster.ForCaller(err)
+			return "", false, ours(err)
 		}
 		if err := s.bind(ctx, c, o, own); err != nil {
 			return "", false, err
@@ -439,7 +448,7 @@ func (s *service) bind(ctx context.Context, c *connection, o owner, namespace st
 		"subjects": []any{map[string]any{"apiGroup": roleBindings.Group, "kind": "User", "name": o.expand(s.config.Impersonate)}},
 	})
 	if err != nil && !errors.Is(err, slipway.Conflict) {
-		return cluster.ForCaller(err)
+		return ours(err)
 	}
 	return nil
 }
@@ -504,7 +513,13 @@ func (s *service) create(ctx context.Context, o owner, url, namespace, name, clu
 		if name == "" {
 			r.name = trimName(generated(d), 58) + "-" + suffix()
 		}
-		w, err = client.Create(ctx, devWorkspaces, namespace, r.workspace())
+		asked := r.workspace()
+		w, err = client.Create(ctx, devWorkspaces, namespace, asked)
+		if errors.Is(err, slipway.Unavailable) { // it may be there all the same
+			if made, lost := client.Get(ctx, devWorkspaces, namespace, r.name); lost == nil && made.Annotation(updatedAnnotation) == asked.Annotation(updatedAnnotation) {
+				w, err = made, nil
+			}
+		}
 		switch {
 		case err == nil:
 		case errors.Is(err, slipway.Forbidden) && !cluster.OverQuota(err) && fresh && try < 30: // the right that was just given is not known everywhere yet
