@@ -34,8 +34,7 @@ func TestProcessesKeepAwayFromAVendorTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, in.config, strings.Replace(string(config), "fetch: {", fmt.Sprintf("fetch: {allow: [%q], ", vendor.URL+"/*"), 1)+
-		fmt.Sprintf("  - {name: github, type: github, url: %q, interval: 10s}\n", vendor.URL))
+	write(t, in.config, string(config)+fmt.Sprintf("  - {name: github, type: github, url: %q, interval: 10s}\n", vendor.URL))
 	write(t, filepath.Join(in.dir, "catalog", "catalog-info.yaml"), `apiVersion: backstage.io/v1alpha1
 kind: Component
 metadata: {name: web, annotations: {github.com/project-slug: octo/hello}}
