@@ -66,6 +66,11 @@ func (h *hub) run(number int) string {
 
 func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.asked.Add(1)
+	if strings.HasSuffix(r.URL.Path, "/deployments") { // there are none
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, "[]")
+		return
+	}
 	project := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/repos/"), "/actions/runs")
 	total := h.runs[project]
 	w.Header().Set("X-Ratelimit-Limit", "5000000")
@@ -255,7 +260,7 @@ func measureFresh(t *testing.T, e store.Engine) {
 	})
 	s := p.begin(t, url)
 	begin := time.Now()
-	for one(t, db, `SELECT COUNT(*) FROM task_source WHERE as_of IS NOT NULL`) < projects {
+	for one(t, db, `SELECT COUNT(*) FROM task_source WHERE as_of IS NOT NULL AND task = 'build'`) < projects {
 		if time.Since(begin) > 2*time.Minute {
 			t.Fatal("not all projects were read in two minutes")
 		}
@@ -345,7 +350,7 @@ func measureWebhooks(t *testing.T, e store.Engine) {
 	var p providersOf
 	p.add("github", h, nil)
 	s := p.begin(t, url, "GOMAXPROCS=1")
-	for one(t, db, `SELECT COUNT(*) FROM task_source WHERE as_of IS NOT NULL`) < projects {
+	for one(t, db, `SELECT COUNT(*) FROM task_source WHERE as_of IS NOT NULL AND task = 'build'`) < projects {
 		time.Sleep(100 * time.Millisecond)
 	}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
