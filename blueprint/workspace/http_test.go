@@ -103,6 +103,7 @@ type options struct {
 	kube   func(t *testing.T) (*clustertest.Server, cluster.Config)
 	nobody bool // no cluster at all
 	more   []cluster.Config
+	now    func() time.Time
 }
 
 func each(t *testing.T, o options, test func(t *testing.T, w *world)) {
@@ -135,7 +136,7 @@ func newWorld(t *testing.T, e store.Engine, o options) *world {
 		t.Fatal(err)
 	}
 	w.Server = blueprinttest.Start(t, e, blueprinttest.Options{
-		Blueprints: []blueprint.Blueprint{workspace.Blueprint},
+		Blueprints: []blueprint.Blueprint{workspace.Blueprint}, Now: o.now,
 		Configure: func(c *server.Config) {
 			if config.Name != "" {
 				c.Clusters = append([]cluster.Config{config}, o.more...)
@@ -795,4 +796,69 @@ func TestAnAPIServerThatIsBusyOrLosesAnswers(t *testing.T) {
 		t.Errorf("got Retry-After %q, want that of the API server", a.Header.Get("Retry-After"))
 	}
 	jane.Get(path).Is(200)
+}
+
+func TestADevfileThatIsOldIsAskedForByItsETag(t *testing.T) {
+	t.Parallel()
+	var clock atomic.Int64 // hours that the server's clock is off
+	w := newWorld(t, store.SQLite, options{now: func() time.Time { return time.Now().Add(time.Duration(clock.Load()) * time.Hour) }})
+	jane := w.user("jane")
+	var tags []string
+	var mu sync.Mutex
+	text := "schemaVersion: 2.3.0\nmetadata: {name: newer, version: 2.0.0}\ncomponents: [{name: a, container: {image: x}}]\n"
+	w.devfiles.put("/newer.yaml", text)
+	w.devfiles.mu.Lock()
+	plain := w.devfiles.files["/newer.yaml"]
+	w.devfiles.mu.Unlock()
+	w.devfiles.handle("/newer.yaml", func(rw http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		tags = append(tags, r.Header.Get("If-None-Match"))
+		mu.Unlock()
+		plain(rw, r)
+	})
+	for _, hours := range []int64{0, 1, -48} { // an hour later, and with a clock that was put back
+		clock.Store(hours)
+		var ws workspace.Workspace
+		jane.Post(path, map[string]any{"devfileUrl": w.devfiles.URL + "/newer.yaml"}).Is(201).Into(&ws)
+		if ws.Devfile != (workspace.DevfileName{Name: "newer", Version: "2.0.0"}) || ws.Status != "Starting" {
+			t.Errorf("got %+v", ws)
+		}
+		jane.Get(path + "/" + ws.WorkspaceID).Is(200)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(tags) != 3 || tags[0] != "" || tags[1] == "" || tags[2] == "" {
+		t.Errorf("the devfile was asked for with the tags %q, want it whole once, and by its tag twice", tags)
+	}
+}
+
+func TestAnAccountWithoutRights(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, store.SQLite, options{kube: func(t *testing.T) (*clustertest.Server, cluster.Config) {
+		s := clustertest.Shared(t)
+		proxy := s.Proxy(t, "nobody-at-all")
+		return s, cluster.Config{Name: "main", Kubeconfig: proxy.Kubeconfig}
+	}})
+	f := w.user("jane").Get(path).Fails(503, slipway.Unavailable)
+	if !strings.Contains(f.Error, "does not let") {
+		t.Errorf("got %q, want what the account lacks", f.Error)
+	}
+}
+
+func TestAnAPIServerThatIsSlow(t *testing.T) {
+	t.Parallel()
+	var proxy *clustertest.Proxy
+	w := newWorld(t, store.SQLite, options{kube: func(t *testing.T) (*clustertest.Server, cluster.Config) {
+		s := clustertest.Shared(t)
+		proxy = s.Proxy(t, "")
+		return s, cluster.Config{Name: "main", Kubeconfig: proxy.Kubeconfig}
+	}})
+	jane := w.user("jane")
+	var ws workspace.Workspace
+	jane.Post(path, map[string]any{"devfileUrl": w.devfiles.URL + "/goldenpath-ai.yaml"}).Is(201).Into(&ws)
+	proxy.Hang(t)
+	jane.Get(path+"/"+ws.WorkspaceID).Fails(503, slipway.Unavailable)
+	if a := jane.Get(path).Is(200); !strings.Contains(string(a.Body), ws.WorkspaceID) { // it asks nobody
+		t.Errorf("got %s", a.Body)
+	}
 }
