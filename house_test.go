@@ -40,9 +40,10 @@ var mayImport = map[string][]string{
 	"resource": {"store", "provider", "secret", "fetch", "entity", "job", "event", "auth"},
 	"cluster":  {},
 	"client":   {},
+	"safeyaml": {},
 
 	"blueprint":   {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource"},
-	"blueprint/*": {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource", "blueprint"},
+	"blueprint/*": {"store", "provider", "secret", "fetch", "safeyaml", "cluster", "entity", "job", "event", "auth", "task", "resource", "blueprint"},
 	"provider/*":  {"provider", "cluster"},
 	"server":      {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource", "blueprint"},
 	"command":     {"store", "provider", "secret", "fetch", "cluster", "entity", "job", "event", "auth", "task", "resource", "blueprint", "server", "client", "examples"},
@@ -95,7 +96,8 @@ var behind = map[string][]string{
 	"github.com/golang-jwt":                 {},
 	"github.com/stretchr/testify":           {},
 	"gopkg.in/yaml":                         {},
-	"github.com/getkin/kin-openapi":         {}, // tests only
+	"go.yaml.in/yaml":                       {"safeyaml", "server", "command", "blueprint/data", "cluster/clustertest"}, // what strangers wrote goes through the first
+	"github.com/getkin/kin-openapi":         {},                                                                         // tests only
 	"github.com/google/go-cmp":              {},
 	"pgregory.net/rapid":                    {},
 	"go.uber.org/goleak":                    {},

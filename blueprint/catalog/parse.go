@@ -7,17 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
-	"go.yaml.in/yaml/v4"
-
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/safeyaml"
 )
 
 // The bounds of a catalog file. A value is a key, an item or a text, counted again wherever an alias repeats it.
@@ -48,20 +46,17 @@ type resolver func(kind, target string, budget *int) (any, error)
 //
 // What the context's end cuts short gives the context's error.
 func parse(ctx context.Context, data []byte, kinds map[string]bool, resolve resolver) (entities []*slipway.Entity, faults []fault, err error) {
-	if crowded(data) {
-		return nil, nil, slipway.Errorf(slipway.Invalid, "it has more than %d values; split it", maxValues)
-	}
 	if text := bytes.TrimSpace(data); len(text) > 1 && text[0] == '<' && text[1] != '<' {
 		return nil, nil, slipway.Errorf(slipway.Invalid, "it is HTML or XML, no YAML; give the address of the file itself, which must be readable without signing in")
 	}
-	loader, err := yaml.NewLoader(ending{ctx, bytes.NewReader(data)})
-	if err != nil {
-		return nil, nil, slipway.Errorf(slipway.Invalid, "it is no YAML").WithCause(err)
-	}
 	budget := maxValues
+	r, err := yamlReader(ctx, data, &budget)
+	if err != nil {
+		return nil, nil, slipway.Errorf(slipway.Invalid, "%s; split it", err)
+	}
 	seen := map[string]int{}
 	for n := 1; ; n++ {
-		v, line, err := compose(ctx, loader, &budget)
+		v, line, err := compose(ctx, r)
 		var broken *slipway.Error
 		switch {
 		case errors.Is(err, io.EOF):
@@ -114,23 +109,6 @@ func advised(err *slipway.Error, data []byte) *slipway.Error {
 	return slipway.Errorf(err.Code, "%s; %s", err.Message, advice)
 }
 
-// crowded says that a file holds too many values, before they take memory: a node of a document costs some hundred times the bytes that it is
-// written with. It counts what may begin or end a value, also inside texts, which hold far less of it than the bound allows.
-func crowded(data []byte) bool {
-	n := 0
-	for i, c := range data {
-		switch c {
-		case ',', '[', '{', ':', '\n':
-			n++
-		case '-', '?':
-			if i+1 < len(data) && (data[i+1] == ' ' || data[i+1] == '\t') {
-				n++
-			}
-		}
-	}
-	return n > maxValues
-}
-
 // ending is a reader that fails once its context has ended.
 type ending struct {
 	ctx context.Context
@@ -144,52 +122,39 @@ func (r ending) Read(p []byte) (int, error) {
 	return r.Reader.Read(p)
 }
 
+// yamlReader begins to read a file whose values count against the budget.
+func yamlReader(ctx context.Context, data []byte, budget *int) (*safeyaml.Reader, error) {
+	r, err := safeyaml.NewReader(data, safeyaml.Limits{Nodes: maxValues, Depth: maxDepth, Merge: true}, budget, ending{ctx, bytes.NewReader(data)})
+	if errors.Is(err, safeyaml.ErrTooMany) {
+		return nil, fmt.Errorf("it has more than %d values", maxValues)
+	}
+	return r, err
+}
+
 // composing holds one: large documents take a hundred megabytes while they are turned into values, and a location has them read by the
 // job, by whoever registers it, and beside other locations.
 var composing = make(chan struct{}, 1)
 
 // compose gives the values of the next document, and its line; 0 for one that holds nothing. io.EOF after the last. A coded error: the file cannot be
-// read on.
-func compose(ctx context.Context, loader *yaml.Loader, budget *int) (v any, line int, err error) {
+// read on. Every value counts against the reader's budget, those behind aliases too, so that no file grows while it is read.
+func compose(ctx context.Context, r *safeyaml.Reader) (v any, line int, err error) {
 	select {
 	case composing <- struct{}{}:
 		defer func() { <-composing }()
 	case <-ctx.Done():
 		return nil, 0, ctx.Err()
 	}
-	var node yaml.Node
-	if err := loader.Load(&node); errors.Is(err, io.EOF) {
+	root, err := r.Next()
+	switch {
+	case errors.Is(err, io.EOF):
 		return nil, 0, io.EOF
-	} else if err != nil {
-		return nil, 0, slipway.Errorf(slipway.Invalid, "it is no valid YAML: %s", whereYAML(err.Error()))
-	}
-	root := &node
-	if root.Kind == yaml.DocumentNode {
-		if len(root.Content) == 0 {
-			return nil, 0, nil
-		}
-		root = root.Content[0]
-	}
-	if root.Kind == 0 || root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null" {
+	case err != nil:
+		return nil, 0, slipway.Errorf(slipway.Invalid, "it is no valid YAML: %s", err)
+	case root == nil:
 		return nil, 0, nil
 	}
-	v, err = valueOf(root, 0, budget)
-	return v, root.Line, err
-}
-
-// yamlPlace is how the library says where something is wrong.
-var yamlPlace = regexp.MustCompile(`(?s)at (?:L(\d+)\.C(\d+)[^:]*|<unknown position>): (.*)`)
-
-// whereYAML says where something is wrong in the words of the other faults.
-func whereYAML(text string) string {
-	m := yamlPlace.FindStringSubmatch(text)
-	switch {
-	case m == nil:
-		return oneLine(text)
-	case m[1] == "":
-		return oneLine(m[3])
-	}
-	return fmt.Sprintf("line %s, column %s: %s", m[1], m[2], oneLine(m[3]))
+	v, err = safeyaml.Build(r, root, safeyaml.Values)
+	return v, root.Line(), err
 }
 
 func oneLine(s string) string {
@@ -288,122 +253,15 @@ func substituted(v any, budget *int, resolve resolver) (any, error) {
 
 // parseValue reads a file of one YAML document as a value.
 func parseValue(ctx context.Context, data []byte, budget *int) (any, error) {
-	if crowded(data) {
-		return nil, fmt.Errorf("it has more than %d values", maxValues)
-	}
-	loader, err := yaml.NewLoader(ending{ctx, bytes.NewReader(data)})
+	r, err := yamlReader(ctx, data, budget)
 	if err != nil {
-		return nil, errors.New("it is no YAML")
+		return nil, err
 	}
-	v, _, err := compose(ctx, loader, budget)
+	v, _, err := compose(ctx, r)
 	if errors.Is(err, io.EOF) {
 		return nil, nil
 	}
 	return v, err
-}
-
-// valueOf turns YAML into the values of JSON: maps have text keys, numbers are finite, times are text as written. Every
-// value counts against the budget, those behind aliases too, so that no file grows while it is read.
-func valueOf(n *yaml.Node, depth int, budget *int) (any, error) {
-	if *budget--; *budget <= 0 {
-		return nil, errors.New("too many values")
-	}
-	if depth > maxDepth {
-		return nil, fmt.Errorf("line %d: it is nested deeper than %d levels", n.Line, maxDepth)
-	}
-	switch n.Kind {
-	case yaml.AliasNode:
-		return valueOf(n.Alias, depth+1, budget)
-	case yaml.MappingNode:
-		m := make(map[string]any, len(n.Content)/2)
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			key := n.Content[i]
-			if key.Kind == yaml.AliasNode {
-				key = key.Alias
-			}
-			if key.Kind != yaml.ScalarNode {
-				return nil, fmt.Errorf("line %d: a key is a text; if this is a template, fill in its {{ placeholders }} first", key.Line)
-			}
-			if key.ShortTag() == "!!merge" {
-				if err := merge(m, n.Content[i+1], depth, budget); err != nil {
-					return nil, err
-				}
-				continue
-			}
-			v, err := valueOf(n.Content[i+1], depth+1, budget)
-			if err != nil {
-				return nil, err
-			}
-			if _, merged := m[key.Value].(mergedValue); !merged {
-				if _, twice := m[key.Value]; twice {
-					return nil, fmt.Errorf("line %d: the key %q stands twice", key.Line, clip(key.Value))
-				}
-			}
-			m[key.Value] = v
-		}
-		for k, v := range m {
-			if merged, ok := v.(mergedValue); ok {
-				m[k] = merged.any
-			}
-		}
-		return m, nil
-	case yaml.SequenceNode:
-		list := make([]any, 0, len(n.Content))
-		for _, item := range n.Content {
-			v, err := valueOf(item, depth+1, budget)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, v)
-		}
-		return list, nil
-	case yaml.ScalarNode:
-		return scalar(n)
-	}
-	return nil, fmt.Errorf("line %d: this cannot be read", n.Line)
-}
-
-// mergedValue came by a merge key: a key written out replaces it.
-type mergedValue struct{ any }
-
-func merge(into map[string]any, n *yaml.Node, depth int, budget *int) error {
-	v, err := valueOf(n, depth+1, budget)
-	if err != nil {
-		return err
-	}
-	sources, ok := v.([]any)
-	if !ok {
-		sources = []any{v}
-	}
-	for _, source := range sources {
-		m, ok := source.(map[string]any)
-		if !ok {
-			return fmt.Errorf("line %d: << takes a map", n.Line)
-		}
-		for k, v := range m {
-			if _, there := into[k]; !there {
-				into[k] = mergedValue{v}
-			}
-		}
-	}
-	return nil
-}
-
-func scalar(n *yaml.Node) (any, error) {
-	switch n.ShortTag() {
-	case "!!null":
-		return nil, nil
-	case "!!bool", "!!int", "!!float":
-		var v any
-		if err := n.Decode(&v); err != nil {
-			return nil, fmt.Errorf("line %d: %s", n.Line, oneLine(err.Error()))
-		}
-		if f, ok := v.(float64); ok && (math.IsNaN(f) || math.IsInf(f, 0)) {
-			return nil, fmt.Errorf("line %d: %s is no number that an entity can hold; quote it to make it a text", n.Line, clip(n.Value))
-		}
-		return v, nil
-	}
-	return n.Value, nil
 }
 
 func clip(s string) string { return clipTo(s, 100) }

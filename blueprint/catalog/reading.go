@@ -17,6 +17,7 @@ import (
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/fetch"
+	"github.com/slipway-platform/slipway/safeyaml"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -540,7 +541,7 @@ func (s *service) substitute(ctx context.Context, base Place, kind, target strin
 	case "$text":
 		return strings.ToValidUTF8(string(c.data), "\uFFFD"), nil
 	case "$json":
-		if crowded(c.data) {
+		if safeyaml.Crowded(c.data, maxValues) {
 			return nil, fmt.Errorf("%s has more than %d values", clip(target), maxValues)
 		}
 		var v any

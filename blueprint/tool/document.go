@@ -9,9 +9,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"go.yaml.in/yaml/v4"
-
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/safeyaml"
 )
 
 // The bounds of a configuration. A value is a key, an item or a text, counted again wherever an alias repeats it.
@@ -58,7 +57,7 @@ func parseDocument(data []byte) (document, error) {
 	if first := bytes.TrimLeft(data, " \t\r\n"); len(first) > 0 && (first[0] == '{' || first[0] == '[' || first[0] == '"') {
 		return r.json(data)
 	}
-	return r.yaml(data)
+	return readYAML(data)
 }
 
 type reader struct{ left int }
@@ -155,107 +154,57 @@ func truthOf(v bool) document {
 	return document{kind: truth, scalar: json.RawMessage(fmt.Sprint(v))}
 }
 
-func (r *reader) yaml(data []byte) (document, error) {
-	bad := func(format string, args ...any) error {
-		return slipway.Errorf(slipway.Invalid, "Invalid YAML: "+format, args...)
-	}
-	// A node takes some hundred times the bytes that it is written with.
-	if bytes.Count(data, []byte(","))+bytes.Count(data, []byte(":"))+bytes.Count(data, []byte("\n"))+bytes.Count(data, []byte("["))+bytes.Count(data, []byte("{")) > 2*maxValues {
-		return document{}, bad("it has more than %d values", maxValues)
-	}
-	loader, err := yaml.NewLoader(bytes.NewReader(data))
-	if err != nil {
-		return document{}, bad("it cannot be read")
-	}
-	var node, second yaml.Node
-	switch err := loader.Load(&node); {
-	case errors.Is(err, io.EOF):
-		return document{}, bad("it is empty")
-	case err != nil:
-		return document{}, bad("%s", oneLine(err.Error()))
-	}
-	if err := loader.Load(&second); !errors.Is(err, io.EOF) {
-		return document{}, bad("it has more than one document")
-	}
-	root := &node
-	if root.Kind == yaml.DocumentNode {
-		if len(root.Content) == 0 {
-			return document{}, bad("it is empty")
+// ofYAML makes a document of what stands in YAML.
+var ofYAML = safeyaml.Builder[document]{
+	Map: func(keys []string, values []document) document {
+		doc := document{kind: object, members: make([]member, len(keys))}
+		for i, key := range keys {
+			doc.members[i] = member{key, values[i]}
 		}
-		root = root.Content[0]
-	}
-	doc, err := r.yamlValue(root, 0)
-	if err != nil {
-		return document{}, bad("%s", err.Error())
-	}
-	return doc, nil
+		return doc
+	},
+	List: func(items []document) document { return document{kind: list, items: items} },
+	Scalar: func(s safeyaml.Scalar) (document, error) {
+		v, err := s.Value()
+		if err != nil {
+			return textOf(s.Text()), nil // .inf and .nan are texts
+		}
+		switch v := v.(type) {
+		case nil:
+			return document{kind: null, scalar: json.RawMessage("null")}, nil
+		case bool:
+			return truthOf(v), nil
+		case string:
+			return textOf(v), nil
+		}
+		if json.Valid([]byte(s.Text())) {
+			return document{kind: number, scalar: json.RawMessage(s.Text())}, nil
+		}
+		raw, err := json.Marshal(v) // 0x10, 1_000, +5
+		return document{kind: number, scalar: raw}, err
+	},
 }
 
-func (r *reader) yamlValue(n *yaml.Node, depth int) (document, error) {
-	for n.Kind == yaml.AliasNode { // an alias inside of what it names ends at maxDepth
-		n = n.Alias
+func readYAML(data []byte) (document, error) {
+	bad := func(err error) error {
+		if errors.Is(err, safeyaml.ErrTooMany) {
+			err = fmt.Errorf("it has more than %d values", maxValues)
+		}
+		return slipway.Errorf(slipway.Invalid, "Invalid YAML: %s", err)
 	}
-	if err := r.count(depth); err != nil {
-		return document{}, fmt.Errorf("line %d: %w", n.Line, err)
+	r, err := safeyaml.NewReader(data, safeyaml.Limits{Nodes: 2 * maxValues, Values: maxValues, Depth: maxDepth}, nil, nil)
+	if err != nil {
+		return document{}, bad(err)
 	}
-	switch n.Kind {
-	case yaml.MappingNode:
-		doc := document{kind: object}
-		seen := map[string]bool{}
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			key := n.Content[i]
-			for key.Kind == yaml.AliasNode {
-				key = key.Alias
-			}
-			switch {
-			case key.Kind != yaml.ScalarNode:
-				return doc, fmt.Errorf("line %d: a key must be a text", key.Line)
-			case key.ShortTag() == "!!merge":
-				return doc, fmt.Errorf("line %d: merge keys (<<) are not read; write the keys out", key.Line)
-			case seen[key.Value]:
-				return doc, fmt.Errorf("line %d: the key %.100q stands twice in one object", key.Line, key.Value)
-			}
-			seen[key.Value] = true
-			value, err := r.yamlValue(n.Content[i+1], depth+1)
-			if err != nil {
-				return doc, err
-			}
-			doc.members = append(doc.members, member{key.Value, value})
-		}
-		return doc, nil
-	case yaml.SequenceNode:
-		doc := document{kind: list}
-		for _, c := range n.Content {
-			item, err := r.yamlValue(c, depth+1)
-			if err != nil {
-				return doc, err
-			}
-			doc.items = append(doc.items, item)
-		}
-		return doc, nil
+	root, err := r.Only()
+	if err != nil {
+		return document{}, bad(err)
 	}
-	switch n.ShortTag() {
-	case "!!null":
-		return document{kind: null, scalar: json.RawMessage("null")}, nil
-	case "!!bool":
-		var v bool
-		if err := n.Decode(&v); err == nil {
-			return truthOf(v), nil
-		}
-	case "!!int", "!!float":
-		if json.Valid([]byte(n.Value)) {
-			return document{kind: number, scalar: json.RawMessage(n.Value)}, nil
-		}
-		var v json.Number
-		var f any
-		if err := n.Decode(&f); err == nil {
-			if raw, err := json.Marshal(f); err == nil { // 0x10, 1_000, +5; not .inf and .nan
-				v = json.Number(raw)
-				return document{kind: number, scalar: json.RawMessage(v)}, nil
-			}
-		}
+	doc, err := safeyaml.Build(r, root, ofYAML)
+	if err != nil {
+		return document{}, bad(err)
 	}
-	return textOf(n.Value), nil
+	return doc, nil
 }
 
 // MarshalJSON writes the document as it was given, without white space.

@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -17,11 +15,11 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
-	"go.yaml.in/yaml/v4"
 	"golang.org/x/text/language"
 	"golang.org/x/text/message"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/safeyaml"
 )
 
 const (
@@ -552,95 +550,33 @@ func (c *checker) projects(what string, list []project) {
 
 // readYAML reads one document with bounds on its values and its depth, aliases counted as often as they are used. Times stay texts.
 func readYAML(data []byte) (any, error) {
-	if bytes.Count(data, []byte("\n"))+bytes.Count(data, []byte(","))+bytes.Count(data, []byte("[")) > 2*maxValues {
-		return nil, fmt.Errorf("it has more than %d values", maxValues)
+	tell := func(err error) error {
+		if errors.Is(err, safeyaml.ErrTooMany) {
+			return fmt.Errorf("it has more than %d values, counting what its aliases repeat", maxValues)
+		}
+		return err
 	}
-	loader, err := yaml.NewLoader(bytes.NewReader(data))
+	r, err := safeyaml.NewReader(data, safeyaml.Limits{Nodes: 2 * maxValues, Values: maxValues, Depth: maxDepth}, nil, nil)
 	if err != nil {
-		return nil, errors.New("it cannot be read")
+		return nil, tell(err)
 	}
-	var node, second yaml.Node
-	if err := loader.Load(&node); errors.Is(err, io.EOF) {
-		return nil, errors.New("it is empty")
-	} else if err != nil {
-		return nil, fmt.Errorf("it is no YAML: %s", strings.Join(strings.Fields(strings.TrimPrefix(err.Error(), "yaml: ")), " "))
+	root, err := r.Only()
+	if err != nil {
+		return nil, fmt.Errorf("it is no YAML: %w", err)
 	}
-	if err := loader.Load(&second); !errors.Is(err, io.EOF) {
-		return nil, errors.New("it has more than one document")
-	}
-	left := maxValues
-	return yamlValue(&node, 0, &left)
-}
-
-func yamlValue(n *yaml.Node, depth int, left *int) (any, error) {
-	for n.Kind == yaml.AliasNode { // one inside of what it names ends at maxDepth
-		n = n.Alias
-		depth++
-	}
-	if *left--; *left < 0 {
-		return nil, fmt.Errorf("line %d: it has more than %d values, counting what its aliases repeat", n.Line, maxValues)
-	}
-	if depth > maxDepth {
-		return nil, fmt.Errorf("line %d: it is nested deeper than %d levels", n.Line, maxDepth)
-	}
-	switch n.Kind {
-	case yaml.DocumentNode:
-		if len(n.Content) == 0 {
-			return nil, errors.New("it is empty")
-		}
-		return yamlValue(n.Content[0], depth, left)
-	case yaml.SequenceNode:
-		list := []any{}
-		for _, item := range n.Content {
-			v, err := yamlValue(item, depth+1, left)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, v)
-		}
-		return list, nil
-	case yaml.MappingNode:
-		m := map[string]any{}
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			key := n.Content[i]
-			if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" {
-				return nil, fmt.Errorf("line %d: keys are plain texts; merge keys are not read", key.Line)
-			}
-			if _, twice := m[key.Value]; twice {
-				return nil, fmt.Errorf("line %d: the key %.100q stands twice", key.Line, key.Value)
-			}
-			v, err := yamlValue(n.Content[i+1], depth+1, left)
-			if err != nil {
-				return nil, err
-			}
-			m[key.Value] = v
-		}
-		return m, nil
-	}
-	switch n.ShortTag() {
-	case "!!null":
-		return nil, nil
-	case "!!bool", "!!int", "!!float":
-		var v any
-		if err := n.Decode(&v); err != nil {
-			return nil, fmt.Errorf("line %d: %.100q cannot be read", n.Line, n.Value)
-		}
-		switch v := v.(type) {
-		case bool:
-			return v, nil
-		case float64:
-			if math.IsNaN(v) || math.IsInf(v, 0) {
-				return nil, fmt.Errorf("line %d: %.100q is no number", n.Line, n.Value)
-			}
-			return v, nil
+	b := safeyaml.Values
+	b.Scalar = func(s safeyaml.Scalar) (any, error) {
+		v, err := s.Value()
+		switch n := v.(type) {
 		case int:
-			return int64(v), nil
-		case int64:
-			return v, nil
+			return int64(n), err
+		case uint64:
+			return nil, fmt.Errorf("the number %.100q is too large", s.Text())
 		}
-		return nil, fmt.Errorf("line %d: the number %.100q is too large", n.Line, n.Value)
+		return v, err
 	}
-	return n.Value, nil
+	v, err := safeyaml.Build(r, root, b)
+	return v, tell(err)
 }
 
 // plain gives numbers as the schema's validator knows them.
