@@ -369,11 +369,7 @@ type Page struct {
 	Next      string // cursor of the next page, "" at the end
 }
 
-const (
-	cursorPurpose = "resource cursor"
-	signatureSize = 20 // of secret.Keyring.MAC
-	chunk         = 200
-)
+const chunk = 200 // documents read at a time where a filter looks at each
 
 // List reads a page. Errors: Forbidden, NotFound for the kind, Invalid for filter or cursor.
 func (s *Store) List(ctx context.Context, q Query) (Page, error) {
@@ -385,9 +381,14 @@ func (s *Store) List(ctx context.Context, q Query) (Page, error) {
 	if err != nil {
 		return Page{}, err
 	}
-	after, err := s.readCursor(q)
+	cursors := s.cursors(q)
+	from, err := cursors.Read(q.Cursor)
 	if err != nil {
 		return Page{}, err
+	}
+	after := ""
+	if from != nil {
+		after = *from
 	}
 	page := Page{Documents: []Document{}}
 	for {
@@ -404,7 +405,7 @@ func (s *Store) List(ctx context.Context, q Query) (Page, error) {
 				continue
 			}
 			if len(page.Documents) == q.Limit {
-				page.Next = s.writeCursor(q, page.Documents[q.Limit-1].key)
+				page.Next = cursors.Write(page.Documents[q.Limit-1].key)
 				return page, nil
 			}
 			if d.JSON, err = project(d.JSON, q.Fields); err != nil {
@@ -503,35 +504,9 @@ func project(raw json.RawMessage, fields []string) (json.RawMessage, error) {
 	return o.bytes(), nil
 }
 
-// cursor is where a page ended, and the query that it belongs to.
-type cursor struct {
-	Version int    `json:"v"`
-	Query   string `json:"q"`
-	After   string `json:"k"`
-}
-
-func (q Query) hash() string {
-	sum := sha256.Sum256(encode([]any{q.Kind, q.Parent, q.Filter, q.Fields}))
-	return base64.RawURLEncoding.EncodeToString(sum[:12])
-}
-
-func (s *Store) writeCursor(q Query, after string) string {
-	raw := encode(cursor{1, q.hash(), after})
-	return base64.RawURLEncoding.EncodeToString(append(s.keys.MAC(cursorPurpose, raw), raw...))
-}
-
-func (s *Store) readCursor(q Query) (string, error) {
-	if q.Cursor == "" {
-		return "", nil
-	}
-	all, err := base64.RawURLEncoding.DecodeString(q.Cursor)
-	var c cursor
-	if err != nil || len(all) < signatureSize || !s.keys.Verify(cursorPurpose, all[signatureSize:], all[:signatureSize]) ||
-		json.Unmarshal(all[signatureSize:], &c) != nil || c.Version != 1 || c.Query != q.hash() {
-		return "", slipway.Errorf(slipway.Invalid, "the cursor does not belong to this list; begin again without it").
-			WithDetails(slipway.Detail{Field: "cursor", Code: slipway.Invalid, Message: "pass pageInfo.nextCursor of the page before, unchanged, with the same parameters"})
-	}
-	return c.After, nil
+// cursors are those of the query's pages.
+func (s *Store) cursors(q Query) secret.Cursors[string] {
+	return secret.CursorsOf[string](s.keys, "documents", q.Kind, q.Parent, q.Filter, q.Fields)
 }
 
 // Record is one recorded change.
@@ -555,17 +530,13 @@ type HistoryQuery struct {
 	Limit    int
 }
 
-// list is the query whose cursors a page of changes carries.
-func (q HistoryQuery) list() Query {
-	return Query{Kind: "audit", Filter: []string{q.Kind, q.ID}, Cursor: q.Cursor} // no kind of documents has this name
-}
-
 // History lists recorded changes, newest first, with the cursor of the next page, "" at the end. Errors: Invalid for the cursor.
 func (s *Store) History(ctx context.Context, q HistoryQuery) (page []Record, next string, err error) {
 	if err := s.settle(ctx); err != nil { // a batch is recorded as it is moved
 		return nil, "", err
 	}
-	after, err := s.readCursor(q.list())
+	cursors := secret.CursorsOf[int64](s.keys, "changes of documents", q.Kind, q.ID)
+	before, err := cursors.Read(q.Cursor)
 	if err != nil {
 		return nil, "", err
 	}
@@ -580,17 +551,13 @@ func (s *Store) History(ctx context.Context, q HistoryQuery) (page []Record, nex
 	if q.ID != "" {
 		only(`object =`, q.ID)
 	}
-	if after != "" {
-		n, err := strconv.ParseInt(after, 10, 64) // it is signed: we wrote it
-		if err != nil {
-			return nil, "", err
-		}
-		only(`id <`, n)
+	if before != nil {
+		only(`id <`, *before)
 	}
 	page, err = s.records(ctx, strings.Join(where, ` AND `)+` ORDER BY id DESC LIMIT `+strconv.Itoa(q.Limit+1), args)
 	if len(page) > q.Limit {
 		page = page[:q.Limit]
-		next = s.writeCursor(q.list(), strconv.FormatInt(page[q.Limit-1].ID, 10))
+		next = cursors.Write(page[q.Limit-1].ID)
 	}
 	return page, next, err
 }

@@ -1,5 +1,5 @@
 // Package secret keeps secrets from where they do not belong: Keyring seals them for storage and signs
-// what leaves the house and comes back, Text hides one from every way of printing, Redactor takes known
+// what leaves the house and comes back, such as cursors, Text hides one from every way of printing, Redactor takes known
 // ones out of logs and build output, and Expand reads ${env:NAME} in config.
 //
 // It stores nothing but the key file; who may read a secret is decided elsewhere.

@@ -12,7 +12,7 @@ import (
 	"github.com/slipway-platform/slipway"
 )
 
-func newKeyring(t *testing.T) *Keyring {
+func newKeyring(t testing.TB) *Keyring {
 	t.Helper()
 	k, err := OpenKeyring(filepath.Join(t.TempDir(), "master.key"), true)
 	if err != nil {

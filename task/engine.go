@@ -22,6 +22,7 @@ import (
 	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -76,7 +77,7 @@ type Options struct {
 	Events    *event.Bus
 	Entities  *entity.Store
 	Revisions *store.Revisions
-	Keys      Signer           // signs cursors; a secret.Keyring
+	Keys      *secret.Keyring  // signs cursors
 	Now       func() time.Time // default time.Now
 	Log       *slog.Logger
 }

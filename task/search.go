@@ -13,6 +13,7 @@ import (
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -136,7 +137,7 @@ type source struct {
 // plan is a query that was checked.
 type plan struct {
 	Query
-	hash     string
+	cursors  secret.Cursors[key]
 	after    *key
 	offset   int
 	filtered []string // names of fields with filters, in the task's order
@@ -206,14 +207,12 @@ func (x *Index[T]) plan(caller *slipway.Caller, scope string, q Query) (*plan, e
 		}
 		return nil, slipway.Errorf(slipway.Invalid, "%s", strings.Join(texts, "; ")).WithDetails(faults...)
 	}
-	p.hash = hash([]any{x.task.Name, scope, p.Statuses, p.Filters, p.Since.UnixMicro(), p.Until.UnixMicro(), p.Ascending})
-	if p.Cursor != "" {
-		after, err := decodeCursor(x.engine.Keys, p.hash, p.Cursor)
-		if err != nil {
-			return nil, err
-		}
-		p.after = &after
-	} else if p.PageNumber == 0 {
+	p.cursors = secret.CursorsOf[key](x.engine.Keys, "task", x.task.Name, scope, p.Statuses, p.Filters, p.Since.UnixMicro(), p.Until.UnixMicro(), p.Ascending)
+	var err error
+	if p.after, err = p.cursors.Read(p.Cursor); err != nil {
+		return nil, err
+	}
+	if p.after == nil && p.PageNumber == 0 {
 		p.PageNumber = 1
 	}
 	return p, nil
@@ -871,7 +870,7 @@ func (x *Index[T]) collect(rows *sql.Rows, p *plan, page *Page, more []any, ref 
 		return nil
 	})
 	if err == nil && page.PageInfo.HasMore {
-		page.PageInfo.NextCursor = encodeCursor(x.engine.Keys, p.hash, last)
+		page.PageInfo.NextCursor = p.cursors.Write(last)
 	}
 	return err
 }

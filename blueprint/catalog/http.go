@@ -18,6 +18,7 @@ import (
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -374,9 +375,9 @@ func (s *service) query(in *entitiesInput) (entity.Query, error) {
 		if in.Offset > 0 {
 			return q, slipway.Errorf(slipway.Invalid, "send either after or offset")
 		}
-		q.After = new(entity.Mark)
-		if !s.open(cursorPurpose(in), in.After, q.After) {
-			return q, slipway.Errorf(slipway.Invalid, "the cursor does not belong to this query; start again without after")
+		var err error
+		if q.After, err = s.listCursors(in).Read(in.After); err != nil {
+			return q, err
 		}
 	}
 	return q, nil
@@ -413,13 +414,13 @@ func parseFilters(filters []string) ([][]entity.Condition, error) {
 	return sets, nil
 }
 
-// cursorPurpose ties a cursor of the list to its query, which the address of the next page holds.
-func cursorPurpose(in *entitiesInput) string {
-	return fmt.Sprintf("catalog cursor %q %q", in.Filter, in.Order)
+// listCursors are bound to their query, which the address of the next page holds.
+func (s *service) listCursors(in *entitiesInput) secret.Cursors[entity.Mark] {
+	return secret.CursorsOf[entity.Mark](s.Keys, "catalog entities", in.Filter, in.Order)
 }
 
 func (s *service) nextPage(in *entitiesInput, m *entity.Mark) string {
-	q := url.Values{"filter": in.Filter, "order": in.Order, "after": {s.seal(cursorPurpose(in), m)}}
+	q := url.Values{"filter": in.Filter, "order": in.Order, "after": {s.listCursors(in).Write(*m)}}
 	if in.Fields != "" {
 		q.Set("fields", in.Fields)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -88,12 +89,13 @@ type locationCursor struct {
 	ID      string         `json:"i"`
 }
 
-const cursorOfLocations = "catalog locations cursor"
-
 func (s *service) queryLocations(ctx context.Context, in *locationsQueryInput) (*locationsQueryOutput, error) {
 	c := locationCursor{Query: in.Body.Query}
-	if in.Body.Cursor != "" && !s.open(cursorOfLocations, in.Body.Cursor, &c) {
-		return nil, slipway.Errorf(slipway.Invalid, "the cursor is none of this list; start again without it")
+	cursors := secret.CursorsOf[locationCursor](s.Keys, "catalog locations")
+	if after, err := cursors.Read(in.Body.Cursor); err != nil {
+		return nil, err
+	} else if after != nil {
+		c = *after
 	}
 	limit := cmp.Or(in.Body.Limit, c.Limit, 1000)
 	where, err := parsePredicate(c.Query)
@@ -116,7 +118,7 @@ func (s *service) queryLocations(ctx context.Context, in *locationsQueryInput) (
 		}
 		if n := len(out.Body.Items); n == limit {
 			if out.Body.PageInfo.NextCursor == "" {
-				out.Body.PageInfo.NextCursor = s.seal(cursorOfLocations, c.after(limit, list, out.Body.Items[n-1].ID))
+				out.Body.PageInfo.NextCursor = cursors.Write(c.after(limit, list, out.Body.Items[n-1].ID))
 			}
 			continue
 		}

@@ -3,7 +3,6 @@ package catalog
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/secret"
 )
 
 // Entities is a page of entities.
@@ -86,7 +86,10 @@ type pageCursor struct {
 	Back   bool           `json:"b,omitempty"`
 }
 
-const cursorOfQuery = "catalog query cursor"
+// queryCursors are bound to no query: each holds its own.
+func (s *service) queryCursors() secret.Cursors[pageCursor] {
+	return secret.CursorsOf[pageCursor](s.Keys, "catalog query")
+}
 
 func (s *service) queryEntities(ctx context.Context, in *queryInput) (*queryOutput, error) {
 	pick, err := parseFields(in.Fields)
@@ -140,11 +143,11 @@ func (s *service) queryEntitiesBody(ctx context.Context, in *queryBodyInput) (*q
 
 // goOn answers the page of a cursor, whichever verb brought it.
 func (s *service) goOn(ctx context.Context, cursor string, limit int, pick fields) (*queryOutput, error) {
-	var c pageCursor
-	if !s.open(cursorOfQuery, cursor, &c) || c.Mark == nil {
-		return nil, slipway.Errorf(slipway.Invalid, "the cursor is none of this catalog; start again without it")
+	c, err := s.queryCursors().Read(cursor)
+	if err != nil {
+		return nil, err
 	}
-	return s.page(ctx, c, limit, 0, false, pick)
+	return s.page(ctx, *c, limit, 0, false, pick)
 }
 
 func (s *service) page(ctx context.Context, c pageCursor, limit, offset int, count bool, pick fields) (*queryOutput, error) {
@@ -204,24 +207,8 @@ func (s *service) cursor(c pageCursor, m *entity.Mark, back bool) string {
 		return ""
 	}
 	c.Mark, c.Back = m, back
-	return s.seal(cursorOfQuery, c)
+	return s.queryCursors().Write(c)
 }
-
-// seal makes a cursor: what it holds, signed, so that only what this catalog gave out comes back.
-func (s *service) seal(purpose string, v any) string {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // what a cursor holds always encodes
-	}
-	return base64.RawURLEncoding.EncodeToString(append(s.Keys.MAC(purpose, raw), raw...))
-}
-
-func (s *service) open(purpose, cursor string, v any) bool {
-	raw, err := base64.RawURLEncoding.DecodeString(cursor)
-	return err == nil && len(raw) >= macSize && s.Keys.Verify(purpose, raw[macSize:], raw[:macSize]) && json.Unmarshal(raw[macSize:], v) == nil
-}
-
-const macSize = 20 // of secret.Keyring.MAC
 
 type uidInput struct {
 	UID string `path:"uid" maxLength:"100" doc:"metadata.uid of the entity" example:"0198c2f0-6b5e-7cc0-9d5e-0f6f3c1f7a11"`

@@ -16,6 +16,7 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/secret"
 )
 
 type body[T any] struct{ Body T }
@@ -122,8 +123,8 @@ func (s *service) getHistory(ctx context.Context, in *struct {
 	if in.Environment != "" {
 		env = s.environments.normalise(in.Environment)
 	}
-	hash := queryHash("history", key(in.Service), env, in.Status)
-	after, err := readCursor[historyKey](s.keys, hash, in.Cursor)
+	cursors := secret.CursorsOf[historyKey](s.keys, "dora history", key(in.Service), env, in.Status)
+	after, err := cursors.Read(in.Cursor)
 	if err != nil {
 		return nil, err
 	}
@@ -145,9 +146,7 @@ func (s *service) getHistory(ctx context.Context, in *struct {
 		out.Deployments = []json.RawMessage{}
 	}
 	if page.next != nil {
-		if out.PageInfo.NextCursor, err = writeCursor(s.keys, hash, *page.next); err != nil {
-			return nil, err
-		}
+		out.PageInfo.NextCursor = cursors.Write(*page.next)
 	}
 	raw, err := json.Marshal(out)
 	return &body[blueprint.Raw[History]]{blueprint.Raw[History]{JSON: raw}}, err
@@ -203,8 +202,8 @@ func (s *service) getExplanation(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	hash := queryHash("explain", in.Metric, key(in.Project), key(in.Team), q.environment, q.period.StartDate, q.period.EndDate)
-	after, err := readCursor[historyKey](s.keys, hash, in.Cursor)
+	cursors := secret.CursorsOf[historyKey](s.keys, "dora explain", in.Metric, key(in.Project), key(in.Team), q.environment, q.period.StartDate, q.period.EndDate)
+	after, err := cursors.Read(in.Cursor)
 	if err != nil {
 		return nil, err
 	}
@@ -228,9 +227,7 @@ func (s *service) getExplanation(ctx context.Context, in *struct {
 	if len(list) > in.Limit {
 		list = list[:in.Limit]
 		out.PageInfo.HasMore = true
-		if out.PageInfo.NextCursor, err = writeCursor(s.keys, hash, list[len(list)-1].key); err != nil {
-			return nil, err
-		}
+		out.PageInfo.NextCursor = cursors.Write(list[len(list)-1].key)
 	}
 	for _, e := range list {
 		x, err := e.explain(in.Metric, q.rules)

@@ -13,6 +13,7 @@ import (
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/entity"
 	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -404,8 +405,8 @@ func optional(s string) *string {
 // groups adds a page of groups, by name.
 func (s *service) groups(rep *Report, q question, names []string, of func(name string) (Facts, error)) error {
 	slices.Sort(names)
-	hash := queryHash("groups", q.project, q.team, q.environment, q.groupBy, q.period.StartDate, q.period.EndDate)
-	after, err := readCursor[string](s.keys, hash, q.cursor)
+	cursors := secret.CursorsOf[string](s.keys, "dora groups", q.project, q.team, q.environment, q.groupBy, q.period.StartDate, q.period.EndDate)
+	after, err := cursors.Read(q.cursor)
 	if err != nil {
 		return err
 	}
@@ -420,9 +421,7 @@ func (s *service) groups(rep *Report, q question, names []string, of func(name s
 	if len(names) > q.limit {
 		names = names[:q.limit]
 		rep.PageInfo.HasMore = true
-		if rep.PageInfo.NextCursor, err = writeCursor(s.keys, hash, names[len(names)-1]); err != nil {
-			return err
-		}
+		rep.PageInfo.NextCursor = cursors.Write(names[len(names)-1])
 	}
 	rep.Groups = []Group{}
 	before := q.window.before()

@@ -47,17 +47,15 @@ func all[T any](items []T) *body[blueprint.List[T]] {
 }
 
 // cut shortens what was read, one more than the limit, to a page. last gives the sort key of an item, for the next cursor.
-func cut[T, K any](s *service, read []T, limit int, query string, last func(T) K) (*body[blueprint.List[T]], error) {
+func cut[T, K any](read []T, limit int, cursors secret.Cursors[K], last func(T) K) *body[blueprint.List[T]] {
 	out := all(read)
 	out.Body.PageInfo.Limit = limit
 	if len(read) <= limit {
-		return out, nil
+		return out
 	}
 	out.Body.Items = read[:limit]
-	out.Body.PageInfo.HasMore = true
-	var err error
-	out.Body.PageInfo.NextCursor, err = writeCursor(s.keys, query, last(read[limit-1]))
-	return out, err
+	out.Body.PageInfo.HasMore, out.Body.PageInfo.NextCursor = true, cursors.Write(last(read[limit-1]))
+	return out
 }
 
 // Caller is who the server takes somebody for.
@@ -128,8 +126,8 @@ func (s *service) listTokens(ctx context.Context, in *struct {
 		}
 		q.User = ref.String()
 	}
-	query := queryHash("tokens", q.User, in.All)
-	after, err := readCursor[tokenKey](s.keys, query, in.Cursor)
+	cursors := secret.CursorsOf[tokenKey](s.keys, "tokens", q.User, in.All)
+	after, err := cursors.Read(in.Cursor)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +138,7 @@ func (s *service) listTokens(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return cut(s, tokens, in.Limit, query, func(t auth.Token) tokenKey { return tokenKey{t.CreatedAt.UnixMicro(), t.ID} })
+	return cut(tokens, in.Limit, cursors, func(t auth.Token) tokenKey { return tokenKey{t.CreatedAt.UnixMicro(), t.ID} }), nil
 }
 
 func microseconds(n int64) time.Time { return time.UnixMicro(n) }
@@ -164,9 +162,9 @@ func (s *service) listJobs(ctx context.Context, in *struct {
 	Limit  int         `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many on a page"`
 	Cursor string      `query:"cursor" doc:"pageInfo.nextCursor of the page before"`
 }) (*body[blueprint.List[job.Job]], error) {
-	query := queryHash("jobs", in.State, in.Kind)
+	cursors := secret.CursorsOf[int64](s.keys, "jobs", in.State, in.Kind)
 	f := job.Filter{States: distinct(in.State), Kinds: in.Kind, Limit: in.Limit + 1}
-	after, err := readCursor[int64](s.keys, query, in.Cursor)
+	after, err := cursors.Read(in.Cursor)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +175,7 @@ func (s *service) listJobs(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return cut(s, jobs, in.Limit, query, func(j job.Job) int64 { return j.ID })
+	return cut(jobs, in.Limit, cursors, func(j job.Job) int64 { return j.ID }), nil
 }
 
 // distinct keeps a state that is named twice from being listed twice.

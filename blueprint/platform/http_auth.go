@@ -8,6 +8,7 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/secret"
 )
 
 // The permissions about permissions.
@@ -125,8 +126,8 @@ func (s *service) listAudit(ctx context.Context, in *struct {
 	Limit      int       `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many on a page"`
 	Cursor     string    `query:"cursor" doc:"pageInfo.nextCursor of the page before"`
 }) (*body[blueprint.List[auth.AuditRecord]], error) {
-	query := queryHash("audit", in.Subject, in.Permission, in.Action, in.Object, in.Since)
-	before, err := readCursor[int64](s.keys, query, in.Cursor)
+	cursors := secret.CursorsOf[int64](s.keys, "audit", in.Subject, in.Permission, in.Action, in.Object, in.Since)
+	before, err := cursors.Read(in.Cursor)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +139,7 @@ func (s *service) listAudit(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return cut(s, list, in.Limit, query, func(r auth.AuditRecord) int64 { return r.ID })
+	return cut(list, in.Limit, cursors, func(r auth.AuditRecord) int64 { return r.ID }), nil
 }
 
 // narrowToken is what a caller asks for.

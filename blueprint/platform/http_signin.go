@@ -16,6 +16,7 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/secret"
 )
 
 // The pages of sign-in, and the two OAuth endpoints of the command line. They are plain HTML without scripts.
@@ -341,8 +342,8 @@ func (s *service) listSessions(ctx context.Context, in *struct {
 			return nil, err
 		}
 	}
-	query := queryHash("sessions", q.User, in.All)
-	after, err := readCursor[sessionKey](s.keys, query, in.Cursor)
+	cursors := secret.CursorsOf[sessionKey](s.keys, "sessions", q.User, in.All)
+	after, err := cursors.Read(in.Cursor)
 	if err != nil {
 		return nil, err
 	}
@@ -353,7 +354,7 @@ func (s *service) listSessions(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return cut(s, list, in.Limit, query, func(one auth.Session) sessionKey { return sessionKey{one.CreatedAt.UnixMicro(), one.ID} })
+	return cut(list, in.Limit, cursors, func(one auth.Session) sessionKey { return sessionKey{one.CreatedAt.UnixMicro(), one.ID} }), nil
 }
 
 func (s *service) endSession(ctx context.Context, in *struct {

@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -16,6 +15,7 @@ import (
 	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/resource"
+	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -181,12 +181,13 @@ func (s *service) listDeliveries(ctx context.Context, in *struct {
 	Cursor string `query:"cursor" doc:"pageInfo.nextCursor of the page before"`
 }) (*body[blueprint.List[Delivery]], error) {
 	q := query{webhook: in.ID, status: in.Status, limit: in.Limit + 1}
-	purpose := "webhook deliveries " + in.ID + " " + in.Status
-	if in.Cursor != "" {
-		var err error
-		if q.before, err = s.readCursor(purpose, in.Cursor); err != nil {
-			return nil, err
-		}
+	cursors := secret.CursorsOf[int64](s.Keys, "webhook deliveries", in.ID, in.Status)
+	before, err := cursors.Read(in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	if before != nil {
+		q.before = *before
 	}
 	list, err := deliveries(ctx, s.DB("main"), q)
 	if err != nil {
@@ -201,25 +202,9 @@ func (s *service) listDeliveries(ctx context.Context, in *struct {
 	page := slipway.PageInfo{Limit: in.Limit}
 	if len(list) > in.Limit {
 		list = list[:in.Limit]
-		page.HasMore, page.NextCursor = true, s.writeCursor(purpose, list[in.Limit-1].ID)
+		page.HasMore, page.NextCursor = true, cursors.Write(list[in.Limit-1].ID)
 	}
 	return &body[blueprint.List[Delivery]]{blueprint.List[Delivery]{Items: list, PageInfo: page}}, nil
-}
-
-// A cursor is the id of a page's last delivery, bound to its query by the installation's key.
-func (s *service) writeCursor(purpose string, id int64) string {
-	raw := []byte(strconv.FormatInt(id, 10))
-	return base64.RawURLEncoding.EncodeToString(append(s.Keys.MAC(purpose, raw), raw...))
-}
-
-func (s *service) readCursor(purpose, text string) (int64, error) {
-	const size = 20 // of a MAC
-	raw, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || len(raw) <= size || !s.Keys.Verify(purpose, raw[size:], raw[:size]) {
-		return 0, slipway.Errorf(slipway.Invalid, "the cursor is not one of this list; begin again without it").
-			WithDetails(slipway.Detail{Field: "cursor", Code: slipway.Invalid, Message: "pass pageInfo.nextCursor of the page before, unchanged, with the same parameters"})
-	}
-	return strconv.ParseInt(string(raw[size:]), 10, 64)
 }
 
 func (s *service) redeliverOne(ctx context.Context, in *struct {

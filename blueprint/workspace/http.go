@@ -3,8 +3,6 @@ package workspace
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -16,6 +14,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/cluster"
 	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/secret"
 )
 
 // maxList is how many workspaces are listed where nobody says how many: more than anybody has.
@@ -102,7 +101,8 @@ func (s *service) getWorkspaces(ctx context.Context, in *struct {
 	if s.unready != nil {
 		return nil, s.unready
 	}
-	after, err := s.readCursor(o, in.Status, in.Cursor)
+	cursors := secret.CursorsOf[position](s.keys, "workspaces", o.subject, in.Status)
+	after, err := cursors.Read(in.Cursor)
 	if err != nil {
 		return nil, err
 	}
@@ -134,9 +134,7 @@ func (s *service) getWorkspaces(ctx context.Context, in *struct {
 	if n := out.PageInfo.Limit; len(out.Workspaces) > n {
 		out.Workspaces = out.Workspaces[:n]
 		out.PageInfo.HasMore = true
-		if out.PageInfo.NextCursor, err = s.writeCursor(o, in.Status, out.Workspaces[n-1].position()); err != nil {
-			return nil, err
-		}
+		out.PageInfo.NextCursor = cursors.Write(out.Workspaces[n-1].position())
 	}
 	if out.Workspaces == nil {
 		out.Workspaces = []Workspace{}
@@ -216,47 +214,6 @@ func (p position) compare(q position) int {
 }
 
 func (w Workspace) compare(v Workspace) int { return w.position().compare(v.position()) }
-
-const (
-	cursorPurpose = "workspace cursor"
-	signatureSize = 20 // of secret.Keyring.MAC
-)
-
-// cursor is where a page ended, and of what.
-type cursor struct {
-	Version int      `json:"v"`
-	Query   string   `json:"q"`
-	After   position `json:"k"`
-}
-
-// query binds a cursor to who asks for what.
-func query(o owner, status string) string {
-	sum := sha256.Sum256([]byte(o.subject + "\n" + status))
-	return base64.RawURLEncoding.EncodeToString(sum[:12])
-}
-
-func (s *service) writeCursor(o owner, status string, p position) (string, error) {
-	raw, err := json.Marshal(cursor{1, query(o, status), p})
-	if err != nil {
-		return "", err
-	}
-	return base64.RawURLEncoding.EncodeToString(append(s.keys.MAC(cursorPurpose, raw), raw...)), nil
-}
-
-// readCursor gives nil for no cursor.
-func (s *service) readCursor(o owner, status, text string) (*position, error) {
-	if text == "" {
-		return nil, nil
-	}
-	var c cursor
-	all, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || len(all) < signatureSize || !s.keys.Verify(cursorPurpose, all[signatureSize:], all[:signatureSize]) ||
-		json.Unmarshal(all[signatureSize:], &c) != nil || c.Version != 1 || c.Query != query(o, status) {
-		return nil, slipway.Errorf(slipway.Invalid, "the cursor is not one of this list; begin again without it").
-			WithDetails(slipway.Detail{Field: "cursor", Code: slipway.Invalid, Message: "pass pageInfo.nextCursor of the page before, unchanged, with the same parameters"})
-	}
-	return &c.After, nil
-}
 
 // The events that are sent when somebody does something to a workspace through Slipway.
 const (
