@@ -51,6 +51,7 @@ type Operation struct {
 	Deprecated time.Time // since when
 	Sunset     time.Time // when it goes away
 
+	Request         any // a value of the type that RawBody holds as JSON, for the API description; nil: it holds bytes
 	RequestExample  any // of the body
 	ResponseExample any // of the body
 

@@ -22,3 +22,12 @@ func JSONSchema(id string, v any) (json.RawMessage, error) {
 	doc["$schema"], doc["$id"], doc["$defs"] = "https://json-schema.org/draft/2020-12/schema", id, registry.Map()
 	return json.Marshal(doc)
 }
+
+// OneOrMany describes a body that is one T or a list of them, for Operation.Request.
+type OneOrMany[T any] struct{}
+
+// Schema is called by the API description.
+func (OneOrMany[T]) Schema(r huma.Registry) *huma.Schema {
+	one := r.Schema(reflect.TypeFor[T](), true, "")
+	return &huma.Schema{OneOf: []*huma.Schema{one, {Type: huma.TypeArray, Items: one}}, Description: "One, or a list"}
+}

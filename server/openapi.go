@@ -220,12 +220,15 @@ func (s *Server) describe(api huma.API, op blueprint.Operation, m blueprint.Moun
 			}
 		}
 	}
-	if raw := h.RequestBody; raw != nil && m.Dialect == blueprint.Tool && raw.Content["application/octet-stream"] != nil {
+	if raw := h.RequestBody; raw != nil && op.Request != nil {
 		media := func() *huma.MediaType {
-			return &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeObject, Description: "As JSON or YAML"}}
+			return &huma.MediaType{Schema: doc.Components.Schemas.Schema(reflect.TypeOf(op.Request), true, "")}
 		}
-		raw.Content = map[string]*huma.MediaType{"application/json": media(), "application/yaml": media()}
-		raw.Required = false // what an empty body means is up to the operation
+		raw.Content = map[string]*huma.MediaType{"application/json": media()}
+		if m.Dialect == blueprint.Tool {
+			raw.Content["application/yaml"] = media()
+			raw.Required = false // what an empty body means is up to the operation
+		}
 	}
 	if raw := h.RequestBody; raw != nil && m.Dialect == blueprint.Data && raw.Content["application/octet-stream"] != nil {
 		// A document is read as bytes, because its schema is known only by its kind; /data/schema/{kind} has it.

@@ -98,6 +98,7 @@ func operations() []blueprint.Operation {
 				"`source` (who reports; ids are unique within it), `project`, `version`, `triggeredBy`, `url`, `detail`, `commit` and `commits` (`sha`, `message`, `author`, `time`, `repository`), `rework`, `rollback` and `updatedAt` are not. " +
 				"The same id again changes what is stored, unless it is older: by `updatedAt` where both have it, else one that runs never replaces one that has ended. Either all are valid, or nothing is stored. " +
 				"History and metrics have them as soon as the answer is there.",
+			Request: blueprint.OneOrMany[newDeployment]{},
 			RequestExample: map[string]any{
 				"id": "deploy-789", "service": "my-service", "version": "v1.2.3", "environment": "production", "status": "SUCCESS", "startTime": "2024-12-06T08:00:00Z", "endTime": "2024-12-06T08:05:00Z",
 				"triggeredBy": "GitHub Push", "commit": map[string]any{"sha": "def456", "message": "feat: add new feature", "author": "developer@example.com", "time": "2024-12-06T05:30:00Z"},
@@ -109,6 +110,7 @@ func operations() []blueprint.Operation {
 			Summary: "Report changes",
 			Description: "Takes one change, or a list of up to 1,000: a pull request or the like. `id`, `service` and `openedAt` are required; `source`, `project`, `title`, `author`, `url`, `firstCommitAt`, `mergedAt`, " +
 				"`mergeCommit`, `deploymentId` and `updatedAt` are not. A change comes with the deployment that `deploymentId` names, else with the first one to production that succeeds after `mergedAt`.",
+			Request: blueprint.OneOrMany[newChange]{},
 			RequestExample: map[string]any{
 				"id": "42", "source": "github", "service": "my-service", "title": "Add a feature", "firstCommitAt": "2024-12-06T05:30:00Z", "openedAt": "2024-12-06T06:00:00Z", "mergedAt": "2024-12-06T07:50:00Z",
 			},
@@ -119,6 +121,7 @@ func operations() []blueprint.Operation {
 			Summary: "Report incidents",
 			Description: "Takes one incident, or a list of up to 1,000. `id`, `service` and `startedAt` are required; `source`, `project`, `title`, `severity`, `url`, `resolvedAt`, `deploymentId` and `updatedAt` are not. " +
 				"An incident belongs to the deployment that `deploymentId` names, else to the last one to production before `startedAt`; send it again with `resolvedAt` once it is over.",
+			Request:         blueprint.OneOrMany[newIncident]{},
 			RequestExample:  map[string]any{"id": "INC-7", "service": "my-service", "title": "Checkout is down", "startedAt": "2024-12-06T09:05:00Z", "resolvedAt": "2024-12-06T09:53:00Z"},
 			ResponseExample: Accepted{Accepted: 1, Created: 1},
 		}),

@@ -177,24 +177,26 @@ func (s *service) argo(raw []byte, f *faults) (heard, error) {
 
 // devLakeDeployment is the body of DevLake's deployments webhook.
 type devLakeDeployment struct {
-	ID                  string                    `json:"id"`
-	DisplayTitle        string                    `json:"displayTitle"`
-	Name                string                    `json:"name"`
-	Result              string                    `json:"result"`
-	Environment         string                    `json:"environment"`
-	OriginalEnvironment string                    `json:"originalEnvironment"`
-	URL                 string                    `json:"url"`
-	Created             foreign                   `json:"createdDate"`
-	Started             foreign                   `json:"startedDate"`
-	Finished            foreign                   `json:"finishedDate"`
-	Commits             []devLakeDeploymentCommit `json:"deploymentCommits"`
+	_                   struct{}                  `json:"-" additionalProperties:"true"`
+	ID                  string                    `json:"id" doc:"Its id, unique within the connection"`
+	DisplayTitle        string                    `json:"displayTitle,omitempty" doc:"A title"`
+	Name                string                    `json:"name,omitempty" doc:"A title, where there is no displayTitle"`
+	Result              string                    `json:"result,omitempty" doc:"SUCCESS or FAILURE; SUCCESS unless given"`
+	Environment         string                    `json:"environment,omitempty" doc:"Where to; PRODUCTION unless given"`
+	OriginalEnvironment string                    `json:"originalEnvironment,omitempty" doc:"The environment's name where it was seen"`
+	URL                 string                    `json:"url,omitempty" doc:"Where to read more"`
+	Created             foreign                   `json:"createdDate,omitempty" format:"date-time" doc:"When it was asked for"`
+	Started             foreign                   `json:"startedDate" format:"date-time" doc:"When it began"`
+	Finished            foreign                   `json:"finishedDate" format:"date-time" doc:"When it ended"`
+	Commits             []devLakeDeploymentCommit `json:"deploymentCommits" doc:"What was deployed, at least one"`
 }
 
 type devLakeDeploymentCommit struct {
-	RepoURL string `json:"repoUrl"`
-	SHA     string `json:"commitSha"`
-	RefName string `json:"refName"`
-	Message string `json:"commitMsg"`
+	_       struct{} `json:"-" additionalProperties:"true"`
+	RepoURL string   `json:"repoUrl" doc:"Address of the repository"`
+	SHA     string   `json:"commitSha" doc:"Hash of the commit"`
+	RefName string   `json:"refName,omitempty" doc:"Branch or tag"`
+	Message string   `json:"commitMsg,omitempty" doc:"Message of the commit"`
 }
 
 func (s *service) hookDeployment(c connection, raw []byte, f *faults) (heard, error) {
@@ -258,16 +260,17 @@ func withEnvironment(doc, environment string) string {
 
 // devLakeIssue is the body of DevLake's issues webhook. Only incidents count.
 type devLakeIssue struct {
-	Key            string  `json:"issueKey"`
-	Title          string  `json:"title"`
-	Type           string  `json:"type"`
-	Status         string  `json:"status"`
-	OriginalStatus string  `json:"originalStatus"`
-	URL            string  `json:"url"`
-	Severity       string  `json:"severity"`
-	Created        foreign `json:"createdDate"`
-	Updated        foreign `json:"updatedDate"`
-	Resolved       foreign `json:"resolutionDate"`
+	_              struct{} `json:"-" additionalProperties:"true"`
+	Key            string   `json:"issueKey" doc:"Its key, unique within the connection"`
+	Title          string   `json:"title" doc:"Its title"`
+	Type           string   `json:"type,omitempty" doc:"INCIDENT counts; others are taken and not kept"`
+	Status         string   `json:"status,omitempty" doc:"DONE when it is over"`
+	OriginalStatus string   `json:"originalStatus" doc:"The status in the sender's words"`
+	URL            string   `json:"url,omitempty" doc:"Where to read more"`
+	Severity       string   `json:"severity,omitempty" doc:"How bad it is"`
+	Created        foreign  `json:"createdDate" format:"date-time" doc:"When it began"`
+	Updated        foreign  `json:"updatedDate,omitempty" format:"date-time" doc:"When it was last changed"`
+	Resolved       foreign  `json:"resolutionDate,omitempty" format:"date-time" doc:"When it was over"`
 }
 
 func (s *service) hookIssue(c connection, raw []byte, f *faults) (heard, error) {
@@ -297,14 +300,15 @@ func (s *service) hookIssue(c connection, raw []byte, f *faults) (heard, error) 
 
 // devLakePullRequest is the body of DevLake's pull requests webhook.
 type devLakePullRequest struct {
-	ID          string  `json:"id"`
-	Title       string  `json:"displayTitle"`
-	Key         any     `json:"pullRequestKey"`
-	URL         string  `json:"url"`
-	Author      string  `json:"authorName"`
-	Created     foreign `json:"createdDate"`
-	Merged      foreign `json:"mergedDate"`
-	MergeCommit string  `json:"mergeCommitSha"`
+	_           struct{} `json:"-" additionalProperties:"true"`
+	ID          string   `json:"id" doc:"Its id, unique within the connection"`
+	Title       string   `json:"displayTitle,omitempty" doc:"Its title"`
+	Key         any      `json:"pullRequestKey" doc:"Its number"`
+	URL         string   `json:"url,omitempty" doc:"Where to read more"`
+	Author      string   `json:"authorName,omitempty" doc:"Who made it"`
+	Created     foreign  `json:"createdDate" format:"date-time" doc:"When it was opened"`
+	Merged      foreign  `json:"mergedDate,omitempty" format:"date-time" doc:"When it was merged"`
+	MergeCommit string   `json:"mergeCommitSha,omitempty" doc:"Hash of the commit that brought it in"`
 }
 
 func (s *service) hookPullRequest(c connection, raw []byte, f *faults) (heard, error) {
@@ -325,15 +329,16 @@ func (s *service) hookPullRequest(c connection, raw []byte, f *faults) (heard, e
 
 // fawkesIncident is what Fawkes' shared library for Jenkins, or its monitoring, sends.
 type fawkesIncident struct {
-	ID          string  `json:"id"`
-	Title       string  `json:"title"`
-	Status      string  `json:"status"`
-	Severity    string  `json:"severity"`
-	Created     foreign `json:"createdDate"`
-	Resolved    foreign `json:"resolvedDate"`
-	Service     string  `json:"service"`
-	Environment string  `json:"environment"`
-	URL         string  `json:"url"`
+	_           struct{} `json:"-" additionalProperties:"true"`
+	ID          string   `json:"id" doc:"Its id"`
+	Title       string   `json:"title,omitempty" doc:"Its title"`
+	Status      string   `json:"status,omitempty" doc:"open or resolved"`
+	Severity    string   `json:"severity,omitempty" doc:"How bad it is"`
+	Created     foreign  `json:"createdDate" format:"date-time" doc:"When it began"`
+	Resolved    foreign  `json:"resolvedDate,omitempty" format:"date-time" doc:"When it was over"`
+	Service     string   `json:"service,omitempty" doc:"What was hit; the connection's service unless given"`
+	Environment string   `json:"environment,omitempty" doc:"Where; those that reach users count"`
+	URL         string   `json:"url,omitempty" doc:"Where to read more"`
 }
 
 func (s *service) hookIncident(c connection, raw []byte, f *faults) (heard, error) {
@@ -353,16 +358,17 @@ func (s *service) hookIncident(c connection, raw []byte, f *faults) (heard, erro
 
 // fawkesBuild is what Fawkes' shared library for Jenkins sends of a build.
 type fawkesBuild struct {
-	Type        string  `json:"type"`
-	Service     string  `json:"service"`
-	CommitSHA   string  `json:"commit_sha"`
-	Branch      string  `json:"branch"`
-	BuildNumber any     `json:"build_number"`
-	Status      string  `json:"status"`
-	DurationMS  float64 `json:"duration_ms"`
-	Stage       string  `json:"stage"`
-	Timestamp   foreign `json:"timestamp"`
-	URL         string  `json:"url"`
+	_           struct{} `json:"-" additionalProperties:"true"`
+	Type        string   `json:"type" doc:"ci_build"`
+	Service     string   `json:"service,omitempty" doc:"What was built"`
+	CommitSHA   string   `json:"commit_sha,omitempty" doc:"Hash of the commit"`
+	Branch      string   `json:"branch,omitempty" doc:"Its branch"`
+	BuildNumber any      `json:"build_number" doc:"Its number"`
+	Status      string   `json:"status,omitempty" doc:"SUCCESS, UNSTABLE, FAILURE or ABORTED"`
+	DurationMS  float64  `json:"duration_ms,omitempty" doc:"How long it took, in milliseconds"`
+	Stage       string   `json:"stage" doc:"Its stage, by which dora.builds tells deployments"`
+	Timestamp   foreign  `json:"timestamp" format:"date-time" doc:"When it ended"`
+	URL         string   `json:"url,omitempty" doc:"Where to read more"`
 }
 
 // hookBuild keeps of builds those that a rule counts as deployments, by the name of their stage.

@@ -309,63 +309,63 @@ func spellSeconds(n int64) string {
 // The bodies of reports.
 
 type newCommit struct {
-	SHA        string `json:"sha"`
-	Message    string `json:"message"`
-	Author     string `json:"author"`
-	Time       *when  `json:"time"`
-	Repository string `json:"repository"`
+	SHA        string `json:"sha" doc:"Its hash" example:"def456"`
+	Message    string `json:"message,omitempty" doc:"Its message"`
+	Author     string `json:"author,omitempty" doc:"Who wrote it: an e-mail address or a name"`
+	Time       *when  `json:"time,omitempty" format:"date-time" doc:"When it was made"`
+	Repository string `json:"repository,omitempty" doc:"Address of its repository"`
 }
 
 type newDeployment struct {
-	ID                  string      `json:"id"`
-	Source              string      `json:"source"`
-	Service             string      `json:"service"`
-	Project             string      `json:"project"`
-	Version             string      `json:"version"`
-	Environment         string      `json:"environment"`
-	OriginalEnvironment string      `json:"originalEnvironment"`
-	Status              string      `json:"status"`
-	StartTime           *when       `json:"startTime"`
-	EndTime             *when       `json:"endTime"`
-	Duration            any         `json:"duration"` // what the history shows can be sent back; it follows of the times
-	TriggeredBy         *string     `json:"triggeredBy"`
-	Commit              *newCommit  `json:"commit"`
-	Commits             []newCommit `json:"commits"`
-	URL                 string      `json:"url"`
-	Detail              string      `json:"detail"`
-	Rework              bool        `json:"rework"`
-	Rollback            bool        `json:"rollback"`
-	UpdatedAt           *when       `json:"updatedAt"`
+	ID                  string      `json:"id" doc:"Id, unique within source; the same again changes what is stored" example:"deploy-789"`
+	Source              string      `json:"source,omitempty" doc:"Who reports it; api unless given"`
+	Service             string      `json:"service" doc:"What was deployed" example:"my-service"`
+	Project             string      `json:"project,omitempty" doc:"Project that the service belongs to"`
+	Version             string      `json:"version,omitempty" doc:"Version, tag or branch"`
+	Environment         string      `json:"environment" doc:"Where to; what the name means is told by dora.environments" example:"production"`
+	OriginalEnvironment string      `json:"originalEnvironment,omitempty" doc:"Name of the environment where it was seen; environment unless given"`
+	Status              string      `json:"status" doc:"SUCCESS, FAILURE, IN_PROGRESS or CANCELLED" example:"SUCCESS"`
+	StartTime           *when       `json:"startTime" format:"date-time" doc:"When it began"`
+	EndTime             *when       `json:"endTime,omitempty" format:"date-time" doc:"When it ended; required unless it is in progress"`
+	Duration            any         `json:"duration,omitempty" doc:"Not looked at, as it follows of the times: so that what the history shows can be sent back"`
+	TriggeredBy         *string     `json:"triggeredBy,omitempty" doc:"Who, or what"`
+	Commit              *newCommit  `json:"commit,omitempty" doc:"What was deployed; the newest of commits unless given"`
+	Commits             []newCommit `json:"commits,omitempty" doc:"What it brought, at most 100"`
+	URL                 string      `json:"url,omitempty" doc:"Where to read more"`
+	Detail              string      `json:"detail,omitempty" doc:"A title, or why it failed"`
+	Rework              bool        `json:"rework,omitempty" doc:"Whether it was made because of an incident"`
+	Rollback            bool        `json:"rollback,omitempty" doc:"Whether it put an older version back"`
+	UpdatedAt           *when       `json:"updatedAt,omitempty" format:"date-time" doc:"When it was last changed by the reporter's clock; older reports than the stored one change nothing"`
 }
 
 type newChange struct {
-	ID            string `json:"id"`
-	Source        string `json:"source"`
-	Service       string `json:"service"`
-	Project       string `json:"project"`
-	Title         string `json:"title"`
-	Author        string `json:"author"`
-	URL           string `json:"url"`
-	FirstCommitAt *when  `json:"firstCommitAt"`
-	OpenedAt      *when  `json:"openedAt"`
-	MergedAt      *when  `json:"mergedAt"`
-	MergeCommit   string `json:"mergeCommit"`
-	DeploymentID  string `json:"deploymentId"`
-	UpdatedAt     *when  `json:"updatedAt"`
+	ID            string `json:"id" doc:"Id, unique within source; the same again changes what is stored" example:"42"`
+	Source        string `json:"source,omitempty" doc:"Who reports it; api unless given"`
+	Service       string `json:"service" doc:"What was changed" example:"my-service"`
+	Project       string `json:"project,omitempty" doc:"Project that the service belongs to"`
+	Title         string `json:"title,omitempty" doc:"Its title"`
+	Author        string `json:"author,omitempty" doc:"Who made it"`
+	URL           string `json:"url,omitempty" doc:"Where to read more"`
+	FirstCommitAt *when  `json:"firstCommitAt,omitempty" format:"date-time" doc:"When its first commit was made: lead time is counted from here"`
+	OpenedAt      *when  `json:"openedAt,omitempty" format:"date-time" doc:"When it was opened; one of the three times is required"`
+	MergedAt      *when  `json:"mergedAt,omitempty" format:"date-time" doc:"When it was merged"`
+	MergeCommit   string `json:"mergeCommit,omitempty" doc:"Hash of the commit that brought it in"`
+	DeploymentID  string `json:"deploymentId,omitempty" doc:"Id of the deployment that it came with; else it is the first one to production after mergedAt"`
+	UpdatedAt     *when  `json:"updatedAt,omitempty" format:"date-time" doc:"When it was last changed by the reporter's clock; older reports than the stored one change nothing"`
 }
 
 type newIncident struct {
-	ID           string `json:"id"`
-	Source       string `json:"source"`
-	Service      string `json:"service"`
-	Project      string `json:"project"`
-	Title        string `json:"title"`
-	Severity     string `json:"severity"`
-	URL          string `json:"url"`
-	StartedAt    *when  `json:"startedAt"`
-	ResolvedAt   *when  `json:"resolvedAt"`
-	DeploymentID string `json:"deploymentId"`
-	UpdatedAt    *when  `json:"updatedAt"`
+	ID           string `json:"id" doc:"Id, unique within source; the same again changes what is stored" example:"INC-7"`
+	Source       string `json:"source,omitempty" doc:"Who reports it; api unless given"`
+	Service      string `json:"service" doc:"What was hit" example:"my-service"`
+	Project      string `json:"project,omitempty" doc:"Project that the service belongs to"`
+	Title        string `json:"title,omitempty" doc:"Its title"`
+	Severity     string `json:"severity,omitempty" doc:"How bad it is"`
+	URL          string `json:"url,omitempty" doc:"Where to read more"`
+	StartedAt    *when  `json:"startedAt" format:"date-time" doc:"When it began"`
+	ResolvedAt   *when  `json:"resolvedAt,omitempty" format:"date-time" doc:"When it was over"`
+	DeploymentID string `json:"deploymentId,omitempty" doc:"Id of the deployment that caused it; else it is the last one to production before startedAt"`
+	UpdatedAt    *when  `json:"updatedAt,omitempty" format:"date-time" doc:"When it was last changed by the reporter's clock; older reports than the stored one change nothing"`
 }
 
 // when is a moment in a report: RFC 3339.
@@ -598,6 +598,9 @@ func oneOrMany[N interface{ check(*faults) T }, T any](raw []byte, now time.Time
 		}
 		if err != nil {
 			field := "body"
+			if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+				field, err = strings.Trim(name, `"`), errors.New("is not known; the description of this operation at /openapi.json has what is")
+			}
 			if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 				field, err = e.Field, fmt.Errorf("must be a %s, not a %s", e.Type, e.Value)
 			}

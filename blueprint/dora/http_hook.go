@@ -160,27 +160,30 @@ func (s *service) hookClose(ctx context.Context, in *closeInput) (*successOutput
 	})
 }
 
+// pushed describes GitHub's push event, of which only some fields are read.
+type pushed map[string]any
+
 // hookOperations are DevLake's webhook paths, with and without the prefix that its proxy takes off, and those that Fawkes sends to.
 func hookOperations() (list []blueprint.Operation) {
 	const errors = "Whoever may use the paths of DevLake's webhooks there may use them here, unchanged. "
 	for _, prefix := range []struct{ path, id string }{{"/api/plugins/webhook", "hook"}, {"/api/rest/plugins/webhook", "rest"}} {
-		op := func(id, path, summary, description string, example any) blueprint.Operation {
+		op := func(id, path, summary, description string, request, example any) blueprint.Operation {
 			return blueprint.Operation{
 				ID: "dora." + prefix.id + id, Method: "POST", Path: prefix.path + "/{connection}" + path, Wide: "connection", Segments: 3, Permission: blueprint.Public, Lenient: true, MaxBody: maxReport,
-				Tag: "webhooks", Summary: summary, Description: description, Errors: []slipway.Code{slipway.NotFound}, RequestExample: example, ResponseExample: Success{true, "success"},
+				Tag: "webhooks", Summary: summary, Description: description, Errors: []slipway.Code{slipway.NotFound}, Request: request, RequestExample: example, ResponseExample: Success{true, "success"},
 			}
 		}
 		list = append(list,
 			blueprint.Handle((*service).hookDeployments, op("Deployments", "/deployments", "DevLake's deployments webhook", errors+
-				"Also takes the notification that Fawkes has Argo CD send (`event_type`). A token with `"+reportPermission+"` is asked for, as `Authorization: Bearer` or in place of the connection's id.", map[string]any{
+				"Also takes the notification that Fawkes has Argo CD send (`event_type`). A token with `"+reportPermission+"` is asked for, as `Authorization: Bearer` or in place of the connection's id.", devLakeDeployment{}, map[string]any{
 				"id": "deploy-789", "result": "SUCCESS", "environment": "PRODUCTION", "startedDate": "2024-12-06T08:00:00Z", "finishedDate": "2024-12-06T08:05:00Z",
 				"deploymentCommits": []any{map[string]any{"repoUrl": "https://github.com/octo/my-service", "commitSha": "def456", "refName": "v1.2.3", "startedDate": "2024-12-06T08:00:00Z", "finishedDate": "2024-12-06T08:05:00Z"}},
 			})),
-			blueprint.Handle((*service).hookIssues, op("Issues", "/issues", "DevLake's issues webhook", errors+"Of issues, those of the type INCIDENT are kept.", map[string]any{
+			blueprint.Handle((*service).hookIssues, op("Issues", "/issues", "DevLake's issues webhook", errors+"Of issues, those of the type INCIDENT are kept.", devLakeIssue{}, map[string]any{
 				"issueKey": "INC-7", "title": "Checkout is down", "type": "INCIDENT", "originalStatus": "open", "status": "IN_PROGRESS", "createdDate": "2024-12-06T09:05:00Z",
 			})),
-			blueprint.Handle((*service).hookClose, op("Close", "/issue/{issueKey}/close", "DevLake's webhook that closes an issue", errors+"The incident is over at the moment of the call.", nil)),
-			blueprint.Handle((*service).hookPullRequests, op("PullRequests", "/pull_requests", "DevLake's pull requests webhook", errors, map[string]any{
+			blueprint.Handle((*service).hookClose, op("Close", "/issue/{issueKey}/close", "DevLake's webhook that closes an issue", errors+"The incident is over at the moment of the call.", nil, nil)),
+			blueprint.Handle((*service).hookPullRequests, op("PullRequests", "/pull_requests", "DevLake's pull requests webhook", errors, devLakePullRequest{}, map[string]any{
 				"id": "42", "displayTitle": "Add a feature", "pullRequestKey": 42, "createdDate": "2024-12-06T06:00:00Z", "mergedDate": "2024-12-06T07:50:00Z", "mergeCommitSha": "def456",
 			})),
 		)
@@ -188,13 +191,13 @@ func hookOperations() (list []blueprint.Operation) {
 			continue
 		}
 		list = append(list,
-			blueprint.Handle((*service).hookIncidents, op("Incidents", "/incidents", "Incidents as Fawkes sends them", "Of environments that reach users.", map[string]any{
+			blueprint.Handle((*service).hookIncidents, op("Incidents", "/incidents", "Incidents as Fawkes sends them", "Of environments that reach users.", fawkesIncident{}, map[string]any{
 				"id": "INC-7", "title": "Checkout is down", "status": "open", "severity": "critical", "createdDate": "2024-12-06T09:05:00Z", "service": "my-service", "environment": "production", "url": "https://status.example.com/7",
 			})),
-			blueprint.Handle((*service).hookBuilds, op("Builds", "/cicd", "Builds as Fawkes' library for Jenkins sends them", "Those that `dora.builds` counts as deployments, by the name of their stage, are kept.", map[string]any{
+			blueprint.Handle((*service).hookBuilds, op("Builds", "/cicd", "Builds as Fawkes' library for Jenkins sends them", "Those that `dora.builds` counts as deployments, by the name of their stage, are kept.", fawkesBuild{}, map[string]any{
 				"type": "ci_build", "service": "my-service", "commit_sha": "def456", "branch": "main", "build_number": 42, "status": "SUCCESS", "duration_ms": 300000, "stage": "deploy-prod", "timestamp": "2024-12-06T08:05:00Z",
 			})),
-			blueprint.Handle((*service).hookCommits, op("Commits", "/commits", "GitHub's pushes", "A push to the default branch is a change of the service of the repository's name. Signed with `dora.pushSecret` (`X-Hub-Signature-256`), or with a token.", map[string]any{
+			blueprint.Handle((*service).hookCommits, op("Commits", "/commits", "GitHub's pushes", "A push to the default branch is a change of the service of the repository's name. Signed with `dora.pushSecret` (`X-Hub-Signature-256`), or with a token.", pushed{}, map[string]any{
 				"ref": "refs/heads/main", "after": "def456", "repository": map[string]any{"name": "my-service", "default_branch": "main", "pushed_at": 1733471400},
 				"commits": []any{map[string]any{"id": "def456", "message": "feat: add new feature", "timestamp": "2024-12-06T05:30:00Z", "author": map[string]any{"email": "developer@example.com"}}},
 			})),

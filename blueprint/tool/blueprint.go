@@ -92,7 +92,7 @@ func operations(prefix, base, deploy string) []blueprint.Operation {
 	set := op("config.set", "POST", "/config", writeConfigPermission, "Store a tool's configuration", exampleConfig)
 	set.Description = "JSON or YAML; dashes are accepted for underscores. It is stored and given back as it is. Keys that are not known are kept, with a warning each. With `source_url`, what that " +
 		"address gives is stored, and read again at each deployment."
-	set.RequestExample = exampleConfig
+	set.Request, set.RequestExample = ConfigShape{}, exampleConfig
 	set.MaxBody = maxConfig
 	remove := op("config.delete", "DELETE", "/config", writeConfigPermission, "Delete a tool's configuration", exampleConfig)
 	generate := op("config.generate", "GET", "/config/generate", readConfigPermission, "Make a configuration of what a tool runs", exampleConfig)
@@ -101,7 +101,7 @@ func operations(prefix, base, deploy string) []blueprint.Operation {
 	create.Description = "Builds all components of the stored configuration, in parallel as far as the builder has room. It answers at once. One deployment of a tool goes on at a time: 409. " +
 		"What was built before of the same commit is used again, unless `force-build` is set. The body may hold a `description`."
 	create.Idempotent = true
-	create.RequestExample = map[string]string{"description": "Fix the login"}
+	create.Request, create.RequestExample = DeployShape{}, map[string]string{"description": "Fix the login"}
 	list := op("deploy.list", "GET", deploy, readPermission, "List a tool's deployments", deployments)
 	list.Description = "Oldest first. The newest are kept, 10 unless the operator says otherwise."
 	latest := op("deploy.latest", "GET", deploy+"/latest", readPermission, "Get a tool's newest deployment", deployment)

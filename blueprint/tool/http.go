@@ -51,6 +51,7 @@ type (
 	}
 	// ConfigShape describes a configuration. It comes back as it was given, with keys that are not described here too.
 	ConfigShape struct {
+		_             struct{}                  `json:"-" additionalProperties:"true"`
 		ConfigVersion string                    `json:"config_version,omitempty" doc:"Version of the format" example:"v1beta1"`
 		SourceURL     string                    `json:"source_url,omitempty" doc:"Where the configuration is read from, now and at each deployment"`
 		Components    map[string]ComponentShape `json:"components" doc:"The components by name, at least one, at most 1,000"`
@@ -278,6 +279,12 @@ func (s *service) getGenerated(ctx context.Context, in *OfTool) (*configBody, er
 	}
 	raw, err := doc.MarshalJSON()
 	return &configBody{blueprint.Raw[ConfigShape]{JSON: raw}}, err
+}
+
+// DeployShape describes the body of a new deployment.
+type DeployShape struct {
+	_           struct{} `json:"-" additionalProperties:"true"`
+	Description string   `json:"description,omitempty" maxLength:"2000" doc:"What it is for"`
 }
 
 // deployInput is what creates a deployment. Both spellings of the flags are known.
