@@ -81,7 +81,7 @@ var behind = map[string][]string{
 	"github.com/danielgtaylor/huma":         {"blueprint", "server"},
 	"github.com/pressly/goose":              {"store"},
 	"modernc.org/sqlite":                    {"store"},
-	"github.com/jackc/pgx":                  {"store", "store/storetest", "event", "job"},
+	"github.com/jackc/pgx":                  {"store", "store/storetest"},
 	"github.com/jedib0t/go-pretty":          {"command"},
 	"github.com/prometheus":                 {"server"},
 	"go.opentelemetry.io":                   {"server", "provider"},

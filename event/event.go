@@ -86,8 +86,8 @@ const (
 )
 
 // Handler works one event inside a transaction that also moves the subscription's cursor: it is rolled back, and the event is
-// tried again with back-off, when it gives an error. It may run twice for one event (store.DB.Write repeats a
-// transaction that lost a deadlock), so it has no effects but through tx.
+// tried again with back-off, when it gives an error. Where many events wait, up to 100 share a transaction, and what a handler did is
+// rolled back too when one after it fails; so it may run twice for one event (and when a deadlock was lost), and has no effects but through tx.
 type Handler func(ctx context.Context, tx *store.Tx, e Event) error
 
 // Subscription is a durable reader inside a blueprint.

@@ -713,3 +713,68 @@ func TestManyEventsAreWorkedAheadAndTheOthersOneByOne(t *testing.T) {
 		}
 	})
 }
+
+func TestWaitingEventsShareTransactionsAndOneThatFailsStopsOnlyWhatComesAfterIt(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		b := newBus(db)
+		var writes atomic.Int64
+		db.OnWrite = func(time.Duration, int64) { writes.Add(1) }
+		var mended atomic.Bool
+		var s seen
+		b.Subscribe(event.Subscription{Name: "test.reader", Types: []string{done.Name}, Backlog: true, Handle: func(ctx context.Context, tx *store.Tx, e event.Event) error {
+			// What the handler writes is there once for each event, however often it ran.
+			if err := b.Publish(ctx, tx, event.Event{Source: "/test", Type: "test.thing.begun.v1", Subject: e.Subject}); err != nil {
+				return err
+			}
+			if e.Subject == "137" && !mended.Load() {
+				return errors.New("cannot digest this")
+			}
+			tx.AfterCommit(func() { s.add(e.Subject) })
+			return nil
+		}})
+		var events []event.Event
+		var want []string
+		for i := range 300 {
+			want = append(want, fmt.Sprintf("%03d", i))
+			events = append(events, thing(want[i]))
+		}
+		publish(t, b, db, events...)
+		writes.Store(0)
+		run(t, b)
+		within(t, time.Minute, "it is stuck at the one that fails", func() bool {
+			states, err := b.Subscriptions(t.Context())
+			return err == nil && len(states) == 1 && states[0].Blocked == 138 && states[0].Failures > 0
+		})
+		if diff := cmp.Diff(want[:137], s.list()); diff != "" {
+			t.Errorf("all before it, none after it: %s", diff)
+		}
+		if n := writes.Load(); n > 100 {
+			t.Errorf("137 events took %d transactions", n)
+		}
+		mended.Store(true)
+		within(t, time.Minute, "the rest is handled", func() bool { return len(s.list()) == 300 })
+		if diff := cmp.Diff(want, s.list()); diff != "" {
+			t.Error(diff)
+		}
+		var effects []string
+		within(t, time.Minute, "what handlers wrote is in order", func() bool {
+			effects = nil
+			for after := int64(0); ; {
+				list, next, err := b.List(t.Context(), system, after, []string{"test.thing.begun.v1"}, 100)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, e := range list {
+					effects = append(effects, e.Subject)
+				}
+				if after = next; next == 0 {
+					return len(effects) >= 300
+				}
+			}
+		})
+		if diff := cmp.Diff(want, effects); diff != "" {
+			t.Error(diff)
+		}
+	})
+}

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/store"
 )
@@ -21,7 +19,9 @@ const (
 	pollEvery  = 2 * time.Second       // for what was published where nobody could wake us
 	busyAgain  = 20 * time.Millisecond // after another replica held the sequence
 	sequenceAt = 400                   // events numbered in one transaction
-	readAt     = 100                   // events a reader fetches at once
+	readAt     = 100                   // events a reader fetches, and handles in one transaction, at most
+	batchFor   = 20 * time.Millisecond // after which the transaction takes no further event
+	batchRows  = 100                   // rows changed, likewise
 	saveEvery  = 1000                  // positions without an event of its own after which a reader stores its cursor
 	retryFirst = time.Second
 	retryMost  = 10 * time.Minute
@@ -199,7 +199,7 @@ func (b *Bus) look(ctx context.Context, readers []*reader) (again time.Duration,
 func (b *Bus) sequence(ctx context.Context) (n, last int64, err error) {
 	err = b.db.Write(ctx, func(tx *store.Tx) error {
 		n, last = 0, 0
-		err := tx.QueryRowContext(ctx, `SELECT last FROM event_sequence WHERE name = 'event' FOR UPDATE SKIP LOCKED`).Scan(&last)
+		err := tx.QueryRowContext(ctx, `SELECT last FROM event_sequence WHERE name = 'event'`+b.db.SkipLocked()).Scan(&last)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		} else if err != nil {
@@ -254,26 +254,24 @@ func (b *Bus) drain(ctx context.Context, r *reader) (time.Duration, error) {
 		if err != nil {
 			return 0, err
 		}
-		ahead := make([]bool, len(events))
+		todo := events
 		if r.Ahead != nil && len(events) > 0 {
-			if ahead, err = r.Ahead(ctx, events); err != nil {
+			ahead, err := r.Ahead(ctx, events)
+			if err != nil {
 				return 0, err
 			}
+			todo = nil
+			for i, e := range events {
+				if !ahead[i] {
+					todo = append(todo, e)
+				}
+			}
 		}
-		for i, e := range events {
-			if ahead[i] {
-				r.seen.Store(e.Position)
-				continue
-			}
-			switch done, err := b.handle(ctx, r, e); {
-			case ctx.Err() != nil:
-				return 0, nil
-			case err != nil:
-				return b.refused(ctx, r, e, err)
-			case !done:
-				return forever, nil // another replica reads; the poll looks whether it lives
-			}
-			r.seen.Store(e.Position)
+		if all, wait, err := b.handleAll(ctx, r, todo); !all || err != nil {
+			return wait, err
+		}
+		if len(events) > 0 {
+			r.seen.Store(events[len(events)-1].Position)
 		}
 		if len(events) == readAt {
 			continue
@@ -300,14 +298,39 @@ func (b *Bus) between(ctx context.Context, after, last int64, types []string) ([
 	return scan(rows)
 }
 
-// handle runs the handler and moves the cursor, in one transaction that holds the subscription's row. False: the row is held elsewhere.
-func (b *Bus) handle(ctx context.Context, r *reader, e Event) (done bool, err error) {
-	lock := `SELECT last, retry_at FROM event_subscription WHERE name = $1`
-	if b.db.Engine() == store.Postgres {
-		lock += ` FOR UPDATE SKIP LOCKED` // SQLite has one writer and needs no lock
+// handleAll handles events in their order, many in a transaction. It says whether all are handled, and if not, after how long to look again without being woken.
+//
+// A handler that fails takes back what those before it did in the same transaction, so these come again, without it; then it comes first, and what it says then is said
+// of it alone.
+func (b *Bus) handleAll(ctx context.Context, r *reader, events []Event) (all bool, wait time.Duration, err error) {
+	for most := len(events); len(events) > 0; {
+		n, bad, err := b.handle(ctx, r, events[:min(most, len(events))])
+		switch {
+		case ctx.Err() != nil:
+			return false, 0, nil
+		case err != nil && bad > 0:
+			most = bad
+			continue
+		case err != nil:
+			wait, err := b.refused(ctx, r, events[0], err)
+			return false, wait, err
+		case n == 0:
+			return false, forever, nil // another replica reads; the poll looks whether it lives
+		}
+		r.seen.Store(events[n-1].Position)
+		events = events[n:]
+		most = len(events)
 	}
+	return true, 0, nil
+}
+
+// handle runs the handler for some of the first events and moves the cursor behind them, in one transaction that holds the subscription's row. It says how many are
+// handled; 0: the row is held elsewhere. With an error none is, and bad says how many to try next: those before the one that failed, one where no handler was to blame, or
+// none when the first failed.
+func (b *Bus) handle(ctx context.Context, r *reader, events []Event) (n, bad int, err error) {
+	lock := `SELECT last, retry_at FROM event_subscription WHERE name = $1` + b.db.SkipLocked()
 	err = b.db.Write(ctx, func(tx *store.Tx) error {
-		done = false
+		n, bad = 0, min(len(events)-1, 1)
 		var cursor int64
 		var retryAt store.Time
 		switch err := tx.QueryRowContext(ctx, lock, r.Name).Scan(&cursor, &retryAt); {
@@ -315,21 +338,29 @@ func (b *Bus) handle(ctx context.Context, r *reader, e Event) (done bool, err er
 			return nil
 		case err != nil:
 			return err
-		case cursor >= e.Position: // another replica was faster
-			done = true
-			return nil
-		case retryAt.After(b.Now()): // another replica has just failed with it
+		}
+		for n < len(events) && events[n].Position <= cursor { // another replica was faster
+			n++
+		}
+		if n > 0 || retryAt.After(b.Now()) { // or has just failed with it
 			return nil
 		}
-		if err := call(ctx, r.Handle, tx, e); err != nil {
-			return err
+		began := time.Now()
+		for _, e := range events {
+			if n > 0 && (time.Since(began) > batchFor || tx.Rows() > batchRows) {
+				break
+			}
+			if err := call(ctx, r.Handle, tx, e); err != nil {
+				bad = n
+				return err
+			}
+			n++
 		}
-		done = true
 		_, err := tx.Exec(ctx, `UPDATE event_subscription SET last = $2, blocked = NULL, failures = 0, retry_at = NULL, error = ''
-			WHERE name = $1`, r.Name, e.Position)
+			WHERE name = $1`, r.Name, events[n-1].Position)
 		return err
 	})
-	return done, err
+	return n, bad, err
 }
 
 func call(ctx context.Context, h Handler, tx *store.Tx, e Event) (err error) {
@@ -417,9 +448,9 @@ func (b *Bus) listen(ctx context.Context) {
 }
 
 func (b *Bus) listenOnce(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, b.db.URL())
+	conn, err := b.db.Dial(ctx)
 	if err != nil {
-		return slipway.Errorf(slipway.Unavailable, "the database does not answer").WithCause(err)
+		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	if _, err := conn.Exec(ctx, `LISTEN `+channel); err != nil {

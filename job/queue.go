@@ -34,7 +34,6 @@ type Queue struct {
 
 	db        *store.DB
 	log       *slog.Logger
-	lock      string // what a claim adds to its SELECT
 	workers   map[string]Worker
 	schedules map[string]Schedule
 	faults    []error
@@ -59,9 +58,6 @@ func New(db *store.DB, log *slog.Logger) *Queue {
 		workers: map[string]Worker{}, schedules: map[string]Schedule{},
 		poll: 2 * time.Second, beat: 2 * time.Second, silence: 15 * time.Second,
 		token: newToken(),
-	}
-	if db.Engine() == store.Postgres {
-		q.lock = " FOR UPDATE SKIP LOCKED" // on SQLite a write transaction is the only one
 	}
 	return q
 }

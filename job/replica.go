@@ -157,7 +157,7 @@ func (r *runner) bury(ctx context.Context) error {
 	}
 	if n > 0 {
 		err := r.q.db.Write(ctx, func(tx *store.Tx) error {
-			_, err := tx.Exec(ctx, "DELETE FROM job_replica WHERE "+dead, args...)
+			_, err := tx.Exec(ctx, "DELETE FROM job_replica WHERE id IN (SELECT id FROM job_replica WHERE "+dead+r.q.db.SkipLocked()+")", args...)
 			return err
 		})
 		if err != nil {
@@ -204,7 +204,7 @@ func (r *runner) adopt(ctx context.Context) (int64, error) {
 func (r *runner) orphans(ctx context.Context, tx *store.Tx) ([]result, error) {
 	rows, err := tx.QueryContext(ctx, `
 		SELECT id, run, kind, attempt, max_attempts, errors FROM job
-		WHERE state = 'running' AND replica NOT IN (SELECT id FROM job_replica) ORDER BY id LIMIT 100`+r.q.lock)
+		WHERE state = 'running' AND replica NOT IN (SELECT id FROM job_replica) ORDER BY id LIMIT 100`+r.q.db.SkipLocked())
 	if err != nil {
 		return nil, err
 	}

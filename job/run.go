@@ -272,7 +272,7 @@ func (r *runner) promote(ctx context.Context) (time.Duration, error) {
 		err = r.q.db.Write(ctx, func(tx *store.Tx) (err error) {
 			n, err = tx.Exec(ctx, `
 				WITH due AS MATERIALIZED (
-					SELECT id FROM job WHERE state IN ('scheduled', 'retrying') AND scheduled_at <= $1 ORDER BY scheduled_at LIMIT 200`+r.q.lock+`)
+					SELECT id FROM job WHERE state IN ('scheduled', 'retrying') AND scheduled_at <= $1 ORDER BY scheduled_at LIMIT 200`+r.q.db.SkipLocked()+`)
 				UPDATE job SET state = 'available' WHERE id IN (SELECT id FROM due)`, store.At(now))
 			return err
 		})
@@ -321,7 +321,7 @@ func (r *runner) claim(g *group, n int) error {
 	query := `
 		WITH next AS MATERIALIZED (
 			SELECT id FROM job WHERE state = 'available' AND queue = $1 AND kind IN (` + strings.Join(marks, ", ") + `)
-			ORDER BY priority, id LIMIT $2` + r.q.lock + `)
+			ORDER BY priority, id LIMIT $2` + r.q.db.SkipLocked() + `)
 		UPDATE job SET state = 'running', attempt = attempt + 1, run = run + 1, again = FALSE, replica = $3, started_at = $4
 		WHERE id IN (SELECT id FROM next) AND EXISTS (SELECT 1 FROM job_replica WHERE id = $3)
 		RETURNING id, run, kind, args, attempt, max_attempts, priority, errors`

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -126,7 +124,7 @@ func (r *runner) listen(ctx context.Context) {
 }
 
 func (r *runner) hear(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, r.q.db.URL())
+	conn, err := r.q.db.Dial(ctx)
 	if err != nil {
 		return err
 	}

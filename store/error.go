@@ -45,7 +45,7 @@ func Err(err error) error {
 			return slipway.Errorf(slipway.Conflict, "something else depends on it").WithCause(err)
 		case pg.Code == "22021", pg.Code == "22P05":
 			return slipway.Errorf(slipway.Invalid, "a text holds a zero byte or is not UTF-8; send plain UTF-8").WithCause(err)
-		case pg.Code[:2] == "08", pg.Code[:2] == "53", pg.Code[:2] == "57", pg.Code == "40001", pg.Code == "40P01", pg.Code == "25006", pg.Code == "55P03":
+		case pg.Code[:2] == "08", pg.Code[:2] == "53", pg.Code[:2] == "57", pg.Code == "40001", pg.Code == "40P01", pg.Code == "25006", pg.Code == "25P03", pg.Code == lockTimeout:
 			return unavailable(err)
 		}
 		return err
@@ -76,10 +76,21 @@ func unavailable(cause error) error {
 		WithCause(cause).After(2 * time.Second)
 }
 
-// isRetryable says that the whole transaction may be run again.
+// isRetryable says that the whole transaction may be run again: nothing of it was kept.
 func isRetryable(err error) bool {
+	if errors.Is(err, driver.ErrBadConn) { // nothing was sent any more: the server had ended the session before
+		return true
+	}
 	pg, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && (pg.Code == "40001" || pg.Code == "40P01")
+	return ok && (pg.Code == "40001" || pg.Code == "40P01" || pg.Code == lockTimeout || pg.Code == "25P03")
+}
+
+// lockTimeout is PostgreSQL's code for a lock that did not become free in time.
+const lockTimeout = "55P03"
+
+func isLockTimeout(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == lockTimeout
 }
 
 // Lasting says that waiting will not help: the server answers, but refuses the user, or has no such database.

@@ -55,7 +55,7 @@ func (db *DB) MigrateUp(ctx context.Context, all ...Migrations) error {
 		return err
 	}
 	return db.exclusively(ctx, func() error {
-		for {
+		for attempt := 1; ; attempt++ {
 			missing, err := db.missing(ctx, all)
 			if err != nil || len(missing) == 0 {
 				return err
@@ -64,6 +64,10 @@ func (db *DB) MigrateUp(ctx context.Context, all ...Migrations) error {
 				// On SQLite another process may apply the same step at the same time. The loser's
 				// transaction fails, by the key of the version table at the latest, and it looks again.
 				if left, e := db.missing(ctx, all); e == nil && len(left) < len(missing) {
+					continue
+				}
+				// A step that waits for a table lets nobody pass, so it gives way now and then to those who use the table.
+				if isLockTimeout(err) && attempt < migrateAttempts {
 					continue
 				}
 				return Err(fmt.Errorf("database %q: %w", db.name, err))
@@ -258,6 +262,9 @@ func (db *DB) utf8(ctx context.Context) error {
 	return nil
 }
 
+// migrateAttempts is how often a step is tried that does not get its locks: for a minute and a half.
+const migrateAttempts = 20
+
 // migrateLock is the advisory lock that migrating processes take on PostgreSQL.
 const migrateLock = 0x736c697077617900 // "slipway"
 
@@ -276,9 +283,14 @@ func (db *DB) exclusively(ctx context.Context, fn func() error) (err error) {
 		return Err(err)
 	}
 	defer func() { _ = conn.Close() }()
-	// The library's own lock asks once a second; this one wakes at once.
-	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", int64(migrateLock)); err != nil {
-		return Err(err)
+	// The library's own lock asks once a second; this one wakes at once. Who migrates may take long.
+	for {
+		_, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", int64(migrateLock))
+		if err == nil {
+			break
+		} else if !isLockTimeout(err) {
+			return Err(err)
+		}
 	}
 	defer func() {
 		if _, err := conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", int64(migrateLock)); err != nil {

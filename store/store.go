@@ -6,8 +6,8 @@
 // What both engines share: times are BIGINT microseconds in UTC (Time), JSON is TEXT and written as it
 // came, RETURNING works, booleans are BOOLEAN, TEXT columns sort by bytes. Traps: write NULLS LAST; compare
 // with lower(), never a bare LIKE, and know that lower() changes only A to Z; give text and JSON as string
-// (SQLite would keep a []byte as bytes, equal to no text); no UPDATE inside a CTE; row locks only in
-// packages job and event.
+// (SQLite would keep a []byte as bytes, equal to no text); no UPDATE inside a CTE; row locks only where
+// work is claimed (SkipLocked).
 package store
 
 import (
@@ -168,14 +168,32 @@ func openSQLite(path string) (*DB, error) {
 // Defaults for what the address does not say.
 const connectTimeout = 5 * time.Second
 
+// postgresSettings are for a replica that stops in the middle of its work, or whose machine does: what it holds must be free soon, for all others wait for it.
 var postgresSettings = map[string]string{
 	"application_name": "slipway",
 	"jit":              "off", // compiling takes longer than any of our queries should
-	// A replica that hangs inside a transaction must not hold its locks against all others.
-	"idle_in_transaction_session_timeout": "30s",
+	// One that says nothing inside a transaction, in which there is nothing but SQL, has stopped: the server takes the transaction back.
+	"idle_in_transaction_session_timeout": "5s",
+	// What waits longer for a lock is tried again, see Write. It is shorter than the above: else the transactions of a replica that has stopped
+	// would get the lock from each other, one after the other, and each keep it for that long.
+	"lock_timeout": "4s",
+	// A machine that vanished without a word, or takes no answer; on a Unix socket they say nothing.
+	"tcp_user_timeout": "20s", "tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
 }
 
 func openPostgres(rawURL string) (*DB, error) {
+	cfg, err := postgresConfig(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	db := stdlib.OpenDB(*cfg)
+	db.SetMaxOpenConns(30)
+	db.SetMaxIdleConns(10)
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	return &DB{engine: Postgres, url: rawURL, writer: db, reader: db}, nil
+}
+
+func postgresConfig(rawURL string) (*pgx.ConnConfig, error) {
 	cfg, err := pgx.ParseConfig(rawURL)
 	if err != nil {
 		return nil, errPostgresURL
@@ -188,13 +206,28 @@ func openPostgres(rawURL string) (*DB, error) {
 	dialer := &net.Dialer{
 		Timeout:         cfg.ConnectTimeout,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+		Control:         impatient,
 	}
 	cfg.DialFunc = dialer.DialContext
-	db := stdlib.OpenDB(*cfg)
-	db.SetMaxOpenConns(30)
-	db.SetMaxIdleConns(10)
-	db.SetConnMaxIdleTime(5 * time.Minute)
-	return &DB{engine: Postgres, url: rawURL, writer: db, reader: db}, nil
+	return cfg, nil
+}
+
+// Dial makes a connection to PostgreSQL that belongs to the caller, who closes it: for LISTEN.
+func (db *DB) Dial(ctx context.Context) (*pgx.Conn, error) {
+	cfg, err := postgresConfig(db.url)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	return conn, Err(err)
+}
+
+// SkipLocked is what a SELECT of work that is to be claimed ends with, so that rows which another replica claims right now are passed over. SQLite has one writer and needs nothing.
+func (db *DB) SkipLocked() string {
+	if db.engine == Postgres {
+		return " FOR UPDATE SKIP LOCKED"
+	}
+	return ""
 }
 
 // Name is the short name from the configuration.
@@ -260,6 +293,9 @@ func (tx *Tx) DB() *DB { return tx.db }
 // lost does not belong here: a crash may come between.
 func (tx *Tx) AfterCommit(f func()) { tx.after = append(tx.after, f) }
 
+// Rows is how many rows Exec and ExecContext have changed so far.
+func (tx *Tx) Rows() int64 { return tx.rows }
+
 // compiled gives the statement where it is kept compiled, or nil.
 func (tx *Tx) compiled(ctx context.Context, query string) *sql.Stmt {
 	stmt, again := tx.db.writes.find(query)
@@ -318,8 +354,9 @@ func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error
 const writeAttempts = 4
 
 // Write runs fn in a write transaction: committed when fn returns nil, else rolled back. On PostgreSQL a
-// deadlock or serialisation failure runs fn again, at most four times in all, so fn must not
-// have effects outside the transaction. Errors come back through Err.
+// deadlock, a serialisation failure, a lock that did not become free within 4 s, or a pause of more than 5 s inside
+// the transaction runs fn again, at most four times in all, so fn must not have effects outside the transaction. Errors
+// come back through Err.
 func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	return db.attempt(ctx, false, fn)
 }

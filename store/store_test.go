@@ -462,7 +462,7 @@ func TestAHostThatDoesNotAnswerFailsInTime(t *testing.T) {
 func TestSettingsOfTheAddressWin(t *testing.T) {
 	t.Parallel()
 	url := storetest.URL(t, store.Postgres)
-	for want, suffix := range map[string]string{"slipway off 30s": "", "mine on 0": "&application_name=mine&jit=on&idle_in_transaction_session_timeout=0"} {
+	for want, suffix := range map[string]string{"slipway off 5s": "", "mine on 0": "&application_name=mine&jit=on&idle_in_transaction_session_timeout=0"} {
 		db, err := store.Open("main", url+suffix)
 		if err != nil {
 			t.Fatal(err)
@@ -540,5 +540,87 @@ func TestTheJournalIsMovedIntoTheFileBesideTheWriters(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("the file still has %d bytes; the journal was not moved into it", before)
 		}
+	}
+}
+
+// with opens a database of its own on PostgreSQL, with settings in its address.
+func with(t *testing.T, settings string) *store.DB {
+	t.Helper()
+	db, err := store.Open("main", storetest.URL(t, store.Postgres)+settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if err := db.MigrateUp(t.Context(), things); err != nil {
+		t.Fatal(err)
+	}
+	insert(t, db, "a")
+	return db
+}
+
+func rename(ctx context.Context, db *store.DB, between func()) error {
+	return db.Write(ctx, func(tx *store.Tx) error {
+		if _, err := tx.Exec(ctx, "UPDATE thing SET seen = 1"); err != nil {
+			return err
+		}
+		between()
+		_, err := tx.Exec(ctx, "UPDATE thing SET seen = 2")
+		return err
+	})
+}
+
+func TestALockThatDoesNotBecomeFreeIsWaitedForAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	db := with(t, "&lock_timeout=50ms")
+	waiting := func() bool {
+		var n int
+		if err := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").Scan(&n); err != nil {
+			t.Error(err)
+		}
+		return n > 0
+	}
+	end := make(chan struct{})
+	got := make(chan error, 2)
+	err := rename(t.Context(), db, func() {
+		go func() { got <- rename(t.Context(), db, func() {}) }()
+		if err := <-got; !errors.Is(err, slipway.Unavailable) {
+			t.Errorf("a lock that is never free: got %v, want unavailable", err)
+		}
+		go func() { got <- rename(t.Context(), db, func() {}); close(end) }()
+		for !waiting() {
+			time.Sleep(time.Millisecond)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if <-end; <-got != nil {
+		t.Errorf("a lock that became free: got an error")
+	}
+}
+
+func TestATransactionThatPausedTooLongIsRunAgain(t *testing.T) {
+	t.Parallel()
+	db := with(t, "&idle_in_transaction_session_timeout=100ms")
+	attempts := 0
+	pause := func() { // until the server has taken it back
+		for rename(t.Context(), db, func() {}) != nil {
+		}
+	}
+	err := rename(t.Context(), db, func() {
+		if attempts++; attempts == 1 {
+			pause()
+		}
+	})
+	if err != nil || attempts != 2 {
+		t.Errorf("got %v after %d attempts, want success at the second", err, attempts)
+	}
+	attempts = 0
+	err = rename(t.Context(), db, func() {
+		attempts++
+		pause()
+	})
+	if !errors.Is(err, slipway.Unavailable) || attempts != 4 {
+		t.Errorf("one that always pauses: got %v after %d attempts, want unavailable", err, attempts)
 	}
 }

@@ -158,7 +158,7 @@ func insertBuild(ctx context.Context, tx *store.Tx, r row, now time.Time) (row, 
 func (s *service) claimBuild(ctx context.Context, tx *store.Tx, provider string) (row, error) {
 	return scanRow(tx.QueryRowContext(ctx, `UPDATE local_build SET status = 'running', detail = 'running', started = $1, `+changedAt("$1")+`,
 			owner = $2, lease = `+s.clock()+` + $3
-		WHERE status = 'starting' AND id = (SELECT id FROM local_build WHERE provider = $4 AND status = 'starting' ORDER BY created, id LIMIT 1)
+		WHERE status = 'starting' AND id = (SELECT id FROM local_build WHERE provider = $4 AND status = 'starting' ORDER BY created, id LIMIT 1`+s.db.SkipLocked()+`)
 		RETURNING `+columns, store.At(s.now()), s.replica, s.lease.Microseconds(), provider).Scan)
 }
 
@@ -198,7 +198,7 @@ func (s *service) interruptOne(ctx context.Context, tx *store.Tx, allButOurs boo
 		which = `TRUE`
 	}
 	return scanRow(tx.QueryRowContext(ctx, `UPDATE local_build SET status = 'failed', detail = '`+reasonInterrupted+`', `+endedAt("$1")+`, owner = NULL, lease = NULL
-		WHERE status = 'running' AND id = (SELECT id FROM local_build WHERE status = 'running' AND owner <> $2 AND `+which+` ORDER BY lease LIMIT 1) AND `+which+`
+		WHERE status = 'running' AND id = (SELECT id FROM local_build WHERE status = 'running' AND owner <> $2 AND `+which+` ORDER BY lease LIMIT 1`+s.db.SkipLocked()+`) AND `+which+`
 		RETURNING `+columns, store.At(s.now()), s.replica).Scan)
 }
 
