@@ -15,6 +15,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint/webhook"
 	"github.com/slipway-platform/slipway/blueprint/workspace"
 	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/provider/argocd"
 	"github.com/slipway-platform/slipway/provider/azure"
 	"github.com/slipway-platform/slipway/provider/buildkite"
 	"github.com/slipway-platform/slipway/provider/circleci"
@@ -50,6 +51,7 @@ func Blueprints() []blueprint.Blueprint {
 // their blueprint.
 func Providers() []provider.Kind {
 	return []provider.Kind{
+		argocd.Kind,
 		azure.Kind,
 		buildkite.Kind,
 		circleci.Kind,
@@ -57,7 +59,7 @@ func Providers() []provider.Kind {
 		github.Kind,
 		gitlab.Kind,
 		jenkins.Kind,
-		toolforge.Kind,
 		tekton.Kind,
+		toolforge.Kind,
 	}
 }

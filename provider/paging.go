@@ -3,8 +3,11 @@ package provider
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -125,4 +128,44 @@ func Link(h http.Header, rel string) string {
 		}
 	}
 	return ""
+}
+
+// Whole gives a page of a list that a vendor shows as a whole, in whatever order: the newest first by key, items of one time by id. Its validator is that of the items themselves.
+func Whole[T any](all []T, key func(T) (at time.Time, id string), o ListOptions) (page Page[T], err error) {
+	slices.SortFunc(all, func(a, b T) int {
+		atA, idA := key(a)
+		atB, idB := key(b)
+		return cmp.Or(atB.Compare(atA), strings.Compare(idB, idA))
+	})
+	if o.Cursor == "" {
+		h := fnv.New128a()
+		if err := json.NewEncoder(h).Encode(all); err != nil {
+			return page, err
+		}
+		if page.Validator = fmt.Sprintf("%x", h.Sum(nil)); page.Validator == o.Validator {
+			page.NotModified = true
+			return page, nil
+		}
+	} else {
+		micro, id, ok := strings.Cut(o.Cursor, " ")
+		n, err := strconv.ParseInt(micro, 10, 64)
+		if err != nil || !ok {
+			return page, slipway.Errorf(slipway.Invalid, "this is no cursor of this provider; read the list from its start")
+		}
+		seen := slices.IndexFunc(all, func(item T) bool {
+			at, its := key(item)
+			return cmp.Or(cmp.Compare(at.UnixMicro(), n), strings.Compare(its, id)) < 0
+		})
+		if seen < 0 {
+			return page, nil
+		}
+		all = all[seen:]
+	}
+	if o.Limit > 0 && len(all) > o.Limit {
+		all = all[:o.Limit]
+		at, id := key(all[o.Limit-1])
+		page.Next = fmt.Sprintf("%d %s", at.UnixMicro(), id)
+	}
+	page.Items = all
+	return page, nil
 }

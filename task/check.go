@@ -152,7 +152,7 @@ func (e *Engine) Check(ctx context.Context, name, hook string) (Diagnosis, error
 	}
 	for _, s := range standings {
 		if s.Name == name {
-			d.projects(s, e.Now())
+			d.projects(o, s, e.Now())
 		}
 	}
 	return d, nil
@@ -165,7 +165,7 @@ func (d *Diagnosis) reach(ctx context.Context, o Provider, projects []string) {
 	switch {
 	case o.Provider.Check != nil:
 		_, err = within(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, o.Provider.Check(ctx) })
-	case o.Provider.Builds != nil && len(projects) > 0:
+	case len(projects) > 0:
 		err = firstPage(ctx, o, projects[0])
 	}
 	took := time.Since(start).Round(time.Millisecond)
@@ -223,11 +223,9 @@ func (d *Diagnosis) permissions(ctx context.Context, o Provider, projects []stri
 	}
 	var read, lacks []string
 	for _, project := range projects[:min(len(projects), checkProjects)] {
-		if o.Provider.Builds != nil {
-			if err := firstPage(ctx, o, project); err != nil {
-				d.add("permissions", findingFailed, project+" could not be read: "+sentence(err), "see that the project is there, and that the credential may read its builds")
-				return
-			}
+		if err := firstPage(ctx, o, project); err != nil {
+			d.add("permissions", findingFailed, project+" could not be read: "+sentence(err), "see that the project is there, and that the credential may read its "+items(o))
+			return
 		}
 		read = append(read, project)
 		if o.Provider.Inspect != nil {
@@ -238,7 +236,7 @@ func (d *Diagnosis) permissions(ctx context.Context, o Provider, projects []stri
 			}
 		}
 	}
-	text := "builds of " + strings.Join(read, ", ") + " can be read"
+	text := items(o) + " of " + strings.Join(read, ", ") + " can be read"
 	if len(lacks) > 0 {
 		d.add("permissions", findingWarning, text, strings.Join(lacks, "; "))
 		return
@@ -254,7 +252,7 @@ func (d *Diagnosis) webhook(o Provider, h hookState, address string, now time.Ti
 	}
 	switch err := o.Provider.Webhook.Verify(http.Header{}, nil); {
 	case errors.Is(err, slipway.Forbidden):
-		d.add("webhook", findingWarning, "none is taken, as no secret is configured; "+every, "set webhookSecret, and at the vendor a webhook to "+address+" with the same secret: builds are then seen at once")
+		d.add("webhook", findingWarning, "none is taken, as no secret is configured; "+every, "set webhookSecret, and at the vendor a webhook to "+address+" with the same secret: "+items(o)+" are then seen at once")
 	case h.refused.After(h.taken.Time):
 		d.add("webhook", findingFailed, fmt.Sprintf("the last one, %s ago, was refused: %s", ago(now, h.refused.Time), h.reason), "set the same secret at the vendor and as webhookSecret")
 	case h.taken.IsZero():
@@ -285,12 +283,12 @@ func (d *Diagnosis) limits(o Provider, now time.Time) {
 	d.add("limits", findingOK, text, "")
 }
 
-func (d *Diagnosis) projects(s Standing, now time.Time) {
+func (d *Diagnosis) projects(o Provider, s Standing, now time.Time) {
 	switch {
 	case s.Projects == 0:
 		d.add("projects", findingOK, "no entity names one", "")
 	case s.Failing > 0:
-		d.add("projects", findingFailed, fmt.Sprintf("the last look at %d of %d failed; %s", s.Failing, s.Projects, s.Error), "they show their last known builds, and are tried again by themselves")
+		d.add("projects", findingFailed, fmt.Sprintf("the last look at %d of %d failed; %s", s.Failing, s.Projects, s.Error), "they show their last known "+items(o)+", and are tried again by themselves")
 	case s.Oldest == nil:
 		d.add("projects", findingWarning, fmt.Sprintf("%d are named, and not all were read yet", s.Projects), "wait a moment; see that a server with the role worker runs")
 	default:
@@ -311,9 +309,24 @@ func within[R any](ctx context.Context, ask func(context.Context) (R, error)) (R
 	return ask(ctx)
 }
 
+// items are what a provider has of projects, in a word for people.
+func items(o Provider) string {
+	if o.Provider.Builds == nil && o.Provider.Deployments != nil {
+		return "deployments"
+	}
+	return "builds"
+}
+
+// firstPage reads a little of a project, whatever the provider has of it.
 func firstPage(ctx context.Context, o Provider, project string) error {
-	_, err := within(ctx, func(ctx context.Context) (provider.Page[slipway.Build], error) {
-		return o.Provider.Builds.List(ctx, project, provider.ListOptions{Limit: 1})
+	_, err := within(ctx, func(ctx context.Context) (none struct{}, err error) {
+		switch one := (provider.ListOptions{Limit: 1}); {
+		case o.Provider.Builds != nil:
+			_, err = o.Provider.Builds.List(ctx, project, one)
+		case o.Provider.Deployments != nil:
+			_, err = o.Provider.Deployments.List(ctx, project, one)
+		}
+		return none, err
 	})
 	return err
 }

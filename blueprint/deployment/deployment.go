@@ -108,12 +108,15 @@ var Task = task.Task[slipway.Deployment]{
 	},
 }
 
-// row orders the states of one deployment: by the vendor's clock where it has one, else forward. A list may show a deployment in part, so the status is not part of the order there.
+// row orders the states of one deployment: by the vendor's clock where it has one, else forward. Of two states of one moment, as vendors have that count in seconds, the end is the
+// later; otherwise the status is not part of the order there, as a list may show a deployment in part.
 func row(d *slipway.Deployment) task.Row {
 	r := task.Row{ID: d.ID, Created: d.CreatedAt, Status: string(d.Status), Finished: d.Status.Finished() || d.FinishedAt != nil}
 	switch {
 	case d.UpdatedAt != nil:
-		r.Version = d.UpdatedAt.UnixMicro()
+		if r.Version = d.UpdatedAt.UnixMicro(); r.Finished {
+			r.Version++
+		}
 	case r.Finished:
 		r.Version = 2
 	case d.Status != slipway.DeploymentStarting:

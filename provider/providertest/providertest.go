@@ -39,6 +39,7 @@ type Harness struct {
 	Hang     func(t testing.TB)                                                            // the vendor takes requests and never answers
 	Refuse   func(t testing.TB)                                                            // the vendor does not accept our credential
 	Deploy   func(t testing.TB, d slipway.Deployment) (id string)                          // makes a deployment at the vendor: Status, Environment and CreatedAt are kept where the vendor can
+	Deploys  []slipway.DeploymentStatus                                                    // where a deployment can stand at the vendor; none: starting, running, succeeded or failed
 	Admit    func(t testing.TB, sees bool) provider.Secret                                 // a token of somebody else's at the vendor, who may see the project or may not
 }
 
@@ -76,17 +77,19 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"cancel", func(h Harness) bool { return builds(h) && h.Provider.Builds.Cancel != nil }, testCancel},
 		{"logs", func(h Harness) bool { return builds(h) && h.Provider.Builds.Logs != nil && h.Write != nil }, testLogs},
 		{"deployments are listed and found", deployments, testDeployments},
-		{"deployments of a vendor that is down are unavailable", func(h Harness) bool { return deployments(h) && h.Down != nil }, testDeploymentsDown},
+		{"a cursor is stable while deployments arrive", deployments, testStableDeployments},
+		{"an unchanged list of deployments may be answered with NotModified", deployments, testConditionalDeployments},
+		{"a bad cursor of deployments is invalid", deployments, testBadCursorOfDeployments},
 		{"webhooks are verified and parsed", webhooks, testWebhook},
 		{"webhooks without a secret are refused", func(h Harness) bool { return webhooks(h) && h.Unsigned != nil }, testUnsigned},
 		{"foreign events are no deliveries", func(h Harness) bool { return webhooks(h) && h.Foreign != nil }, testForeign},
-		{"a vendor that is down is unavailable", func(h Harness) bool { return builds(h) && h.Down != nil }, coded(down, slipway.Unavailable)},
-		{"a vendor that has enough is rate limited", func(h Harness) bool { return builds(h) && h.Limit != nil }, coded(limit, slipway.RateLimited)},
-		{"a refused credential is told", func(h Harness) bool { return builds(h) && h.Refuse != nil }, coded(refuse, slipway.Unauthenticated, slipway.Forbidden)},
+		{"a vendor that is down is unavailable", func(h Harness) bool { return items(h) && h.Down != nil }, coded(down, slipway.Unavailable)},
+		{"a vendor that has enough is rate limited", func(h Harness) bool { return items(h) && h.Limit != nil }, coded(limit, slipway.RateLimited)},
+		{"a refused credential is told", func(h Harness) bool { return items(h) && h.Refuse != nil }, coded(refuse, slipway.Unauthenticated, slipway.Forbidden)},
 		{"the access of others is asked with their token", func(h Harness) bool { return h.Provider.Access != nil && h.Admit != nil }, testAccess},
-		{"a vendor that hangs does not hold the caller", func(h Harness) bool { return builds(h) && h.Hang != nil }, testHang},
-		{"a cancelled context ends calls", builds, testCanceled},
-		{"calls may overlap", builds, testOverlap},
+		{"a vendor that hangs does not hold the caller", func(h Harness) bool { return items(h) && h.Hang != nil }, testHang},
+		{"a cancelled context ends calls", items, testCanceled},
+		{"calls may overlap", items, testOverlap},
 	} {
 		t.Run(check.name, func(t *testing.T) {
 			h := open(t)
@@ -100,6 +103,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 
 func always(Harness) bool        { return true }
 func deployments(h Harness) bool { return h.Provider.Deployments != nil && h.Deploy != nil }
+func items(h Harness) bool       { return builds(h) || deployments(h) }
 func builds(h Harness) bool      { return h.Provider.Builds != nil && h.Add != nil }
 func webhooks(h Harness) bool    { return h.Provider.Webhook != nil && h.Notify != nil && h.Add != nil }
 
@@ -558,16 +562,42 @@ func testForeign(t *testing.T, h Harness) {
 	}
 }
 
-// calls names every call that talks to the vendor.
-func calls(h Harness, id string) map[string]func(context.Context) error {
-	b := h.Provider.Builds
-	all := map[string]func(context.Context) error{
-		"List": func(ctx context.Context) error {
-			_, err := b.List(ctx, h.Project, provider.ListOptions{})
-			return err
-		},
-		"Get": func(ctx context.Context) error { _, err := b.Get(ctx, h.Project, id); return err },
+// made is an item of each task that the vendor has.
+type made struct{ build, deployment string }
+
+func makeItems(t testing.TB, h Harness) (m made) {
+	t.Helper()
+	if builds(h) {
+		m.build = h.Add(t, slipway.Build{Status: slipway.BuildFailed})
 	}
+	if deployments(h) {
+		m.deployment = h.Deploy(t, slipway.Deployment{Status: slipway.DeploymentSucceeded, Environment: "production"})
+	}
+	return m
+}
+
+// calls names every call that talks to the vendor.
+func calls(h Harness, m made) map[string]func(context.Context) error {
+	all := map[string]func(context.Context) error{}
+	if h.Provider.Check != nil {
+		all["Check"] = h.Provider.Check
+	}
+	if d := h.Provider.Deployments; deployments(h) {
+		all["Deployments.List"] = func(ctx context.Context) error {
+			_, err := d.List(ctx, h.Project, provider.ListOptions{})
+			return err
+		}
+		all["Deployments.Get"] = func(ctx context.Context) error { _, err := d.Get(ctx, h.Project, m.deployment); return err }
+	}
+	if !builds(h) {
+		return all
+	}
+	b, id := h.Provider.Builds, m.build
+	all["List"] = func(ctx context.Context) error {
+		_, err := b.List(ctx, h.Project, provider.ListOptions{})
+		return err
+	}
+	all["Get"] = func(ctx context.Context) error { _, err := b.Get(ctx, h.Project, id); return err }
 	if b.Retrigger != nil {
 		all["Retrigger"] = func(ctx context.Context) error { _, err := b.Retrigger(ctx, h.Project, id, nil, asker); return err }
 	}
@@ -591,17 +621,14 @@ func calls(h Harness, id string) map[string]func(context.Context) error {
 			return err
 		}
 	}
-	if h.Provider.Check != nil {
-		all["Check"] = h.Provider.Check
-	}
 	return all
 }
 
 func coded(fault func(Harness) func(testing.TB), codes ...slipway.Code) func(*testing.T, Harness) {
 	return func(t *testing.T, h Harness) {
-		id := h.Add(t, slipway.Build{Status: slipway.BuildFailed})
+		m := makeItems(t, h)
 		fault(h)(t)
-		for name, call := range calls(h, id) {
+		for name, call := range calls(h, m) {
 			err := call(t.Context())
 			if !slices.Contains(codes, slipway.CodeOf(err)) {
 				t.Errorf("%s: got %v, want %v", name, err, codes)
@@ -618,9 +645,9 @@ func coded(fault func(Harness) func(testing.TB), codes ...slipway.Code) func(*te
 const patience = 5 * time.Second
 
 func testHang(t *testing.T, h Harness) {
-	id := h.Add(t, slipway.Build{Status: slipway.BuildFailed})
+	m := makeItems(t, h)
 	h.Hang(t)
-	for name, call := range calls(h, id) {
+	for name, call := range calls(h, m) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		ended := make(chan error, 1)
 		go func() { ended <- call(ctx) }()
@@ -637,10 +664,10 @@ func testHang(t *testing.T, h Harness) {
 }
 
 func testCanceled(t *testing.T, h Harness) {
-	id := h.Add(t, slipway.Build{Status: slipway.BuildFailed})
+	m := makeItems(t, h)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	for name, call := range calls(h, id) {
+	for name, call := range calls(h, m) {
 		if err := call(ctx); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s with a cancelled context: got %v, want the context's error", name, err)
 		}
@@ -648,16 +675,20 @@ func testCanceled(t *testing.T, h Harness) {
 }
 
 func testOverlap(t *testing.T, h Harness) {
-	addMany(t, h, 0, 5)
+	m := makeItems(t, h)
 	errs := make(chan error)
 	const readers = 8
-	for range readers {
-		go func() {
-			_, err := h.Provider.Builds.List(t.Context(), h.Project, provider.ListOptions{Limit: 2})
-			errs <- err
-		}()
+	n := 0
+	for name, call := range calls(h, m) {
+		if !strings.HasSuffix(name, "List") {
+			continue
+		}
+		for range readers {
+			n++
+			go func() { errs <- call(t.Context()) }()
+		}
 	}
-	for range readers {
+	for range n {
 		if err := <-errs; err != nil {
 			t.Error(err)
 		}

@@ -21,14 +21,10 @@ import (
 	"github.com/slipway-platform/slipway/provider"
 )
 
-// Annotations that Backstage's users have, for its Kubernetes and Tekton plugins.
+// Annotations that Backstage's users have, for its Tekton plugins; those of its Kubernetes plugin besides.
 const (
-	idAnnotation        = "backstage.io/kubernetes-id"
-	namespaceAnnotation = "backstage.io/kubernetes-namespace"
-	selectorAnnotation  = "backstage.io/kubernetes-label-selector"
-	clusterAnnotation   = "backstage.io/kubernetes-cluster"
-	enabledAnnotation   = "tekton.dev/cicd"
-	janusAnnotation     = "janus-idp.io/tekton"
+	enabledAnnotation = "tekton.dev/cicd"
+	janusAnnotation   = "janus-idp.io/tekton"
 )
 
 // Kind is Tekton.
@@ -38,11 +34,11 @@ var Kind = provider.Kind{
 	Config: Config{},
 	Annotations: []provider.Annotation{
 		{Key: enabledAnnotation, Project: true, Text: "true: the entity has PipelineRuns; the annotations below say which.", Example: "true"},
-		{Key: janusAnnotation, Project: true, Text: "The same in the words of the newer plugin: the value of the label " + idAnnotation + " where no other annotation says which.", Example: "web"},
-		{Key: selectorAnnotation, Project: true, Text: "Label selector of the PipelineRuns.", Example: "app=web,tier!=test"},
-		{Key: idAnnotation, Project: true, Text: "Value of the label of the same name on the PipelineRuns, where there is no selector.", Example: "web"},
-		{Key: namespaceAnnotation, Text: "Namespace of the PipelineRuns; without it `namespace` of the provider, without that all.", Example: "builds"},
-		{Key: clusterAnnotation, Text: "Name of the cluster, where there are several; one of another cluster is not shown.", Example: "prod"},
+		{Key: janusAnnotation, Project: true, Text: "The same in the words of the newer plugin: the value of the label " + provider.KubernetesID + " where no other annotation says which.", Example: "web"},
+		{Key: provider.KubernetesSelector, Project: true, Text: "Label selector of the PipelineRuns.", Example: "app=web,tier!=test"},
+		{Key: provider.KubernetesID, Project: true, Text: "Value of the label of the same name on the PipelineRuns, where there is no selector.", Example: "web"},
+		{Key: provider.KubernetesNamespace, Text: "Namespace of the PipelineRuns; without it `namespace` of the provider, without that all.", Example: "builds"},
+		{Key: provider.KubernetesCluster, Text: "Name of the cluster, where there are several; one of another cluster is not shown.", Example: "prod"},
 	},
 	Open: open,
 }
@@ -119,9 +115,6 @@ type project struct {
 	selector  string
 }
 
-// everywhere is the namespace of projects that have none.
-const everywhere = "*"
-
 // projects reads what an entity's annotations say.
 func (c *client) projects(e *slipway.Entity) []string {
 	a := e.Metadata.Annotations
@@ -133,45 +126,14 @@ func (c *client) projects(e *slipway.Entity) []string {
 	if strings.TrimSpace(a[enabledAnnotation]) != "true" && janus == "" {
 		return all
 	}
-	if in := strings.TrimSpace(a[clusterAnnotation]); in != "" && in != c.kube.Name() {
+	if janus == "true" {
+		janus = ""
+	}
+	l, ok := provider.LabelledOf(e, c.kube.Name(), c.cfg.Namespace, janus)
+	if !ok {
 		return all
 	}
-	selector := spelled(a[selectorAnnotation])
-	if id := cmp.Or(strings.TrimSpace(a[idAnnotation]), janus); selector == "" && id != "" && id != "true" {
-		selector = idAnnotation + "=" + id
-	}
-	namespace := cmp.Or(strings.TrimSpace(a[namespaceAnnotation]), c.cfg.Namespace, everywhere)
-	if !selects.MatchString(selector) || namespace != everywhere && !label.MatchString(namespace) {
-		return all
-	}
-	return append(all, namespace+"/"+selector)
-}
-
-// selects is what may stand in a selector.
-var selects = regexp.MustCompile(`^[A-Za-z0-9./_=!(), -]+$`)
-
-// spelled writes a label selector in one way: parts in order, without blanks where none are needed.
-func spelled(selector string) string {
-	var parts []string
-	depth, start := 0, 0
-	for i, r := range selector + "," {
-		switch {
-		case r == '(':
-			depth++
-		case r == ')':
-			depth--
-		case r == ',' && depth <= 0:
-			if p := strings.Join(strings.Fields(selector[start:min(i, len(selector))]), " "); p != "" {
-				if !strings.ContainsAny(p, "()") { // a in (b, c) needs its blanks
-					p = strings.ReplaceAll(strings.ReplaceAll(p, " ", ""), "==", "=")
-				}
-				parts = append(parts, p)
-			}
-			start = i + 1
-		}
-	}
-	slices.Sort(parts)
-	return strings.Join(slices.Compact(parts), ",")
+	return append(all, l.String())
 }
 
 // find reads a project's text.
@@ -182,11 +144,11 @@ func (c *client) find(text string) (project, error) {
 		}
 		return project{c.cfg.Builder.namespace(tool), toolLabel + "=" + tool + "," + componentLabel + "=" + component}, nil
 	}
-	namespace, selector, ok := strings.Cut(text, "/")
-	if !ok || !selects.MatchString(selector) || namespace != everywhere && !label.MatchString(namespace) {
+	l, ok := provider.ReadLabelled(text)
+	if !ok {
 		return project{}, slipway.Errorf(slipway.NotFound, "%.100q names no PipelineRuns; a project is namespace/selector", text)
 	}
-	return project{strings.TrimPrefix(namespace, everywhere), selector + ",!" + toolLabel}, nil // nobody sees a tool's builds by writing its name
+	return project{l.Namespace, l.Selector + ",!" + toolLabel}, nil // nobody sees a tool's builds by writing its name
 }
 
 // id is what a run is called within a project: its name, behind its namespace where the project has many.

@@ -69,19 +69,19 @@ func TestEntitiesSayWhichPipelineRunsAreTheirs(t *testing.T) {
 		want        string
 	}{
 		{"no annotation", "", nil, ""},
-		{"Kubernetes without Tekton", "", map[string]string{idAnnotation: "web", namespaceAnnotation: "builds"}, ""},
-		{"an id", "", map[string]string{enabledAnnotation: "true", idAnnotation: "web", namespaceAnnotation: "builds"}, "builds/backstage.io/kubernetes-id=web"},
-		{"a selector counts more", "", map[string]string{enabledAnnotation: "true", idAnnotation: "web", selectorAnnotation: "app=web", namespaceAnnotation: "builds"}, "builds/app=web"},
-		{"one spelling", "", map[string]string{enabledAnnotation: "true", selectorAnnotation: " tier != test,app == web,, env in (a,  b) ", namespaceAnnotation: "builds"}, "builds/app=web,env in (a, b),tier!=test"},
-		{"all namespaces", "", map[string]string{enabledAnnotation: "true", selectorAnnotation: "app=web"}, "*/app=web"},
-		{"the provider's namespace", "ci", map[string]string{enabledAnnotation: "true", selectorAnnotation: "app=web"}, "ci/app=web"},
-		{"the newer plugin's word", "", map[string]string{janusAnnotation: "web", namespaceAnnotation: "builds"}, "builds/backstage.io/kubernetes-id=web"},
-		{"the newer plugin's word with a selector", "", map[string]string{janusAnnotation: "web", selectorAnnotation: "app=web"}, "*/app=web"},
-		{"this cluster", "", map[string]string{enabledAnnotation: "true", selectorAnnotation: "app=web", clusterAnnotation: "prod"}, "*/app=web"},
-		{"another cluster", "", map[string]string{enabledAnnotation: "true", selectorAnnotation: "app=web", clusterAnnotation: "test"}, ""},
-		{"nothing that selects", "", map[string]string{enabledAnnotation: "true", namespaceAnnotation: "builds"}, ""},
-		{"a hostile namespace", "", map[string]string{enabledAnnotation: "true", selectorAnnotation: "app=web", namespaceAnnotation: "../secrets"}, ""},
-		{"a hostile selector", "", map[string]string{enabledAnnotation: "true", selectorAnnotation: "app=web&limit=1", namespaceAnnotation: "builds"}, ""},
+		{"Kubernetes without Tekton", "", map[string]string{provider.KubernetesID: "web", provider.KubernetesNamespace: "builds"}, ""},
+		{"an id", "", map[string]string{enabledAnnotation: "true", provider.KubernetesID: "web", provider.KubernetesNamespace: "builds"}, "builds/backstage.io/kubernetes-id=web"},
+		{"a selector counts more", "", map[string]string{enabledAnnotation: "true", provider.KubernetesID: "web", provider.KubernetesSelector: "app=web", provider.KubernetesNamespace: "builds"}, "builds/app=web"},
+		{"one spelling", "", map[string]string{enabledAnnotation: "true", provider.KubernetesSelector: " tier != test,app == web,, env in (a,  b) ", provider.KubernetesNamespace: "builds"}, "builds/app=web,env in (a, b),tier!=test"},
+		{"all namespaces", "", map[string]string{enabledAnnotation: "true", provider.KubernetesSelector: "app=web"}, "*/app=web"},
+		{"the provider's namespace", "ci", map[string]string{enabledAnnotation: "true", provider.KubernetesSelector: "app=web"}, "ci/app=web"},
+		{"the newer plugin's word", "", map[string]string{janusAnnotation: "web", provider.KubernetesNamespace: "builds"}, "builds/backstage.io/kubernetes-id=web"},
+		{"the newer plugin's word with a selector", "", map[string]string{janusAnnotation: "web", provider.KubernetesSelector: "app=web"}, "*/app=web"},
+		{"this cluster", "", map[string]string{enabledAnnotation: "true", provider.KubernetesSelector: "app=web", provider.KubernetesCluster: "prod"}, "*/app=web"},
+		{"another cluster", "", map[string]string{enabledAnnotation: "true", provider.KubernetesSelector: "app=web", provider.KubernetesCluster: "test"}, ""},
+		{"nothing that selects", "", map[string]string{enabledAnnotation: "true", provider.KubernetesNamespace: "builds"}, ""},
+		{"a hostile namespace", "", map[string]string{enabledAnnotation: "true", provider.KubernetesSelector: "app=web", provider.KubernetesNamespace: "../secrets"}, ""},
+		{"a hostile selector", "", map[string]string{enabledAnnotation: "true", provider.KubernetesSelector: "app=web&limit=1", provider.KubernetesNamespace: "builds"}, ""},
 	} {
 		c := &client{cfg: Config{Namespace: test.namespace}, kube: k}
 		e := slipway.Entity{Kind: "Component", Metadata: slipway.EntityMetadata{Name: "web", Annotations: test.annotations}}

@@ -94,7 +94,7 @@ func (v *vendor) project() string { return v.namespace + "/" + webSelector }
 
 func (v *vendor) entity() slipway.Entity {
 	return slipway.Entity{Kind: "Component", Metadata: slipway.EntityMetadata{Name: "web", Annotations: map[string]string{
-		enabledAnnotation: "true", namespaceAnnotation: v.namespace, selectorAnnotation: webSelector,
+		enabledAnnotation: "true", provider.KubernetesNamespace: v.namespace, provider.KubernetesSelector: webSelector,
 	}}}
 }
 

@@ -1,0 +1,43 @@
+package provider
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/slipway-platform/slipway"
+)
+
+// Template is a text of a config with names in braces, such as {cluster}/{namespace}.
+type Template string
+
+var placeholder = regexp.MustCompile(`\{([^{}]*)\}`)
+
+// Faults says what is wrong with a template at field, of which the kind fills in the given names. One that ends in a colon takes any word behind it: {label:team}.
+func (t Template) Faults(field string, names ...string) (faults []slipway.Detail) {
+	for _, m := range placeholder.FindAllStringSubmatch(string(t), -1) {
+		if !slices.ContainsFunc(names, func(n string) bool {
+			return m[1] == n || strings.HasSuffix(n, ":") && len(m[1]) > len(n) && strings.HasPrefix(m[1], n)
+		}) {
+			faults = append(faults, fault(field, "has {%s}, which nothing is known of; known are {%s}", clip(m[1]), strings.Join(names, "}, {")))
+		}
+	}
+	if strings.ContainsAny(placeholder.ReplaceAllString(string(t), ""), "{}") {
+		faults = append(faults, fault(field, "has a brace too many or too few"))
+	}
+	return faults
+}
+
+// Fill gives the text with what value says of each name. "" where nothing is said of any.
+func (t Template) Fill(value func(name string) string) string {
+	said := !placeholder.MatchString(string(t))
+	text := placeholder.ReplaceAllStringFunc(string(t), func(s string) string {
+		v := value(s[1 : len(s)-1])
+		said = said || v != ""
+		return v
+	})
+	if !said {
+		return ""
+	}
+	return text
+}
