@@ -416,3 +416,31 @@ func TestNoSearchScansATable(t *testing.T) {
 		t.Errorf("only %d steps were looked at", plans)
 	}
 }
+
+// With thousands of projects, the bindings of one entity cost no step for each of them.
+func TestBindingsOfAnEntityAreFoundByIt(t *testing.T) {
+	t.Parallel()
+	w := open(t, storetest.Open(t, store.SQLite, migrations()...))
+	var steps []string
+	read := counting{Querier: w.db, n: &w.queries, seen: func(query string, args []any) {
+		rows, err := w.db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
+		if err == nil {
+			err = store.Each(rows, func(rows *sql.Rows) error {
+				var id, parent, unused int
+				var step string
+				err := rows.Scan(&id, &parent, &unused, &step)
+				steps = append(steps, step)
+				return err
+			})
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}}
+	if _, err := w.runs.bindings(t.Context(), read, []int64{1, 2, 3}); err != nil {
+		t.Fatal(err)
+	}
+	if len(steps) != 2 || !strings.HasPrefix(steps[0], "SEARCH b ") || !strings.HasPrefix(steps[1], "SEARCH s USING INTEGER PRIMARY KEY") {
+		t.Errorf("the plan is %q, want the bindings first and then their sources", steps)
+	}
+}

@@ -335,7 +335,7 @@ func deploymentOf(o cluster.Object) (Deployment, error) {
 }
 
 func reference(o cluster.Object) Reference {
-	return Reference{Tool: o.Text("spec", "tool"), ID: o.Name(), Builder: o.Text("spec", "builder"), Version: o.ResourceVersion()}
+	return Reference{Tool: o.Text("spec", "tool"), ID: o.Name(), Builder: o.Text("spec", "builder"), Version: o.ResourceVersion(), Created: o.Time("spec", "created")}
 }
 
 // deploymentKeys are the keys of a deployment in JSON, but for its configuration.

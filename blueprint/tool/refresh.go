@@ -1,10 +1,13 @@
 package tool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/slipway-platform/slipway"
@@ -14,10 +17,15 @@ import (
 )
 
 const (
-	refreshEvery = 1500 * time.Millisecond // a state is at most 2 s old
+	refreshEvery = 1500 * time.Millisecond // so that a state is at most staleAfter old
 	staleAfter   = 2 * time.Second
 	refreshWait  = time.Second // how long an answer waits for it
+	refreshLimit = 30 * time.Second
 	sweepEvery   = 30 * time.Second
+	sweptAtOnce  = 50
+	othersEvery  = 50 * time.Millisecond // how often another replica's note is read while somebody waits for it
+	storeLimit   = 2 * time.Minute
+	storesAtOnce = 8
 	maxMissing   = 20 // builds that are asked for by themselves in one refresh
 )
 
@@ -25,31 +33,41 @@ const (
 type place struct{ builder, tool string }
 
 // watcher asks builders for their builds, for all deployments at once and for all replicas: whoever claims the row asks, the others read what was
-// stored. Safe for concurrent use.
+// stored. What a builder said is shown by this replica at once; storing what is new of it goes on behind that, and holds up no reader and no further
+// question. Safe for concurrent use.
 type watcher struct {
 	*service
 	mu    sync.Mutex
 	state map[place]*watched
+	told  atomic.Int64 // how often something became known
 }
 
 // watched is what this replica knows of a place.
 type watched struct {
-	at      time.Time         // when this replica last knew it to be looked at
-	running chan struct{}     // closed when the refresh under way ends; nil: there is none
-	cache   map[string]cached // active deployments by tool/id
+	known   listing
+	running chan struct{} // closed when the question under way is answered; nil: there is none
+	asked   time.Time     // when somebody last asked, as far as is known here; the next time is refreshEvery later
+	mine    bool          // it was this replica, which so knows what there is to know until then
+
+	storing bool
+	unkept  *listing              // what is to be stored after what is being stored
+	cache   map[string]Deployment // active deployments by tool/id, without configuration; of whoever stores
 }
 
-type cached struct {
-	version string
-	d       Deployment
+// listing is what a builder said.
+type listing struct {
+	at     time.Time                          // it says how builds stood then, or later
+	builds map[string]provider.ComponentBuild // by tool/id; nil: another replica asked, and has stored what is new
+	active []Reference                        // whose builds were asked for
+	failed bool                               // it said nothing
 }
 
-// fresh returns when the builds of a deployment were looked at within staleAfter, or after refreshWait.
-func (w *watcher) fresh(ctx context.Context, d Deployment) {
+// fresh gives what the builder of a deployment said within staleAfter, or what it said last after refreshWait.
+func (w *watcher) fresh(ctx context.Context, d Deployment) listing {
 	p := w.placeOf(d.Builder, d.Tool)
-	done := w.begin(ctx, p, staleAfter)
+	known, done := w.known(ctx, p)
 	if done == nil {
-		return
+		return known
 	}
 	t := time.NewTimer(refreshWait)
 	defer t.Stop()
@@ -58,6 +76,38 @@ func (w *watcher) fresh(ctx context.Context, d Deployment) {
 	case <-t.C:
 	case <-ctx.Done():
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if st := w.state[p]; st != nil {
+		known = st.known
+	}
+	return known
+}
+
+// known gives what a builder said last, and what to wait for when that is too old.
+func (w *watcher) known(ctx context.Context, p place) (listing, <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	st, now := w.at(p), w.now()
+	switch {
+	case within(now.Sub(st.known.at), staleAfter):
+		return st.known, nil
+	case st.running == nil && st.mine && within(now.Sub(st.asked), refreshEvery): // it said nothing, and is not asked again yet
+		return st.known, nil
+	}
+	return st.known, w.begin(ctx, p, st)
+}
+
+// within says whether d is from 0 to below limit: it is not when a clock was put back.
+func within(d, limit time.Duration) bool { return d >= 0 && d < limit }
+
+func (w *watcher) at(p place) *watched {
+	st := w.state[p]
+	if st == nil {
+		st = &watched{cache: map[string]Deployment{}}
+		w.state[p] = st
+	}
+	return st
 }
 
 func (w *watcher) placeOf(builder, tool string) place {
@@ -67,47 +117,38 @@ func (w *watcher) placeOf(builder, tool string) place {
 	return place{builder, tool}
 }
 
-// begin has a place looked at unless that was done within age; the channel is closed when it is.
-func (w *watcher) begin(ctx context.Context, p place, age time.Duration) <-chan struct{} {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	st := w.state[p]
-	if st == nil {
-		st = &watched{cache: map[string]cached{}}
-		w.state[p] = st
-	}
+// begin has a builder asked, unless it is being asked; the channel is closed when it has answered. w.mu is held.
+func (w *watcher) begin(ctx context.Context, p place, st *watched) <-chan struct{} {
 	if st.running != nil {
 		return st.running
 	}
-	now := w.now()
-	if since := now.Sub(st.at); since >= 0 && since < age {
-		return nil
-	}
 	done := make(chan struct{})
 	st.running = done
+	ctx = auth.WithCaller(context.WithoutCancel(ctx), auth.System())
 	go func() {
-		ctx, cancel := context.WithTimeout(auth.WithCaller(context.WithoutCancel(ctx), auth.System()), 30*time.Second)
-		defer cancel()
-		err := w.look(ctx, p, st.cache)
-		if err != nil {
-			w.log.WarnContext(ctx, "the builds of deployments could not be looked at; trying again", "builder", p.builder, "tool", p.tool, "error", err)
-		}
+		defer close(done)
+		l, mine, asked := w.ask(ctx, p)
 		w.mu.Lock()
-		st.at, st.running = w.now(), nil
-		if len(st.cache) == 0 && p.tool != "" {
+		defer w.mu.Unlock()
+		st.running, st.mine, st.asked = nil, mine, asked
+		switch {
+		case !mine:
+			st.known = l
+		case l.failed:
+			w.keep(ctx, p, st, l)
+		case len(l.active) == 0 && p.tool != "":
 			delete(w.state, p)
+		default:
+			st.known = l
+			w.keep(ctx, p, st, l)
 		}
-		w.mu.Unlock()
-		close(done)
+		w.told.Add(1)
 	}()
 	return done
 }
 
-// run looks at all builders with active deployments, again and again, and mends what a crash has left undone.
+// run asks all builders with active deployments, again and again.
 func (w *watcher) run(ctx context.Context) error {
-	look := time.NewTicker(refreshEvery)
-	defer look.Stop()
-	swept := time.Time{}
 	for {
 		refs, err := w.storage.Active(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -117,113 +158,232 @@ func (w *watcher) run(ctx context.Context) error {
 		for _, r := range refs {
 			places[w.placeOf(r.Builder, r.Tool)] = true
 		}
+		pause := refreshEvery
+		w.mu.Lock()
 		for p := range places {
-			w.begin(ctx, p, refreshEvery/2)
+			st := w.at(p)
+			if since := w.now().Sub(st.asked); within(since, refreshEvery) {
+				pause = min(pause, refreshEvery-since)
+			} else {
+				w.begin(ctx, p, st)
+			}
 		}
-		if err == nil && time.Since(swept) > sweepEvery {
-			w.sweep(ctx, refs)
-			swept = time.Now()
+		w.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// sweeps mends what a crash has left undone, again and again.
+func (w *watcher) sweeps(ctx context.Context) error {
+	for {
+		refs, err := w.storage.Active(ctx)
+		if err == nil {
+			err = w.sweep(ctx, refs)
+		}
+		if err == nil {
+			err = forgetRefresh(ctx, w.db, w.now().Add(-24*time.Hour))
+		}
+		if err != nil && ctx.Err() == nil {
+			w.log.WarnContext(ctx, "active deployments could not be looked at; trying again", "error", err)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-look.C:
+		case <-time.After(sweepEvery):
 		}
 	}
 }
 
 // sweep has each active deployment looked at by a step: one whose job was lost between two stores goes on, and time-outs are seen.
-func (w *watcher) sweep(ctx context.Context, refs []Reference) {
-	for _, r := range refs {
-		err := w.db.Write(ctx, func(tx *store.Tx) error { return w.insertStep(ctx, tx, r.Tool, r.ID, time.Time{}) })
-		if err != nil && ctx.Err() == nil {
-			w.log.WarnContext(ctx, "a deployment was not looked at; trying again", "deployment", r.ID, "error", err)
+func (w *watcher) sweep(ctx context.Context, refs []Reference) error {
+	slices.SortFunc(refs, func(a, b Reference) int { return cmp.Compare(a.Tool, b.Tool) }) // so that two replicas do not wait for each other
+	for chunk := range slices.Chunk(refs, sweptAtOnce) {
+		err := w.db.Write(ctx, func(tx *store.Tx) error {
+			for _, r := range chunk {
+				if err := w.insertStep(ctx, tx, r.Tool, r.ID, time.Time{}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
-	if err := forgetRefresh(ctx, w.db, w.now().Add(-24*time.Hour)); err != nil && ctx.Err() == nil {
-		w.log.WarnContext(ctx, "old notes of refreshes were not deleted", "error", err)
+	return nil
+}
+
+// ask asks the builder once, or where another replica does so reads what it has stored. Mine says that this replica asked.
+func (w *watcher) ask(ctx context.Context, p place) (l listing, mine bool, asked time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, refreshLimit)
+	defer cancel()
+	for {
+		now := w.now()
+		note, claimed, err := claimRefresh(ctx, w.db, p.builder, p.tool, now, refreshEvery)
+		switch {
+		case err != nil:
+			w.log.WarnContext(ctx, "the builder of deployments could not be asked; trying again", "builder", p.builder, "tool", p.tool, "error", err)
+			return listing{failed: true}, true, now
+		case claimed:
+			if l, err = w.list(ctx, p, now); err != nil {
+				w.log.WarnContext(ctx, "the builder of deployments did not say how their builds go; trying again", "builder", p.builder, "tool", p.tool, "error", err)
+			}
+			return l, true, now
+		case within(now.Sub(note.stored), staleAfter):
+			return listing{at: note.stored}, false, note.asked
+		}
+		select {
+		case <-ctx.Done():
+			return listing{at: note.stored}, false, note.asked
+		case <-time.After(othersEvery):
+		}
 	}
 }
 
-// look asks the builder once and stores what has changed.
-func (w *watcher) look(ctx context.Context, p place, cache map[string]cached) error {
-	claimed, err := claimRefresh(ctx, w.db, p.builder, p.tool, w.now(), refreshEvery)
-	if err != nil || !claimed {
-		return err
-	}
+// list asks the builder for the builds of all active deployments of a place.
+func (w *watcher) list(ctx context.Context, p place, now time.Time) (listing, error) {
+	l := listing{at: now, failed: true}
 	refs, err := w.storage.Active(ctx)
 	if err != nil {
-		return err
+		return l, err
 	}
-	live := map[string]bool{}
-	var deployments []Deployment
-	since := w.now()
+	tools, since := map[string]bool{}, now
 	for _, r := range refs {
 		if r.Builder != p.builder || p.tool != "" && r.Tool != p.tool {
 			continue
 		}
-		key := r.Tool + "/" + r.ID
-		live[key] = true
-		known, ok := cache[key]
-		if !ok || known.version != r.Version {
-			d, err := w.storage.Deployment(ctx, r.Tool, r.ID)
-			if errors.Is(err, slipway.NotFound) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			known = cached{d.Version, d}
-			cache[key] = known
-		}
-		deployments = append(deployments, known.d)
-		if known.d.Created.Before(since) {
-			since = known.d.Created
+		l.active = append(l.active, r)
+		tools[r.Tool] = true
+		if r.Created.Before(since) {
+			since = r.Created
 		}
 	}
-	for key := range cache {
-		if !live[key] {
-			delete(cache, key)
-		}
-	}
-	if len(deployments) == 0 {
-		return nil
+	if len(l.active) == 0 {
+		l.failed = false
+		return l, nil
 	}
 	_, b, err := w.builder(p.builder)
-	var list []provider.ComponentBuild
-	if err == nil {
-		// Builders' clocks may go otherwise than ours.
-		list, err = b.List(ctx, provider.ComponentQuery{Tool: p.tool, Since: since.Add(-time.Hour)})
+	if err != nil {
+		return l, err
 	}
-	seen := make(map[string]provider.ComponentBuild, len(list))
+	// Builders' clocks may go otherwise than ours.
+	list, err := b.List(ctx, provider.ComponentQuery{Tool: p.tool, Since: since.Add(-time.Hour)})
+	if err != nil {
+		return l, err
+	}
+	l.builds, l.failed = make(map[string]provider.ComponentBuild, len(list)), false
 	for _, found := range list {
-		seen[found.Order.Tool+"/"+found.ID] = found
-	}
-	for _, d := range deployments {
-		news := map[string]provider.ComponentBuild{}
-		if err == nil {
-			news = w.news(ctx, b, d, seen)
-		}
-		if uerr := w.merge(ctx, d, news); uerr != nil && ctx.Err() == nil {
-			w.log.WarnContext(ctx, "what became of builds was not stored; trying again", "deployment", d.ID, "error", uerr)
+		if tools[found.Order.Tool] {
+			l.builds[found.Order.Tool+"/"+found.ID] = found
 		}
 	}
-	return err
+	return l, nil
+}
+
+// keep has stored what is new in a listing. What comes while an earlier one is being stored waits for that; only the last one counts. w.mu is held.
+func (w *watcher) keep(ctx context.Context, p place, st *watched, l listing) {
+	st.unkept = &l
+	if st.storing {
+		return
+	}
+	st.storing = true
+	go func() {
+		for {
+			w.mu.Lock()
+			l := st.unkept
+			st.unkept, st.storing = nil, l != nil
+			w.mu.Unlock()
+			if l == nil {
+				return
+			}
+			w.store(ctx, p, st, *l)
+		}
+	}()
+}
+
+// store stores what is new in a listing, and what the time has brought.
+func (w *watcher) store(ctx context.Context, p place, st *watched, l listing) {
+	ctx, cancel := context.WithTimeout(ctx, storeLimit)
+	defer cancel()
+	_, b, err := w.builder(p.builder)
+	if err != nil {
+		l.failed = true
+	}
+	seen := make([]Deployment, len(l.active))
+	faults := make([]error, len(l.active))
+	turn := make(chan int)
+	var wg sync.WaitGroup
+	for range min(storesAtOnce, len(l.active)) {
+		wg.Go(func() {
+			for i := range turn {
+				seen[i], faults[i] = w.compare(ctx, b, l, l.active[i], st.cache)
+			}
+		})
+	}
+	for i := range l.active {
+		turn <- i
+	}
+	close(turn)
+	wg.Wait()
+	clear(st.cache)
+	for _, d := range seen {
+		if d.ID != "" {
+			st.cache[d.Tool+"/"+d.ID] = d
+		}
+	}
+	faults = slices.DeleteFunc(faults, func(err error) bool { return err == nil })
+	if len(faults) == 0 && !l.failed {
+		if err := noteRefresh(ctx, w.db, p.builder, p.tool, l.at); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	if len(faults) > 0 {
+		w.log.WarnContext(ctx, "what became of builds was not stored; trying again", "builder", p.builder, "tool", p.tool, "deployments", len(faults), "error", faults[0])
+	}
+}
+
+// compare stores what is new of one deployment, and gives it as it was found, for the cache.
+func (w *watcher) compare(ctx context.Context, b *provider.Builder, l listing, r Reference, cache map[string]Deployment) (Deployment, error) {
+	d, ok := cache[r.Tool+"/"+r.ID]
+	if !ok || d.Version != r.Version {
+		var err error
+		d, err = w.storage.Deployment(ctx, r.Tool, r.ID)
+		if errors.Is(err, slipway.NotFound) {
+			return Deployment{}, nil
+		}
+		if err != nil {
+			return Deployment{}, err
+		}
+		d.Config = nil
+	}
+	news := map[string]provider.ComponentBuild{}
+	if !l.failed {
+		news = w.news(ctx, b, d, l)
+	}
+	return d, w.merge(ctx, d, news)
 }
 
 // gone is what stands for a build that its builder does not know any more.
 var gone = provider.ComponentBuild{Build: slipway.Build{Status: "gone"}}
 
-// news gives the builds of a deployment of which something new is known, by id.
-func (w *watcher) news(ctx context.Context, b *provider.Builder, d Deployment, seen map[string]provider.ComponentBuild) map[string]provider.ComponentBuild {
+// news gives the builds of a deployment of which something new is known, by id. What the list does not show is asked for by itself, but for what was
+// started after it.
+func (w *watcher) news(ctx context.Context, b *provider.Builder, d Deployment, l listing) map[string]provider.ComponentBuild {
 	news := map[string]provider.ComponentBuild{}
 	missing := 0
 	for _, c := range d.Components {
 		if c.Build.ID == "" || c.Build.Status.Ended() || d.Status != Running {
 			continue
 		}
-		found, ok := seen[d.Tool+"/"+c.Build.ID]
+		found, ok := l.builds[d.Tool+"/"+c.Build.ID]
 		if !ok {
+			if c.Build.Since != nil && c.Build.Since.After(l.at) {
+				continue
+			}
 			if missing++; missing > maxMissing {
 				continue
 			}
@@ -239,6 +399,36 @@ func (w *watcher) news(ctx context.Context, b *provider.Builder, d Deployment, s
 		}
 	}
 	return news
+}
+
+// shown gives what a listing says of a deployment's builds beyond what is stored of them. What is stored may be newer.
+func (w *watcher) shown(d Deployment, l listing) map[string]provider.ComponentBuild {
+	if d.Status != Running {
+		return nil
+	}
+	news := map[string]provider.ComponentBuild{}
+	for _, c := range d.Components {
+		if c.Build.ID == "" || c.Build.Status.Ended() {
+			continue
+		}
+		found, ok := l.builds[d.Tool+"/"+c.Build.ID]
+		if !ok {
+			continue
+		}
+		if next := w.followed(d, c, found); next != c.Build && (next.Status != BuildPending || c.Build.Status == BuildPending) {
+			news[c.Build.ID] = found
+		}
+	}
+	return news
+}
+
+// follow makes the builds of a deployment what is known of them.
+func (w *watcher) follow(d *Deployment, news map[string]provider.ComponentBuild) {
+	for i, c := range d.Components {
+		if found, ok := news[c.Build.ID]; ok && c.Build.ID != "" && !c.Build.Status.Ended() {
+			d.Components[i].Build = w.followed(*d, c, found)
+		}
+	}
 }
 
 func (w *watcher) followed(d Deployment, c Component, found provider.ComponentBuild) BuildState {
@@ -261,11 +451,7 @@ func (w *watcher) merge(ctx context.Context, d Deployment, news map[string]provi
 		if d.Status != Running && d.Status != Pending {
 			return errUnchanged
 		}
-		for i, c := range d.Components {
-			if found, ok := news[c.Build.ID]; ok && c.Build.ID != "" && !c.Build.Status.Ended() {
-				d.Components[i].Build = w.followed(*d, c, found)
-			}
-		}
+		w.follow(d, news)
 		return nil
 	})
 	if errors.Is(err, slipway.NotFound) {

@@ -98,6 +98,7 @@ func open(_ context.Context, h *blueprint.Host) (any, error) {
 	}
 	s.watcher = &watcher{service: s, state: map[place]*watched{}}
 	h.Go("deployments", s.watcher.run)
+	h.Go("sweep", s.watcher.sweeps)
 	return s, nil
 }
 
@@ -275,38 +276,56 @@ func (s *service) deployment(ctx context.Context, tool, id string, wait time.Dur
 
 // current is a deployment with what its builder says now.
 func (s *service) current(ctx context.Context, tool, id string) (Deployment, error) {
+	told := s.watcher.told.Load()
 	d, err := s.storage.Deployment(ctx, tool, id)
-	if err != nil || !d.Status.Active() {
+	if err != nil {
 		return d, err
 	}
-	return s.upToDate(ctx, d)
+	return s.upToDate(ctx, d, told)
 }
 
-func (s *service) upToDate(ctx context.Context, d Deployment) (Deployment, error) {
-	s.watcher.fresh(ctx, d)
-	d, err := s.storage.Deployment(ctx, d.Tool, d.ID)
-	if err != nil || !d.Status.Active() {
-		return d, err
-	}
-	settled := d
-	settled.Components = slices.Clone(d.Components)
-	if s.settle(&settled, s.now()); settled.Status == d.Status {
+// upToDate gives a deployment with what its builder said within the last two seconds. What has not been stored of that yet is shown all the same, but for the end
+// of the deployment, which is stored first. Told is what the watcher's counter said before the deployment was read.
+func (s *service) upToDate(ctx context.Context, d Deployment, told int64) (Deployment, error) {
+	if !d.Status.Active() {
 		return d, nil
 	}
-	return s.update(ctx, d.Tool, d.ID, func(*Deployment) error { return nil })
+	var news map[string]provider.ComponentBuild
+	if slices.ContainsFunc(d.Components, func(c Component) bool { return c.Build.ID != "" && !c.Build.Status.Ended() }) {
+		known := s.watcher.fresh(ctx, d)
+		if told != s.watcher.told.Load() { // what was stored may be newer than what was read
+			var err error
+			if d, err = s.storage.Deployment(ctx, d.Tool, d.ID); err != nil || !d.Status.Active() {
+				return d, err
+			}
+		}
+		news = s.watcher.shown(d, known)
+	}
+	status := d.Status
+	d.Components = slices.Clone(d.Components)
+	s.watcher.follow(&d, news)
+	settled := d
+	settled.Components = slices.Clone(d.Components)
+	if s.settle(&settled, s.now()); settled.Status == status {
+		return d, nil
+	}
+	return s.update(ctx, d.Tool, d.ID, func(d *Deployment) error {
+		if d.Status == Running {
+			s.watcher.follow(d, news)
+		}
+		return nil
+	})
 }
 
 // deployments gives those of a tool, oldest first, the active one up to date.
 func (s *service) deployments(ctx context.Context, tool string) ([]Deployment, error) {
+	told := s.watcher.told.Load()
 	list, err := s.storage.Deployments(ctx, tool)
 	if err != nil {
 		return nil, err
 	}
 	for i, d := range list {
-		if !d.Status.Active() {
-			continue
-		}
-		switch d, err := s.upToDate(ctx, d); {
+		switch d, err := s.upToDate(ctx, d, told); {
 		case err == nil:
 			list[i] = d
 		case !errors.Is(err, slipway.NotFound):
@@ -318,6 +337,7 @@ func (s *service) deployments(ctx context.Context, tool string) ([]Deployment, e
 
 // latest is the newest deployment of a tool.
 func (s *service) latest(ctx context.Context, tool string) (Deployment, error) {
+	told := s.watcher.told.Load()
 	list, err := s.storage.Deployments(ctx, tool)
 	if err != nil {
 		return Deployment{}, err
@@ -325,11 +345,7 @@ func (s *service) latest(ctx context.Context, tool string) (Deployment, error) {
 	if len(list) == 0 {
 		return Deployment{}, slipway.Errorf(slipway.NotFound, "Unable to find a deployment for %s: it has none yet", tool)
 	}
-	d := list[len(list)-1]
-	if !d.Status.Active() {
-		return d, nil
-	}
-	return s.upToDate(ctx, d)
+	return s.upToDate(ctx, list[len(list)-1], told)
 }
 
 // entitiesFollow has the entities of a tool made what its configuration says.

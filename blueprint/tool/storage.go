@@ -2,6 +2,7 @@ package tool
 
 import (
 	"context"
+	"time"
 
 	"github.com/slipway-platform/slipway/store"
 )
@@ -47,4 +48,5 @@ type Then func(ctx context.Context, tx *store.Tx) error
 // Reference names a stored deployment and its version.
 type Reference struct {
 	Tool, ID, Builder, Version string
+	Created                    time.Time
 }

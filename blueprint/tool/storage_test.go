@@ -181,7 +181,7 @@ func testOneActive(t *testing.T, s Storage) {
 		first = need[Deployment](t)(s.Update(ctx, first, nil))
 		_, err := s.Create(ctx, deployment(tool, tool+"-deploy-2", noon.Add(time.Hour), Pending), nil)
 		wantCode(t, "a second one while the first is "+string(status), err, slipway.Conflict)
-		if list := active(t, s, tool); len(list) != 1 || list[0] != (Reference{tool, first.ID, "ci", first.Version}) {
+		if list := active(t, s, tool); len(list) != 1 || list[0] != (Reference{tool, first.ID, "ci", first.Version, first.Created}) {
 			t.Errorf("active while it is %s: %+v", status, list)
 		}
 	}

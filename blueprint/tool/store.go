@@ -177,7 +177,7 @@ func (s database) Deployments(ctx context.Context, tool string) ([]Deployment, e
 }
 
 func (s database) Active(ctx context.Context) ([]Reference, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT tool, id, builder, version FROM tool_deployment WHERE active`)
+	rows, err := s.db.QueryContext(ctx, `SELECT tool, id, builder, version, created FROM tool_deployment WHERE active`)
 	if err != nil {
 		return nil, store.Err(err)
 	}
@@ -185,8 +185,9 @@ func (s database) Active(ctx context.Context) ([]Reference, error) {
 	return list, store.Each(rows, func(rows *sql.Rows) error {
 		var r Reference
 		var version int64
-		err := rows.Scan(&r.Tool, &r.ID, &r.Builder, &version)
-		r.Version = strconv.FormatInt(version, 10)
+		var created store.Time
+		err := rows.Scan(&r.Tool, &r.ID, &r.Builder, &version, &created)
+		r.Version, r.Created = strconv.FormatInt(version, 10), created.Time
 		list = append(list, r)
 		return err
 	})
@@ -272,9 +273,21 @@ func (s database) DeleteDeployToken(ctx context.Context, tool string) (DeployTok
 	return t, missing(err, "a deploy token for %s", tool)
 }
 
+// refreshNote says when somebody last began to ask for the builds of a builder, or of one tool there, and of when the last answer is that was stored whole.
+type refreshNote struct{ asked, stored time.Time }
+
 // claimRefresh says whether the caller may ask for the builds of a builder, or of one tool there: nobody has within the interval. The clock of
 // this machine may have been put back.
-func claimRefresh(ctx context.Context, db *store.DB, builder, tool string, now time.Time, interval time.Duration) (claimed bool, err error) {
+func claimRefresh(ctx context.Context, db *store.DB, builder, tool string, now time.Time, interval time.Duration) (note refreshNote, claimed bool, err error) {
+	var asked, stored store.Time
+	err = store.Err(db.QueryRowContext(ctx, `SELECT asked, stored FROM tool_refresh WHERE builder = $1 AND tool = $2`, builder, tool).Scan(&asked, &stored))
+	if err != nil && !errors.Is(err, slipway.NotFound) {
+		return note, false, err
+	}
+	note = refreshNote{asked.Time, stored.Time}
+	if err == nil && asked.After(now.Add(-interval)) && !asked.After(now.Add(interval)) {
+		return note, false, nil
+	}
 	err = db.Write(ctx, func(tx *store.Tx) error {
 		n, err := tx.Exec(ctx, `INSERT INTO tool_refresh (builder, tool, asked) VALUES ($1, $2, $3)
 			ON CONFLICT (builder, tool) DO UPDATE SET asked = excluded.asked WHERE tool_refresh.asked <= $4 OR tool_refresh.asked > $5`,
@@ -282,7 +295,18 @@ func claimRefresh(ctx context.Context, db *store.DB, builder, tool string, now t
 		claimed = n > 0
 		return err
 	})
-	return claimed, err
+	if err == nil && !claimed {
+		note.asked = now // by somebody else, at this moment
+	}
+	return note, claimed, err
+}
+
+// noteRefresh notes that what a builder said at a time has been stored.
+func noteRefresh(ctx context.Context, db *store.DB, builder, tool string, at time.Time) error {
+	return db.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE tool_refresh SET stored = $1 WHERE builder = $2 AND tool = $3`, store.At(at), builder, tool)
+		return err
+	})
 }
 
 // forgetRefresh deletes what was noted of refreshes long ago.
