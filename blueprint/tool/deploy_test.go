@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,7 +64,12 @@ func eachYard(t *testing.T, change func(*tool.Settings), test func(t *testing.T,
 
 func newYard(t *testing.T, engine store.Engine, v *fake.Vendor, database string, change func(*tool.Settings)) *yard {
 	t.Helper()
-	o := blueprinttest.Options{Blueprints: blueprints, Kinds: []provider.Kind{v.Kind()}, Database: database, Configure: func(c *server.Config) {
+	return clockedYard(t, engine, v, database, nil, change)
+}
+
+func clockedYard(t *testing.T, engine store.Engine, v *fake.Vendor, database string, now func() time.Time, change func(*tool.Settings)) *yard {
+	t.Helper()
+	o := blueprinttest.Options{Now: now, Blueprints: blueprints, Kinds: []provider.Kind{v.Kind()}, Database: database, Configure: func(c *server.Config) {
 		c.Auth.SignIn.TLSHeader.From = []string{"127.0.0.1"}
 		c.Auth.RateLimits.User = 0
 		c.Fetch.Allow = append(c.Fetch.Allow, "http://127.0.0.1:*/*")
@@ -423,19 +429,24 @@ func TestOneAtATimeAndTheNewestAreKept(t *testing.T) {
 	})
 }
 
-// Two replicas are asked at the same instant, and one builds go on where the other was stopped.
-func TestTwoReplicas(t *testing.T) {
-	t.Parallel()
-	v, database := fake.New(fake.Config{}), storetest.URL(t, store.Postgres)
-	one := newYard(t, store.Postgres, v, database, nil)
-	two := &yard{v: v}
-	s := blueprinttest.Start(t, store.Postgres, blueprinttest.Options{Blueprints: blueprints, Kinds: []provider.Kind{v.Kind()}, Database: database, DataDir: one.DataDir, Configure: func(c *server.Config) {
+// another is a second replica on the same database.
+func (y *yard) another(t *testing.T) *yard {
+	t.Helper()
+	s := blueprinttest.Start(t, store.Postgres, blueprinttest.Options{Blueprints: blueprints, Kinds: []provider.Kind{y.v.Kind()}, Database: y.Database, DataDir: y.DataDir, Configure: func(c *server.Config) {
 		c.Auth.SignIn.TLSHeader.From = []string{"127.0.0.1"}
 		c.Auth.RateLimits.User = 0
 		c.Providers = []server.ProviderConfig{{Name: "yard", Type: "fake"}}
 		c.Sections["tool"].(*tool.Settings).Builder = "yard"
 	}})
-	two.Server, two.me = s, s.As("")
+	return &yard{Server: s, v: y.v, me: s.As("")}
+}
+
+// Two replicas are asked at the same instant, and one builds go on where the other was stopped.
+func TestTwoReplicas(t *testing.T) {
+	t.Parallel()
+	v, database := fake.New(fake.Config{}), storetest.URL(t, store.Postgres)
+	one := newYard(t, store.Postgres, v, database, nil)
+	two := one.another(t)
 	one.do("POST", "/mytool/config", config("a", "b", "c")).Is(200)
 	for round := range 5 {
 		var wg sync.WaitGroup
@@ -499,6 +510,100 @@ func TestOneListForAll(t *testing.T) {
 			t.Errorf("200 reads within %v asked the builder %d times, want at most %d", time.Since(begun), after-before, most)
 		}
 	})
+}
+
+// Two replicas ask no more often than one, and both show what one was told.
+func TestOneListForTwoReplicas(t *testing.T) {
+	t.Parallel()
+	v := fake.New(fake.Config{})
+	one := newYard(t, store.Postgres, v, storetest.URL(t, store.Postgres), nil)
+	two := one.another(t)
+	d := one.deploy(t, "mytool", "web")
+	build := one.started(t, "mytool", d.ID, "web")
+	_, before := v.Ordered()
+	begun := time.Now()
+	for _, status := range []slipway.BuildStatus{slipway.BuildRunning, slipway.BuildSucceeded} {
+		one.move("mytool", "web", build, status)
+		want := map[slipway.BuildStatus]string{slipway.BuildRunning: "running", slipway.BuildSucceeded: "successful"}[status]
+		for _, y := range []*yard{two, one} {
+			y.until(t, "mytool", d.ID, "the build is "+want, func(p peer) bool { return p.Builds["web"].Status == want })
+		}
+	}
+	_, after := v.Ordered()
+	if most := int(time.Since(begun)/(1500*time.Millisecond)) + 2; after-before > most {
+		t.Errorf("within %v the builder was asked %d times, want at most %d", time.Since(begun), after-before, most)
+	}
+}
+
+// The clock stands still but for what the test adds, so what is read is as old as the test says.
+func TestOneListTellsOfAllDeployments(t *testing.T) {
+	t.Parallel()
+	for _, engine := range []store.Engine{store.SQLite, store.Postgres} {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			var added atomic.Int64
+			start := time.Now()
+			pass := func(d time.Duration) { added.Add(int64(d)) }
+			y := clockedYard(t, engine, fake.New(fake.Config{}), "", func() time.Time { return start.Add(time.Duration(added.Load())) }, nil)
+			const tools = 30
+			ids, builds := make([]string, tools), make([]string, tools)
+			name := func(i int) string { return fmt.Sprintf("tool%d", i) }
+			for i := range tools {
+				ids[i] = y.deploy(t, name(i), "web").ID
+			}
+			for i := range tools {
+				builds[i] = y.started(t, name(i), ids[i], "web")
+			}
+			lists := func() int { _, n := y.v.Ordered(); return n }
+			show := func(status string) {
+				t.Helper()
+				var wg sync.WaitGroup
+				for i := range tools {
+					wg.Go(func() {
+						if p := y.get(t, name(i), ids[i]); p.Builds["web"].Status != status {
+							t.Errorf("%s shows its build as %s, want %s", name(i), p.Builds["web"].Status, status)
+						}
+					})
+				}
+				wg.Wait()
+			}
+			pass(10 * time.Second)
+			show("pending") // the reads had the builder asked
+			before := lists()
+			for i := range tools {
+				y.move(name(i), "web", builds[i], slipway.BuildRunning)
+			}
+			pass(time.Second)
+			show("pending")
+			if n := lists() - before; n != 0 {
+				t.Errorf("reading states that are a second old asked the builder %d times", n)
+			}
+			pass(time.Second)
+			show("running") // whether it has been stored or not
+			if n := lists() - before; n != 1 {
+				t.Errorf("the builder was asked %d times for the builds of %d deployments that were two seconds old, want once", n, tools)
+			}
+			y.v.Break(fake.Down)
+			pass(2 * time.Second)
+			show("running") // nothing else is known
+			y.v.Break(fake.None)
+			for i := range tools {
+				y.move(name(i), "web", builds[i], slipway.BuildSucceeded)
+			}
+			pass(2 * time.Second)
+			before = lists()
+			show("successful")
+			if n := lists() - before; n != 1 {
+				t.Errorf("the builder was asked %d times for the ends of builds, want once", n)
+			}
+			for i := range tools {
+				if p := y.get(t, name(i), ids[i]); p.Status != "successful" {
+					t.Errorf("%s is %s", name(i), p.Status)
+				}
+				y.do("POST", "/"+name(i)+"/deployment", nil).Is(200) // what is shown as ended is not in the way
+			}
+		})
+	}
 }
 
 func TestDeployTokens(t *testing.T) {
