@@ -18,6 +18,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -435,13 +436,44 @@ func fill(t *testing.T, db *store.DB, entities, builds int) {
 	t.Logf("%s: %d entities and %d builds in %s", db.Engine(), entities, first+each*(entities-1), time.Since(start).Round(time.Second))
 }
 
-// withoutIndexes drops the indexes of a table beside its primary key and gives the statements that make them anew: an index of ten million rows is
+// kept gives the address of a database by name, and whether a count says that it is full already. BENCH_KEEP, a folder, keeps it for the next run; on PostgreSQL it stays on the server that
+// SLIPWAY_TEST_POSTGRES names. Without them it goes when the test ends.
+func kept(t *testing.T, e store.Engine, name, count string, most int) (address string, full bool) {
+	t.Helper()
+	dir, server := os.Getenv("BENCH_KEEP"), os.Getenv("SLIPWAY_TEST_POSTGRES")
+	switch {
+	case e == store.SQLite && dir != "":
+		address = "sqlite:" + filepath.Join(dir, name+".db")
+	case e == store.Postgres && dir != "" && server != "":
+		u, err := url.Parse(server)
+		if err != nil {
+			t.Fatal("SLIPWAY_TEST_POSTGRES is not a URL")
+		}
+		u.Path = "/slipway_bench_" + strings.ReplaceAll(name, "-", "_")
+		address = u.String()
+	default:
+		return storetest.URL(t, e), false
+	}
+	if _, err := store.CreateDatabase(t.Context(), address); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open("main", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var there int
+	_ = db.QueryRowContext(t.Context(), count).Scan(&there) // an error: nothing is there yet
+	return address, there >= most
+}
+
+// withoutIndexes drops the indexes of a table beside those of its keys and gives the statements that make them anew: an index of ten million rows is
 // made in a minute and takes half an hour to grow.
 func withoutIndexes(t *testing.T, db *store.DB, table string) (rebuild []string) {
 	t.Helper()
 	query := "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name = $1"
 	if db.Engine() == store.Postgres {
-		query = "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = $1 AND indexname NOT LIKE '%\\_pkey'"
+		query = "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = $1 AND indexname NOT IN (SELECT conname FROM pg_constraint)"
 	}
 	rows, err := db.Writer().QueryContext(t.Context(), query, table)
 	if err != nil {

@@ -76,31 +76,7 @@ func measureCatalog(t *testing.T, e store.Engine) {
 // keptCatalog gives the address of a catalog of so many entities, and whether it holds them already.
 func keptCatalog(t *testing.T, e store.Engine, n int) (address string, full bool) {
 	t.Helper()
-	dir, server := os.Getenv("BENCH_KEEP"), os.Getenv("SLIPWAY_TEST_POSTGRES")
-	switch {
-	case e == store.SQLite && dir != "":
-		address = "sqlite:" + filepath.Join(dir, fmt.Sprintf("catalog-%d.db", n))
-	case e == store.Postgres && dir != "" && server != "":
-		u, err := url.Parse(server)
-		if err != nil {
-			t.Fatal("SLIPWAY_TEST_POSTGRES is not a URL")
-		}
-		u.Path = fmt.Sprintf("/slipway_bench_catalog_%d", n)
-		address = u.String()
-	default:
-		return storetest.URL(t, e), false
-	}
-	if _, err := store.CreateDatabase(t.Context(), address); err != nil {
-		t.Fatal(err)
-	}
-	db, err := store.Open("main", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	var there int
-	_ = db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM entity`).Scan(&there) // an error: nothing is there yet
-	return address, there >= n+oneFile
+	return kept(t, e, fmt.Sprintf("catalog-%d", n), `SELECT COUNT(*) FROM entity`, n+oneFile)
 }
 
 // serveCatalog starts a server that reads locations again so often.

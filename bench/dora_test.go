@@ -3,10 +3,10 @@
 package bench
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,10 +16,10 @@ import (
 	"github.com/slipway-platform/slipway/builtin"
 	"github.com/slipway-platform/slipway/server"
 	"github.com/slipway-platform/slipway/store"
-	"github.com/slipway-platform/slipway/store/storetest"
 )
 
-// TestDoraNumbers takes the numbers of DORA metrics over five years of BENCH_DEPLOYMENTS deployments, 2 million by default, of 1,000 services.
+// TestDoraNumbers takes the numbers of DORA metrics over five years of BENCH_DEPLOYMENTS deployments, 2 million by default, of 1,000 services. Its parts are subtests, such as
+// TestDoraNumbers/sqlite/metrics, on one database that BENCH_KEEP keeps (see kept). BENCH_ENGINE limits it to one engine.
 func TestDoraNumbers(t *testing.T) {
 	for _, e := range []store.Engine{store.SQLite, store.Postgres} {
 		if only := os.Getenv("BENCH_ENGINE"); only == "" || only == string(e) {
@@ -33,63 +33,128 @@ var doraNumbers report
 
 const doraServices = 1000
 
+func daysAgo(d int) string { return time.Now().AddDate(0, 0, -d).UTC().Format(time.DateOnly) }
+
+var doraQuestions = []struct{ what, path, want string }{
+	{"30 days of one service", "/api/devlake/dora-metrics?project=svc-7", "≤ 50 ms"},
+	{"30 days of all services", "/api/devlake/dora-metrics", "≤ 50 ms"},
+	{"a year of one service", "/api/devlake/dora-metrics?project=svc-7&startDate=" + daysAgo(364), "≤ 200 ms"},
+	{"a year of all services", "/api/devlake/dora-metrics?startDate=" + daysAgo(364), "≤ 200 ms"},
+	{"a year of all services by week", "/api/devlake/dora-metrics?interval=week&startDate=" + daysAgo(364), "≤ 200 ms"},
+	{"a year of each service, a page of them", "/api/devlake/dora-metrics?groupBy=service&startDate=" + daysAgo(364), "≤ 200 ms"},
+	{"history of one service", "/api/devlake/deployment-history?service=svc-7", "noted"},
+	{"history of all services", "/api/devlake/deployment-history?environment=prod", "noted"},
+}
+
 func measureDora(t *testing.T, e store.Engine) {
 	n, seconds := number("BENCH_DEPLOYMENTS", 2_000_000), float64(number("BENCH_SECONDS", 5))
 	note := func(what, got, want string) { doraNumbers.note(t, what, e, got, want) }
-	url := fillDora(t, e, n)
-	p := start(t, "slipway", url, t.TempDir())
-
-	// All is marked as reported just now: the first report works out what follows of everything.
-	begin := time.Now()
-	p.do(t, http.MethodPost, "/api/devlake/deployments", report1("first", "svc-0", time.Now().Add(-time.Hour)))
-	note(fmt.Sprintf("%d deployments: what follows of all of them worked out anew", n), fmt.Sprintf("%.0f s", time.Since(begin).Seconds()), "noted")
-	if e == store.Postgres {
+	url, full := kept(t, e, fmt.Sprintf("dora-%d", n), `SELECT COUNT(*) FROM dora_deployment WHERE (SELECT COUNT(*) FROM dora_service WHERE dirty_from IS NOT NULL) = 0`, n)
+	t.Run("fill", func(t *testing.T) {
+		if full {
+			t.Skip("the database that was kept is full already")
+		}
+		fillDora(t, e, url, n)
+		p := start(t, "slipway", url, t.TempDir())
+		begin := time.Now()
+		p.do(t, http.MethodPost, "/api/devlake/deployments", report1("first", "svc-0", time.Now().Add(-time.Hour)))
+		p.settleDora(t, url)
+		note(fmt.Sprintf("%d deployments: what follows of all of them worked out anew", n), fmt.Sprintf("%.0f s", time.Since(begin).Seconds()), "noted")
+	})
+	if e == store.Postgres && !full {
 		vacuum(t, url)
 	}
+	t.Run("metrics", func(t *testing.T) {
+		p := start(t, "slipway", url, t.TempDir())
+		for _, c := range doraQuestions {
+			begin := time.Now()
+			p.do(t, http.MethodGet, c.path, "")
+			first := time.Since(begin)
+			o, top, cpu := p.steady(t, c.path, seconds)
+			note(c.what+": 99th percentile at a quarter of the top rate", fmt.Sprintf("%.1f ms (median %.1f ms, %.1f ms of CPU, top %.0f a second, the first %.0f ms)", o.P99, o.P50, cpu, top, float64(first.Microseconds())/1000), c.want)
+		}
+		for _, c := range doraQuestions[:5] {
+			var took []float64
+			for i := range 30 {
+				p.do(t, http.MethodPost, "/api/devlake/deployments", report1(fmt.Sprint("after-", time.Now().UnixNano()), fmt.Sprint("svc-", i*7), time.Now().Add(-time.Hour)))
+				begin := time.Now()
+				p.do(t, http.MethodGet, c.path, "")
+				took = append(took, float64(time.Since(begin).Microseconds())/1000)
+			}
+			slices.Sort(took)
+			note(c.what+", each time after a report", fmt.Sprintf("slowest of 30 %.1f ms (median %.1f ms)", took[29], took[15]), c.want)
+		}
+	})
+	t.Run("reports", func(t *testing.T) {
+		p := start(t, "slipway", url, t.TempDir())
+		sent, took, cpu := p.reportDora(t, 4, 2*seconds, 0)
+		note("deployments reported in batches of 100 over all services, by four", fmt.Sprintf("%.0f a second, %.2f ms of CPU each", float64(sent)/took, cpu), "≥ 2,000")
+		o := p.call(t, []string{"/api/devlake/deployments " + report1("single", "svc-3", time.Now().Add(-time.Hour))}, 1, 0, 0)
+		note("one deployment repeated, by sixteen", fmt.Sprintf("%.0f a second", o.rate()), "noted")
+	})
+	t.Run("both", func(t *testing.T) {
+		p := start(t, "slipway", url, t.TempDir())
+		for _, c := range doraQuestions[:5] {
+			var running sync.WaitGroup
+			var rate float64
+			running.Go(func() {
+				sent, took, _ := p.reportDora(t, 2, seconds, 500)
+				rate = float64(sent) / took
+			})
+			o := p.call(t, []string{c.path}, seconds, 5, 0)
+			running.Wait()
+			note(fmt.Sprintf("%s, five times a second, while %.0f deployments a second are reported", c.what, rate), fmt.Sprintf("99th percentile %.1f ms (median %.1f ms)", o.P99, o.P50), "noted")
+		}
+	})
+}
 
-	day := func(d int) string { return time.Now().AddDate(0, 0, -d).UTC().Format(time.DateOnly) }
-	for _, c := range []struct{ what, path, want string }{
-		{"30 days of one service", "/api/devlake/dora-metrics?project=svc-7", "≤ 50 ms"},
-		{"30 days of all services", "/api/devlake/dora-metrics", "≤ 50 ms"},
-		{"a year of one service", "/api/devlake/dora-metrics?project=svc-7&startDate=" + day(364), "≤ 200 ms"},
-		{"a year of all services", "/api/devlake/dora-metrics?startDate=" + day(364), "≤ 200 ms"},
-		{"a year of all services by week", "/api/devlake/dora-metrics?interval=week&startDate=" + day(364), "≤ 200 ms"},
-		{"history of one service", "/api/devlake/deployment-history?service=svc-7", "noted"},
-		{"history of all services", "/api/devlake/deployment-history?environment=prod", "noted"},
-	} {
-		paths := []string{c.path}
-		p.call(t, paths, 1, 0, 0)
-		top := p.call(t, paths, seconds/2, 0, 0).rate()
-		c0 := p.cpu(t)
-		o := p.call(t, paths, seconds, top/4, 0)
-		cpu := float64((p.cpu(t) - c0).Microseconds()) / float64(o.Requests) / 1000
-		note(c.what+": 99th percentile at a quarter of the top rate", fmt.Sprintf("%.1f ms (median %.1f ms, %.1f ms of CPU, top %.0f a second)", o.P99, o.P50, cpu, top), c.want)
-	}
-
-	// Reports: batches of 100 of services chosen anew, by four reporters.
-	var sent atomic.Int64
-	begin = time.Now()
+// steady asks one thing over and over: as fast as it goes, to know how fast that is, and at a quarter of that.
+func (p *process) steady(t *testing.T, path string, seconds float64) (o outcome, top, cpu float64) {
+	t.Helper()
+	paths := []string{path}
+	p.call(t, paths, 1, 0, 0)
+	top = p.call(t, paths, seconds/2, 0, 0).rate()
 	c0 := p.cpu(t)
+	o = p.call(t, paths, seconds, top/4, 0)
+	return o, top, float64((p.cpu(t) - c0).Microseconds()) / float64(o.Requests) / 1000
+}
+
+// reportDora reports deployments in batches of 100 over all services, by some reporters, as fast as they can or at a rate. It gives how many were sent in how many seconds, and the milliseconds of CPU of each.
+func (p *process) reportDora(t *testing.T, reporters int, seconds, rate float64) (sent int64, took, cpu float64) {
+	t.Helper()
+	var n atomic.Int64
+	begin, c0 := time.Now(), p.cpu(t)
 	var running sync.WaitGroup
-	ctx, stop := context.WithTimeout(t.Context(), time.Duration(2*seconds)*time.Second)
-	defer stop()
-	for w := range 4 {
+	for w := range reporters {
 		running.Go(func() {
-			for i := 0; ctx.Err() == nil; i++ {
+			for i := 0; time.Since(begin).Seconds() < seconds; i++ {
+				if rate > 0 {
+					time.Sleep(time.Until(begin.Add(time.Duration(float64(100*(i*reporters+w)) / rate * float64(time.Second)))))
+				}
 				var list []string
 				for k := range 100 {
-					list = append(list, report1(fmt.Sprintf("r%d-%d-%d", w, i, k), fmt.Sprintf("svc-%d", (w*31+i*100+k*7)%doraServices), time.Now().Add(-time.Duration(i)*time.Minute)))
+					list = append(list, report1(fmt.Sprintf("r%d-%d-%d-%d", begin.UnixNano(), w, i, k), fmt.Sprintf("svc-%d", (w*31+i*100+k*7)%doraServices), time.Now().Add(-time.Duration(i)*time.Minute)))
 				}
 				p.do(t, http.MethodPost, "/api/devlake/deployments", "["+strings.Join(list, ",")+"]")
-				sent.Add(100)
+				n.Add(100)
 			}
 		})
 	}
 	running.Wait()
-	took := time.Since(begin).Seconds()
-	note("deployments reported in batches of 100 over all services, by four", fmt.Sprintf("%.0f a second, %.2f ms of CPU each", float64(sent.Load())/took, float64((p.cpu(t)-c0).Microseconds())/1000/float64(sent.Load())), "≥ 2,000")
-	o := p.call(t, []string{"/api/devlake/deployments " + report1("single", "svc-3", time.Now().Add(-time.Hour))}, 1, 0, 0)
-	note("one deployment repeated, by sixteen", fmt.Sprintf("%.0f a second", o.rate()), "noted")
+	return n.Load(), time.Since(begin).Seconds(), float64((p.cpu(t) - c0).Microseconds()) / 1000 / float64(n.Load())
+}
+
+// settleDora waits until nothing is left to be worked out.
+func (p *process) settleDora(t *testing.T, url string) {
+	t.Helper()
+	db, err := store.Open("main", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for left := int64(1); left > 0; time.Sleep(100 * time.Millisecond) {
+		left = one(t, db, `SELECT COUNT(*) FROM dora_service WHERE dirty_from IS NOT NULL`)
+	}
 }
 
 func report1(id, service string, ended time.Time) string {
@@ -98,9 +163,8 @@ func report1(id, service string, ended time.Time) string {
 }
 
 // fillDora makes deployments over five years, every twentieth with an incident, and marks their services as written to.
-func fillDora(t *testing.T, e store.Engine, n int) string {
+func fillDora(t *testing.T, e store.Engine, url string, n int) {
 	t.Helper()
-	url := storetest.URL(t, e)
 	db, err := store.Open("main", url)
 	if err != nil {
 		t.Fatal(err)
@@ -144,5 +208,4 @@ func fillDora(t *testing.T, e store.Engine, n int) string {
 		exec("PRAGMA wal_checkpoint(TRUNCATE)")
 	}
 	t.Logf("%s: %d deployments of %d services in %s", e, n, doraServices, time.Since(begin).Round(time.Second))
-	return url
 }
