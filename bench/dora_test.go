@@ -49,16 +49,25 @@ var doraQuestions = []struct{ what, path, want string }{
 func measureDora(t *testing.T, e store.Engine) {
 	n, seconds := number("BENCH_DEPLOYMENTS", 2_000_000), float64(number("BENCH_SECONDS", 5))
 	note := func(what, got, want string) { doraNumbers.note(t, what, e, got, want) }
-	url, full := kept(t, e, fmt.Sprintf("dora-%d", n), `SELECT COUNT(*) FROM dora_deployment WHERE (SELECT COUNT(*) FROM dora_service WHERE dirty_from IS NOT NULL) = 0`, n)
+	url, full := kept(t, e, fmt.Sprintf("dora-%d", n), `SELECT COUNT(*) FROM dora_deployment`, n)
 	t.Run("fill", func(t *testing.T) {
-		if full {
+		if !full {
+			fillDora(t, e, url, n)
+		}
+		db, err := store.Open("main", url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		dirty := func() int64 { return one(t, db, `SELECT COUNT(*) FROM dora_service WHERE dirty_from IS NOT NULL`) }
+		if full && dirty() == 0 {
 			t.Skip("the database that was kept is full already")
 		}
-		fillDora(t, e, url, n)
-		p := start(t, "slipway", url, t.TempDir())
 		begin := time.Now()
-		p.do(t, http.MethodPost, "/api/devlake/deployments", report1("first", "svc-0", time.Now().Add(-time.Hour)))
-		p.settleDora(t, url)
+		start(t, "slipway", url, t.TempDir()) // a schedule settles what no report did
+		for dirty() > 0 {
+			time.Sleep(100 * time.Millisecond)
+		}
 		note(fmt.Sprintf("%d deployments: what follows of all of them worked out anew", n), fmt.Sprintf("%.0f s", time.Since(begin).Seconds()), "noted")
 	})
 	if e == store.Postgres && !full {
@@ -144,19 +153,6 @@ func (p *process) reportDora(t *testing.T, reporters int, seconds, rate float64)
 	return n.Load(), time.Since(begin).Seconds(), float64((p.cpu(t) - c0).Microseconds()) / 1000 / float64(n.Load())
 }
 
-// settleDora waits until nothing is left to be worked out.
-func (p *process) settleDora(t *testing.T, url string) {
-	t.Helper()
-	db, err := store.Open("main", url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	for left := int64(1); left > 0; time.Sleep(100 * time.Millisecond) {
-		left = one(t, db, `SELECT COUNT(*) FROM dora_service WHERE dirty_from IS NOT NULL`)
-	}
-}
-
 func report1(id, service string, ended time.Time) string {
 	return fmt.Sprintf(`{"id":%q,"service":%q,"environment":"prod","status":"SUCCESS","version":%q,"startTime":%q,"endTime":%q,"triggeredBy":"CI","commit":{"sha":"0123456789abcdef","message":"Change it","author":"dev@example.com","time":%q}}`,
 		id, service, "v-"+id, ended.Add(-5*time.Minute).UTC().Format(time.RFC3339), ended.UTC().Format(time.RFC3339), ended.Add(-3*time.Hour).UTC().Format(time.RFC3339))
@@ -190,7 +186,7 @@ func fillDora(t *testing.T, e store.Engine, url string, n int) {
 	first := time.Now().AddDate(-5, 0, 0).UnixMicro()
 	step := (time.Now().UnixMicro() - first) / int64(each+1)
 	exec(`INSERT INTO dora_service (id, name, title, project, version, dirty_from, dirty_to) SELECT 1 + n, 'svc-' || n, 'svc-' || n, '', 1, ` + fmt.Sprint(first) + `, ` + fmt.Sprint(time.Now().UnixMicro()) + ` FROM ` + series("s", doraServices))
-	exec(fmt.Sprintf(`INSERT INTO dora_tally (service_id, environment, n) SELECT 1 + n, 'prod', %d FROM `, each) + series("s", doraServices))
+	exec(fmt.Sprintf(`INSERT INTO dora_tally (service_id, environment, status, n) SELECT 1 + n, 'prod', 'SUCCESS', %d FROM `, each) + series("s", doraServices))
 	rebuild := withoutIndexes(t, db, "dora_deployment")
 	at := fmt.Sprintf("(%d + d.n * %d + s.n * 1000000)", first, step)
 	exec(`INSERT INTO dora_deployment (external_id, source, service_id, environment, status, started, finished, deployed, first_commit, rework, rollback, revision, doc)

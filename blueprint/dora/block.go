@@ -75,58 +75,77 @@ func pack(f *Facts, start int64) []byte {
 	return b
 }
 
-// unpack adds the facts of a block.
-func (f *Facts) unpack(b []byte, start int64) error {
-	bad := func() error { return fmt.Errorf("a block of %d bytes is damaged", len(b)) }
-	if len(b) == 0 || b[0] != blockVersion {
-		return bad()
-	}
-	p := b[1:]
-	ok := true
-	next := func() int64 {
-		v, n := binary.Uvarint(p)
-		if n <= 0 {
-			ok = false
-			return 0
-		}
-		p = p[n:]
+// reset lets go of all facts and keeps the memory.
+func (f *Facts) reset() {
+	f.Deployments, f.Changes, f.Recoveries = f.Deployments[:0], f.Changes[:0], f.Recoveries[:0]
+}
+
+// packed is what is left to be read of a block. What goes beyond its end, or is no number, is 0 and makes it bad.
+type packed struct {
+	rest []byte
+	bad  bool
+}
+
+func (p *packed) next() int64 {
+	if len(p.rest) > 0 && p.rest[0] < 0x80 {
+		v := p.rest[0]
+		p.rest = p.rest[1:]
 		return int64(v)
 	}
-	for range next() {
-		d := DeploymentFact{At: start + next(), Incident: none, Recovered: none}
-		if !ok || len(p) == 0 {
-			return bad()
-		}
-		flags := p[0]
-		p = p[1:]
+	return p.long()
+}
+
+func (p *packed) long() int64 {
+	v, n := binary.Uvarint(p.rest)
+	if n <= 0 {
+		p.rest, p.bad = nil, true
+		return 0
+	}
+	p.rest = p.rest[n:]
+	return int64(v)
+}
+
+func (p *packed) signed() int64 {
+	v := uint64(p.next())
+	return int64(v>>1) ^ -int64(v&1)
+}
+
+func (p *packed) flags() byte {
+	if len(p.rest) == 0 {
+		p.bad = true
+		return 0
+	}
+	v := p.rest[0]
+	p.rest = p.rest[1:]
+	return v
+}
+
+// unpack adds the facts of a block.
+func (f *Facts) unpack(b []byte, start int64) error {
+	p := packed{rest: b}
+	p.bad = p.flags() != blockVersion
+	for n := p.next(); n > 0 && !p.bad; n-- {
+		d := DeploymentFact{At: start + p.next(), Incident: none, Recovered: none}
+		flags := p.flags()
 		d.Result, d.Rework, d.RolledBack = Result(flags&3), flags&flagRework != 0, flags&flagRolledBack != 0
 		if flags&flagIncident != 0 {
-			d.Incident = next()
+			d.Incident = p.next()
 		}
 		if flags&flagRecovered != 0 {
-			d.Recovered = next()
+			d.Recovered = p.next()
 		}
 		f.Deployments = append(f.Deployments, d)
 	}
-	for range next() {
-		at := next()
-		lead, n := binary.Varint(p)
-		if !ok || n <= 0 {
-			return bad()
-		}
-		p = p[n:]
-		f.Changes = append(f.Changes, ChangeFact{At: start + at>>1, First: at&1 == 1, Lead: lead, Cycle: next() - 1})
+	for n := p.next(); n > 0 && !p.bad; n-- {
+		at := p.next()
+		f.Changes = append(f.Changes, ChangeFact{At: start + at>>1, First: at&1 == 1, Lead: p.signed(), Cycle: p.next() - 1})
 	}
-	for range next() {
-		at := next()
-		r := RecoveryFact{At: start + at>>1, Told: at&1 == 1, Took: next(), After: next() - 1}
-		if !ok {
-			return bad()
-		}
-		f.Recoveries = append(f.Recoveries, r)
+	for n := p.next(); n > 0 && !p.bad; n-- {
+		at := p.next()
+		f.Recoveries = append(f.Recoveries, RecoveryFact{At: start + at>>1, Told: at&1 == 1, Took: p.next(), After: p.next() - 1})
 	}
-	if !ok || len(p) > 0 {
-		return bad()
+	if p.bad || len(p.rest) > 0 {
+		return fmt.Errorf("a block of %d bytes is damaged", len(b))
 	}
 	return nil
 }

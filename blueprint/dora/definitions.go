@@ -1,7 +1,6 @@
 package dora
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -162,33 +161,129 @@ type Numbers struct {
 
 // Measure gives the metrics of a window.
 func Measure(f Facts, w Window, r Rules) Numbers {
-	if r.DevLake {
-		return measureDevLake(f, w, r)
+	m := newMeasurement(w, r)
+	m.add(&f)
+	return m.numbers()
+}
+
+// measurement counts facts for the metrics of one window. Each fact is looked at once and then let go, so that an answer about a million deployments holds no more of them than the
+// lengths of time that its medians are of.
+type measurement struct {
+	window Window
+	rules  Rules
+
+	succeeded int    // deployments
+	failing   int    // of these, those that an incident or a rollback followed
+	rework    int    // of these, those that were made because of an incident
+	failed    int    // deployments that did not succeed, where they count
+	days      []bool // with a deployment that succeeded, from the first day of the window on
+	leads     []int64
+	took      []int64
+}
+
+func newMeasurement(w Window, r Rules) *measurement {
+	m := &measurement{window: w, rules: r}
+	if w.Until > w.From {
+		m.days = make([]bool, floorDiv(w.Until-1, day)-floorDiv(w.From, day)+1)
 	}
-	return Numbers{frequency(f, w, r), leadTime(f, w, r), failures(f, w, r), restore(f, w, r), rework(f, w)}
+	return m
+}
+
+// add counts those of the facts that the window's metrics are of; the others are passed over.
+func (m *measurement) add(f *Facts) {
+	for i := range f.Deployments {
+		m.deployment(&f.Deployments[i])
+	}
+	for i := range f.Changes {
+		m.change(&f.Changes[i])
+	}
+	for i := range f.Recoveries {
+		m.recovery(&f.Recoveries[i])
+	}
+}
+
+func (m *measurement) deployment(d *DeploymentFact) {
+	in := m.window.has(d.At)
+	switch {
+	case d.Result == Succeeded && in:
+		m.succeeded++
+		m.days[floorDiv(d.At, day)-floorDiv(m.window.From, day)] = true
+		if m.rules.failing(d) {
+			m.failing++
+		}
+		if d.Rework {
+			m.rework++
+		}
+	case d.Result == Succeeded && m.rules.DevLake && len(m.days) > 0 && floorDiv(d.At, day) == floorDiv(m.window.From, day):
+		m.days[0] = true // its weeks are made of whole days
+	case d.Result == Failed && m.rules.FailedCount && !m.rules.DevLake:
+		if in {
+			m.failed++
+		}
+		if d.Recovered >= 0 && m.window.has(d.At+d.Recovered) {
+			m.took = append(m.took, d.Recovered)
+		}
+	}
+}
+
+// failing says whether something had to be done after a deployment to users: an incident followed, or the next one put an older version back, which DevLake does not see.
+func (r *Rules) failing(d *DeploymentFact) bool {
+	if r.DevLake {
+		return d.Incident >= 0
+	}
+	return d.RolledBack || r.caused(d.Incident)
+}
+
+func (m *measurement) change(c *ChangeFact) {
+	switch {
+	case !m.window.has(c.At):
+	case m.rules.DevLake && c.Cycle >= 0 && !c.First:
+		m.leads = append(m.leads, c.Cycle)
+	case !m.rules.DevLake && c.Lead >= 0:
+		m.leads = append(m.leads, c.Lead)
+	}
+}
+
+func (m *measurement) recovery(c *RecoveryFact) {
+	switch r := &m.rules; {
+	case !m.window.has(c.At):
+	case r.DevLake && r.AllIncidents:
+		m.took = append(m.took, c.Took/minute)
+	case r.DevLake && c.After >= 0 && m.window.has(c.At-c.Took-c.After):
+		m.took = append(m.took, (c.Took+c.After)/minute)
+	case !r.DevLake && c.Took >= 0 && (r.AllIncidents || c.Told || r.caused(c.After)):
+		m.took = append(m.took, c.Took)
+	}
+}
+
+// numbers gives the metrics of what was counted. It puts the lengths of time into another order.
+func (m *measurement) numbers() Numbers {
+	if m.rules.DevLake {
+		return Numbers{m.devLakeFrequency(), m.devLakeLeadTime(), m.devLakeFailures(), m.devLakeRestore(), m.reworkRate()}
+	}
+	return Numbers{m.frequency(), m.leadTime(), m.failures(), m.restore(), m.reworkRate()}
 }
 
 const reasonNoDeployments = "no deployment succeeded in this time"
 
 // frequency is the number of deployments that succeeded, per week of the window. It is classed by that, or by the days on which something was deployed, where the
 // benchmark says so: three deployments on one day of each week are not on demand.
-func frequency(f Facts, w Window, r Rules) Number {
-	n := Number{Unit: unitFrequency}
-	days := map[int64]struct{}{}
-	for i := range f.Deployments {
-		if d := &f.Deployments[i]; d.Result == Succeeded && w.has(d.At) {
-			n.Count++
-			days[floorDiv(d.At, day)] = struct{}{}
-		}
-	}
-	if n.Count == 0 || w.Until <= w.From {
+func (m *measurement) frequency() Number {
+	n := Number{Unit: unitFrequency, Count: m.succeeded}
+	if n.Count == 0 {
 		n.Reason = reasonNoDeployments
 		return n
 	}
-	perWeek, daysPerWeek := float64(n.Count)/w.weeks(), float64(len(days))/w.weeks()
+	days := 0
+	for _, deployed := range m.days {
+		if deployed {
+			days++
+		}
+	}
+	perWeek, daysPerWeek := float64(n.Count)/m.window.weeks(), float64(days)/m.window.weeks()
 	n.Level = Low
 	for i, level := range levels {
-		if b := r.Benchmark.Frequency[i]; perWeek >= b.PerWeek || b.DaysPerWeek > 0 && daysPerWeek >= b.DaysPerWeek {
+		if b := m.rules.Benchmark.Frequency[i]; perWeek >= b.PerWeek || b.DaysPerWeek > 0 && daysPerWeek >= b.DaysPerWeek {
 			n.Level = level
 			break
 		}
@@ -198,87 +293,45 @@ func frequency(f Facts, w Window, r Rules) Number {
 }
 
 // leadTime is the median time from the first commit of a change to the end of the deployment that brought it to users, of the deployments in the window.
-func leadTime(f Facts, w Window, r Rules) Number {
-	n := Number{Unit: unitHours}
-	leads := make([]int64, 0, len(f.Changes))
-	for i := range f.Changes {
-		if c := &f.Changes[i]; w.has(c.At) && c.Lead >= 0 {
-			leads = append(leads, c.Lead)
-		}
-	}
-	n.Count = len(leads)
+func (m *measurement) leadTime() Number {
+	n := Number{Unit: unitHours, Count: len(m.leads)}
 	if n.Count == 0 {
 		n.Reason = "no change with a known first commit was deployed in this time"
 		return n
 	}
-	return n.hours(median(leads)/hour, r.Benchmark.LeadTime, 2)
+	return n.hours(median(m.leads)/hour, m.rules.Benchmark.LeadTime, 2)
 }
 
-// failures is the share of deployments to users after which something had to be done: an incident followed, or the next one put an older version back. A deployment that failed did
-// not reach users; it counts where the rules say so.
-func failures(f Facts, w Window, r Rules) Number {
-	n := Number{Unit: unitPercent}
-	for i := range f.Deployments {
-		d := &f.Deployments[i]
-		switch {
-		case !w.has(d.At):
-		case d.Result == Succeeded:
-			n.Of++
-			if d.RolledBack || r.caused(d.Incident) {
-				n.Count++
-			}
-		case d.Result == Failed && r.FailedCount:
-			n.Of++
-			n.Count++
-		}
-	}
+// failures is the share of deployments to users after which something had to be done. A deployment that failed did not reach users; it counts where the rules say so.
+func (m *measurement) failures() Number {
+	n := Number{Unit: unitPercent, Count: m.failing + m.failed, Of: m.succeeded + m.failed}
 	switch {
 	case n.Of == 0:
 		n.Reason = reasonNoDeployments
 		return n
-	case n.Count == 0 && !r.IncidentsKnown:
+	case n.Count == 0 && !m.rules.IncidentsKnown:
 		n.Reason = "no incident was ever reported, so that a rate of 0 would be a guess"
 		return n
 	}
-	return n.percent(float64(n.Count)/float64(n.Of), r.Benchmark.Failures, 2)
+	return n.percent(float64(n.Count)/float64(n.Of), m.rules.Benchmark.Failures, 2)
 }
 
 // restore is the median length of the incidents that ended in the window.
-func restore(f Facts, w Window, r Rules) Number {
-	n := Number{Unit: unitHours}
-	var took []int64
-	for i := range f.Recoveries {
-		if c := &f.Recoveries[i]; w.has(c.At) && c.Took >= 0 && (r.AllIncidents || c.Told || r.caused(c.After)) {
-			took = append(took, c.Took)
-		}
-	}
-	for i := range f.Deployments {
-		if d := &f.Deployments[i]; r.FailedCount && d.Result == Failed && d.Recovered >= 0 && w.has(d.At+d.Recovered) {
-			took = append(took, d.Recovered)
-		}
-	}
-	n.Count = len(took)
+func (m *measurement) restore() Number {
+	n := Number{Unit: unitHours, Count: len(m.took)}
 	if n.Count == 0 {
 		n.Reason = "no incident that a deployment caused was resolved in this time"
-		if r.AllIncidents {
+		if m.rules.AllIncidents {
 			n.Reason = "no incident was resolved in this time"
 		}
 		return n
 	}
-	return n.hours(median(took)/hour, r.Benchmark.Restore, 2)
+	return n.hours(median(m.took)/hour, m.rules.Benchmark.Restore, 2)
 }
 
-// rework is the share of deployments that were not planned but made because of an incident. No benchmark has classes for it.
-func rework(f Facts, w Window) Number {
-	n := Number{Unit: unitPercent}
-	for i := range f.Deployments {
-		if d := &f.Deployments[i]; d.Result == Succeeded && w.has(d.At) {
-			n.Of++
-			if d.Rework {
-				n.Count++
-			}
-		}
-	}
+// reworkRate is the share of deployments that were not planned but made because of an incident. No benchmark has classes for it.
+func (m *measurement) reworkRate() Number {
+	n := Number{Unit: unitPercent, Count: m.rework, Of: m.succeeded}
 	if n.Of == 0 {
 		n.Reason = reasonNoDeployments
 		return n
@@ -380,11 +433,8 @@ func kth(v []int64, k int) int64 {
 
 func middle(a, b, c int64) int64 { return max(min(a, b), min(max(a, b), c)) }
 
-// lowerMedian is DevLake's: the largest value whose percent_rank() is at most 0.5. It sorts the values.
-func lowerMedian[T cmp.Ordered](v []T) T {
-	slices.Sort(v)
-	return v[(len(v)-1)/2]
-}
+// lowerMedian is DevLake's: the largest value whose percent_rank() is at most 0.5. It puts the values into another order.
+func lowerMedian(v []int64) int64 { return kth(v, (len(v)-1)/2) }
 
 func rounded(v float64, digits int) *float64 {
 	p := math.Pow10(digits)
@@ -402,28 +452,16 @@ func floorDiv(a, b int64) int64 {
 
 // The definitions called devlake: what DevLake's dashboards show, quirk by quirk.
 
-// measureDevLake reads the window as a dashboard whose range ends a second before the window does: DevLake's ranges include both ends.
-func measureDevLake(f Facts, w Window, r Rules) Numbers {
-	return Numbers{devLakeFrequency(f, w, r), devLakeLeadTime(f, w, r), devLakeFailures(f, w, r), devLakeRestore(f, w, r), rework(f, w)}
-}
+// They read the window as a dashboard whose range ends a second before the window does: DevLake's ranges include both ends.
 
 // devLakeDays is how many days a dashboard looks at, at most: the last ones of its range.
 const devLakeDays = 400
 
 // devLakeFrequency counts days with a deployment in each calendar week, a part of one as a whole, and takes the lower middle value; where that is below
 // one, the same of calendar months. It says low, and with 2021 medium, only when the range has seven calendar months.
-func devLakeFrequency(f Facts, w Window, r Rules) Number {
-	n := Number{Unit: unitDays}
+func (m *measurement) devLakeFrequency() Number {
+	n, w, r := Number{Unit: unitDays, Count: m.succeeded}, m.window, &m.rules
 	to := w.Until - 1
-	deployed := map[int64]bool{}
-	for i := range f.Deployments {
-		if d := &f.Deployments[i]; d.Result == Succeeded {
-			deployed[floorDiv(d.At, day)] = true
-			if w.has(d.At) {
-				n.Count++
-			}
-		}
-	}
 	weekly, monthly := map[int64]int{}, map[int64]int{}
 	for k := range int64(devLakeDays) {
 		if to-k*day <= w.From {
@@ -432,7 +470,7 @@ func devLakeFrequency(f Facts, w Window, r Rules) Number {
 		d := floorDiv(to, day) - k
 		wk, mo := floorDiv(d+3, 7), monthOf(d*day) // 1970-01-01 was a Thursday
 		n := 0
-		if deployed[d] {
+		if m.days[d-floorDiv(w.From, day)] {
 			n = 1
 		}
 		weekly[wk] += n // a week without a deployment counts as well
@@ -444,7 +482,7 @@ func devLakeFrequency(f Facts, w Window, r Rules) Number {
 	}
 	perWeek, perMonth := lowerMedian(values(weekly)), lowerMedian(values(monthly))
 	halfYears, some := devLakeHalfYears(monthly)
-	is := func(level Level, value int, unit string) Number {
+	is := func(level Level, value int64, unit string) Number {
 		n.Level, n.Value, n.Unit = level, rounded(float64(value), 0), unit
 		return n
 	}
@@ -454,9 +492,9 @@ func devLakeFrequency(f Facts, w Window, r Rules) Number {
 	case r.Benchmark.Monthly && perMonth >= 1:
 		return is(High, perMonth, unitMonthDays)
 	case r.Benchmark.Monthly && some && halfYears >= 1:
-		return is(Medium, halfYears, unitHalfYear)
+		return is(Medium, int64(halfYears), unitHalfYear)
 	case r.Benchmark.Monthly && some:
-		return is(Low, halfYears, unitHalfYear)
+		return is(Low, int64(halfYears), unitHalfYear)
 	case r.Benchmark.Monthly:
 	case perWeek >= 1:
 		return is(High, perWeek, unitDays)
@@ -500,70 +538,44 @@ func devLakeHalfYears(monthly map[int64]int) (int, bool) {
 }
 
 // devLakeLeadTime is the lower middle of the cycle times of merged pull requests, in minutes that are rounded up; the first deployment brings none.
-func devLakeLeadTime(f Facts, w Window, r Rules) Number {
-	n := Number{Unit: unitHours}
-	var cycles []int64
-	for i := range f.Changes {
-		if c := &f.Changes[i]; w.has(c.At) && c.Cycle >= 0 && !c.First {
-			cycles = append(cycles, c.Cycle)
-		}
-	}
-	n.Count = len(cycles)
+func (m *measurement) devLakeLeadTime() Number {
+	n := Number{Unit: unitHours, Count: len(m.leads)}
 	if n.Count == 0 {
 		n.Reason = "no pull request with a cycle time was deployed in this time"
 		return n
 	}
-	return n.hours(float64(lowerMedian(cycles))/60, r.Benchmark.LeadTime, 1)
+	return n.hours(float64(lowerMedian(m.leads))/60, m.rules.Benchmark.LeadTime, 1)
 }
 
 // devLakeFailures is the share of deployments that an incident followed before the next one, however long after.
-func devLakeFailures(f Facts, w Window, r Rules) Number {
-	n := Number{Unit: unitPercent}
-	for i := range f.Deployments {
-		if d := &f.Deployments[i]; d.Result == Succeeded && w.has(d.At) {
-			n.Of++
-			if d.Incident >= 0 {
-				n.Count++
-			}
-		}
-	}
+func (m *measurement) devLakeFailures() Number {
+	n := Number{Unit: unitPercent, Count: m.failing, Of: m.succeeded}
 	switch {
-	case !r.IncidentsKnown:
+	case !m.rules.IncidentsKnown:
 		n.Reason = "no incident was ever reported, in any project"
 		return n
 	case n.Of == 0:
 		n.Reason = reasonNoDeployments
 		return n
 	}
-	return n.percent(float64(n.Count)/float64(n.Of), r.Benchmark.Failures, 1)
+	return n.percent(float64(n.Count)/float64(n.Of), m.rules.Benchmark.Failures, 1)
 }
 
 // devLakeRestore is, by the benchmark, the lower middle of the whole minutes from the deployment to the end of the incident, both in the window (2023); or of the minutes of all
 // incidents that ended in it (2021).
-func devLakeRestore(f Facts, w Window, r Rules) Number {
-	n := Number{Unit: unitHours}
-	var minutes []int64
-	for i := range f.Recoveries {
-		switch c := &f.Recoveries[i]; {
-		case !w.has(c.At):
-		case r.AllIncidents:
-			minutes = append(minutes, c.Took/minute)
-		case c.After >= 0 && w.has(c.At-c.Took-c.After):
-			minutes = append(minutes, (c.Took+c.After)/minute)
-		}
-	}
-	n.Count = len(minutes)
+func (m *measurement) devLakeRestore() Number {
+	n := Number{Unit: unitHours, Count: len(m.took)}
 	if n.Count == 0 {
 		n.Reason = "no incident was resolved in this time"
 		return n
 	}
-	return n.hours(float64(lowerMedian(minutes))/60, r.Benchmark.Restore, 1)
+	return n.hours(float64(lowerMedian(m.took))/60, m.rules.Benchmark.Restore, 1)
 }
 
-func values(m map[int64]int) []int {
-	list := make([]int, 0, len(m))
+func values(m map[int64]int) []int64 {
+	list := make([]int64, 0, len(m))
 	for _, v := range m {
-		list = append(list, v)
+		list = append(list, int64(v))
 	}
 	return list
 }

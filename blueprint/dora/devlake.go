@@ -18,8 +18,8 @@ const projectsEvery = time.Minute
 
 // projects makes DevLake's projects services of their names, where they are new, and gives their names.
 func (s *service) projects(ctx context.Context) ([]string, error) {
-	s.settling.Lock()
-	defer s.settling.Unlock()
+	s.lake.asking.Lock()
+	defer s.lake.asking.Unlock()
 	now := s.now()
 	if now.Sub(s.lake.asked) < projectsEvery {
 		return s.lake.projects, nil

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/slipway-platform/slipway"
@@ -159,8 +158,8 @@ type service struct {
 	jobs         *job.Queue
 	infos        func() []blueprint.TaskInfo
 
-	lake     *lake      // an existing DevLake database that answers in place of our own tables; nil: none
-	settling sync.Mutex // one settles at a time on a replica; who waits mostly finds nothing left to do
+	settler settler
+	lake    *lake // an existing DevLake database that answers in place of our own tables; nil: none
 }
 
 func open(_ context.Context, h *blueprint.Host) (any, error) {

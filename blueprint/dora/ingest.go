@@ -3,9 +3,7 @@ package dora
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"encoding/json"
-	"maps"
 	"slices"
 	"time"
 
@@ -29,8 +27,9 @@ type record struct {
 	rank     int   // how far it has come: a lower one never replaces a higher one, unless the reporter's clock says so
 	doc      string
 	spans    [][2]int64 // what it touches, in microseconds; the stored one's come on top
-	env      string     // of a deployment, for the tally
-	told     string     // external id of its deployment
+	env      string     // of a deployment, for the tally, as is the status
+	status   string
+	told     string // external id of its deployment
 }
 
 // kind is one of the three tables.
@@ -62,7 +61,7 @@ func (s *service) deployment(d Deployment) record {
 		d.Commit = newest(d.Commits)
 	}
 	r := record{
-		kind: deploymentKind, id: d.ID, source: d.Source, service: key(d.Service), title: d.Service, project: key(d.project), env: d.Environment,
+		kind: deploymentKind, id: d.ID, source: d.Source, service: key(d.Service), title: d.Service, project: key(d.project), env: d.Environment, status: d.Status,
 		revision: revision(d.UpdatedAt), doc: document(d),
 		columns: []any{d.Environment, d.Status, store.At(d.StartTime), store.AtPtr(d.EndTime), d.deployed(), store.At(d.firstCommit()), d.Rework, d.Rollback},
 	}
@@ -131,6 +130,7 @@ const (
 // report stores records, and settles what they touch before it returns: the caller's next look at history and metrics shows them, on any replica.
 func (s *service) report(ctx context.Context, records []record) (Accepted, error) {
 	done := Accepted{Accepted: len(records)}
+	touched := map[int64]bool{}
 	ctx = context.WithoutCancel(ctx) // half a report is worth less than a whole one that nobody waited for
 	for _, k := range []*kind{deploymentKind, changeKind, incidentKind} {
 		var list []record
@@ -140,7 +140,7 @@ func (s *service) report(ctx context.Context, records []record) (Accepted, error
 			}
 		}
 		for chunk := range slices.Chunk(list, storeChunk) {
-			if err := s.storeRecords(ctx, k, chunk, &done); err != nil {
+			if err := s.storeRecords(ctx, k, chunk, &done, touched); err != nil {
 				return done, err
 			}
 		}
@@ -148,10 +148,10 @@ func (s *service) report(ctx context.Context, records []record) (Accepted, error
 	if done.Created+done.Updated == 0 {
 		return done, nil
 	}
-	return done, s.settleAll(ctx)
+	return done, s.settleReport(ctx, touched)
 }
 
-func (s *service) storeRecords(ctx context.Context, k *kind, chunk []record, done *Accepted) error {
+func (s *service) storeRecords(ctx context.Context, k *kind, chunk []record, done *Accepted, touched map[int64]bool) error {
 	before, err := storedRecords(ctx, s.db, k, chunk)
 	if err != nil {
 		return err
@@ -162,13 +162,15 @@ func (s *service) storeRecords(ctx context.Context, k *kind, chunk []record, don
 		return nil
 	}
 	var created, updated int
+	marks, more := map[int64]span{}, map[int64]span{}
 	err = s.db.Write(ctx, func(tx *store.Tx) error {
+		clear(marks)
+		clear(more)
 		services, err := s.ensureServices(ctx, tx, fresh)
 		if err != nil {
 			return err
 		}
 		// The marks come first: on PostgreSQL they keep other writers of these services waiting, so that what is compared is what is replaced.
-		marks := map[int64]span{}
 		for _, r := range fresh {
 			m := marks[services[r.service]]
 			for _, sp := range r.spans {
@@ -185,7 +187,6 @@ func (s *service) storeRecords(ctx context.Context, k *kind, chunk []record, don
 		}
 		list, again := newer(fresh, before)
 		created, updated = len(list)-again, again
-		more := map[int64]span{}
 		for _, r := range list {
 			if b, ok := before[r.sourceID()]; ok && b.touched {
 				m := more[b.service]
@@ -208,12 +209,17 @@ func (s *service) storeRecords(ctx context.Context, k *kind, chunk []record, don
 		tally := map[tallyKey]int64{}
 		for _, r := range list {
 			if b, ok := before[r.sourceID()]; ok {
-				tally[tallyKey{b.service, b.env}]--
+				tally[tallyKey{b.service, b.env, b.status}]--
 			}
-			tally[tallyKey{services[r.service], r.env}]++
+			tally[tallyKey{services[r.service], r.env, r.status}]++
 		}
 		return count(ctx, tx, tally)
 	})
+	for _, spans := range []map[int64]span{marks, more} {
+		for id := range spans {
+			touched[id] = true
+		}
+	}
 	done.Created += created
 	done.Updated += updated
 	done.Unchanged += len(chunk) - created - updated
@@ -232,7 +238,8 @@ type stored struct {
 	revision int64
 	rank     int
 	doc      string
-	env      string
+	env      string // of a deployment, as is the status
+	status   string
 	touched  bool
 	from, to int64
 }
@@ -285,170 +292,6 @@ func (s *span) add(from, to int64) {
 	}
 	s.from, s.to = min(s.from, from), max(s.to, to)
 }
-
-// settleAll settles what is there to be settled.
-func (s *service) settleAll(ctx context.Context) error {
-	s.settling.Lock()
-	defer s.settling.Unlock()
-	for {
-		n, err := s.settleSome(ctx)
-		if err != nil || n == 0 {
-			return err
-		}
-	}
-}
-
-// settleSome settles some services, and says how many were there. One that was written to meanwhile stays as it is, for the next round.
-func (s *service) settleSome(ctx context.Context) (int, error) {
-	list, err := dirtyServices(ctx, s.db, settleChunk)
-	if err != nil || len(list) == 0 {
-		return 0, err
-	}
-	if err := widen(ctx, s.db, list); err != nil {
-		return 0, err
-	}
-	if err := loadHistories(ctx, s.db, list); err != nil {
-		return 0, err
-	}
-	for _, d := range list {
-		d.result = attribute(d.history)
-		if len(d.earlier) > 0 {
-			f := d.result.Facts[production]
-			if f == nil {
-				f = &Facts{}
-				d.result.Facts[production] = f
-			}
-			f.Recoveries = append(f.Recoveries, d.earlier...)
-		}
-	}
-	if err := s.writeSettled(ctx, list); err != nil {
-		return 0, err
-	}
-	return len(list), nil
-}
-
-// dirty is a service that has to be settled.
-type dirty struct {
-	id, version int64
-	from, to    int64 // what has changed, in microseconds
-	lo, hi      int64 // the months that are written anew, [lo, hi)
-	past, next  int64 // what is looked at: from the deployment before these months to the one after them
-	history     history
-	links       map[bool]map[int64]int64 // true: changes, false: incidents → the deployment as it is stored
-	failed      map[int64]sql.NullInt64  // deployments → as it is stored
-	have        map[blockKey]bool        // blocks that are there
-	earlier     []RecoveryFact           // of incidents that ended in these months and belong to deployments before what is looked at
-	result      attributed
-}
-
-// derived is one row that follows from what was reported.
-type derived struct {
-	block  blockKey
-	facts  []byte // nil: the block goes
-	table  string // else a link: where,
-	row    int64  // which row,
-	column string // and what it becomes
-	value  any
-}
-
-// changes are the rows that have to be written.
-func (d *dirty) changes() (list []derived) {
-	blocks := d.blocks()
-	for k := range d.have {
-		if blocks[k] == nil {
-			list = append(list, derived{block: k})
-		}
-	}
-	for k, facts := range blocks {
-		list = append(list, derived{block: k, facts: facts})
-	}
-	for id, is := range d.result.ChangeOf {
-		if was, ok := d.links[true][id]; ok && was != is {
-			list = append(list, derived{table: changeKind.table, row: id, column: "deployment_id", value: is})
-		}
-	}
-	for id, is := range d.result.IncidentOf {
-		if was, ok := d.links[false][id]; ok && was != is {
-			list = append(list, derived{table: incidentKind.table, row: id, column: "deployment_id", value: is})
-		}
-	}
-	for _, dep := range d.history.Deployments { // the last one may be followed by what was not looked at
-		after, failed := d.result.Failed[dep.ID]
-		is := sql.NullInt64{Int64: after, Valid: failed}
-		if at := dep.Finished * 1e6; at >= d.lo && at < d.hi && d.failed[dep.ID] != is {
-			list = append(list, derived{table: deploymentKind.table, row: dep.ID, column: "failed_after", value: is})
-		}
-	}
-	return list
-}
-
-// settleRows is how many derived rows one transaction writes, about.
-const settleRows = 300
-
-// writeSettled writes what follows for some services. Each transaction makes sure that nobody has written to its services since they were read; the last one of a service takes
-// its mark away.
-func (s *service) writeSettled(ctx context.Context, list []*dirty) error {
-	var batch []settling
-	rows := 0
-	flush := func() error {
-		if len(batch) == 0 {
-			return nil
-		}
-		now := batch
-		batch, rows = nil, 0
-		return s.db.Write(ctx, func(tx *store.Tx) error { return writeDerived(ctx, tx, now) })
-	}
-	for _, d := range list {
-		parts := slices.Collect(slices.Chunk(d.changes(), settleRows))
-		if len(parts) == 0 {
-			parts = [][]derived{nil}
-		}
-		for i, part := range parts {
-			if rows+len(part) > settleRows {
-				if err := flush(); err != nil {
-					return err
-				}
-			}
-			rows += len(part) + 1
-			batch = append(batch, settling{d, part, i == len(parts)-1})
-		}
-	}
-	return flush()
-}
-
-// settling is a part of what follows for a service.
-type settling struct {
-	*dirty
-	rows []derived
-	last bool
-}
-
-// blocks gives the packed facts of the months, by environment. An environment that has nothing in a month is not in it.
-func (d *dirty) blocks() map[blockKey][]byte {
-	list := map[blockKey][]byte{}
-	for env, f := range d.result.Facts {
-		for m := monthOf(d.lo / 1e6); monthStart(m)*1e6 < d.hi; m++ {
-			if part := f.month(m); !part.empty() {
-				list[blockKey{env, m}] = pack(part, monthStart(m))
-			}
-		}
-	}
-	return list
-}
-
-type blockKey struct {
-	env   string
-	month int64
-}
-
-func sortedIDs[V any](m map[int64]V) []int64 { return slices.Sorted(maps.Keys(m)) }
-
-// settleJob settles what a replica left when it died.
-type settleJob struct{}
-
-func (settleJob) Kind() string { return "dora.settle" }
-
-func (s *service) settle(ctx context.Context, _ settleJob) error { return s.settleAll(ctx) }
 
 // pruneJob deletes what is older than it has to be kept.
 type pruneJob struct{}

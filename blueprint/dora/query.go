@@ -339,60 +339,109 @@ func (s *service) measure(ctx context.Context, q question) (Report, error) {
 	if err != nil {
 		return rep, err
 	}
-	before := q.window.before()
-	load := Window{before.From, q.window.Until}
 	if len(sc.services) == 0 {
-		rep.Metrics = metrics(Measure(Facts{}, q.window, q.rules), nil, sc.reason)
+		n := newMeasurement(q.window, q.rules).numbers()
+		rep.Metrics = metrics(n, nil, sc.reason)
 		return rep, nil
 	}
-	all, per, err := s.facts(ctx, sc, q, q.environment, load)
-	if err != nil {
-		return rep, err
-	}
-	past := Measure(all, before, q.rules)
-	rep.Metrics = metrics(Measure(all, q.window, q.rules), &past, "")
+	all := newAnswer(q)
 	if q.interval != "" {
-		if rep.Series, err = series(all, q); err != nil {
+		if all.series, err = newSeries(q); err != nil {
 			return rep, err
 		}
 	}
-	switch q.groupBy {
-	case "service":
-		err = s.groups(&rep, q, slices.Collect(maps.Keys(per)), func(name string) (Facts, error) { return per[name], nil })
-	case "environment":
-		var envs []string
-		if s.lake != nil {
-			envs = []string{"dev", production, "staging"}
-		} else {
-			envs, err = environmentsOf(ctx, s.db, sc)
-		}
-		if err == nil {
-			err = s.groups(&rep, q, envs, func(env string) (Facts, error) {
-				f, _, err := s.facts(ctx, sc, q, env, load)
-				return f, err
-			})
+	if q.groupBy == "" {
+		err = s.count(ctx, sc, q, q.environment, all, nil)
+		all.put(&rep)
+		return rep, err
+	}
+	names, err := s.groupNames(ctx, sc, q)
+	if err != nil {
+		return rep, err
+	}
+	if names, err = s.pageOf(&rep, q, names); err != nil {
+		return rep, err
+	}
+	groups := map[string]*answer{}
+	for _, name := range names {
+		groups[name] = newAnswer(q)
+	}
+	if q.groupBy == "service" {
+		err = s.count(ctx, sc, q, q.environment, all, groups)
+	} else {
+		err = s.count(ctx, sc, q, q.environment, all, nil)
+		for _, name := range names {
+			if err == nil {
+				err = s.count(ctx, sc, q, name, groups[name], nil)
+			}
 		}
 	}
+	rep.Groups = []Group{}
+	for _, name := range names {
+		rep.Groups = append(rep.Groups, Group{name, groups[name].metrics()})
+	}
+	all.put(&rep)
 	return rep, err
 }
 
-// facts reads what happened to the services of a scope; by service too, where the question asks for groups of them.
-func (s *service) facts(ctx context.Context, sc scope, q question, environment string, w Window) (all Facts, per map[string]Facts, err error) {
+// answer is what facts are counted into: the window that was asked for, the one before it, and the intervals of a series.
+type answer struct {
+	now, past *measurement
+	series    *seriesMeasurement // nil: none was asked for
+}
+
+func newAnswer(q question) *answer {
+	return &answer{now: newMeasurement(q.window, q.rules), past: newMeasurement(q.window.before(), q.rules)}
+}
+
+func (a *answer) add(f *Facts) {
+	a.now.add(f)
+	a.past.add(f)
+	if a.series != nil {
+		a.series.add(f)
+	}
+}
+
+func (a *answer) metrics() Metrics {
+	past := a.past.numbers()
+	return metrics(a.now.numbers(), &past, "")
+}
+
+func (a *answer) put(rep *Report) {
+	rep.Metrics = a.metrics()
+	if a.series != nil {
+		rep.Series = a.series.points()
+	}
+}
+
+// count goes through what happened to the services of a scope in one environment: all of it into one answer, and that of a service into the group of its title, where there is one.
+func (s *service) count(ctx context.Context, sc scope, q question, environment string, all *answer, groups map[string]*answer) error {
+	w := Window{q.window.before().From, q.window.Until}
 	if s.lake == nil {
-		return s.blocks(ctx, sc, environment, w, q.groupBy == "service")
+		return s.countBlocks(ctx, sc, environment, w, all, groups)
 	}
 	found, err := s.lake.facts(ctx, sc.titles(), environment, w, q.rules)
 	if err != nil {
-		return all, nil, err
+		return err
 	}
-	per = map[string]Facts{}
-	for _, title := range sc.titles() {
-		per[title] = Facts{}
+	all.add(&found.all)
+	for title, g := range groups {
 		if f := found.per[title]; f != nil {
-			per[title] = *f
+			g.add(f)
 		}
 	}
-	return found.all, per, nil
+	return nil
+}
+
+// groupNames lists the names of all groups.
+func (s *service) groupNames(ctx context.Context, sc scope, q question) ([]string, error) {
+	switch {
+	case q.groupBy == "service":
+		return sc.titles(), nil
+	case s.lake != nil:
+		return []string{"dev", production, "staging"}, nil
+	}
+	return environmentsOf(ctx, s.db, sc)
 }
 
 func optional(s string) *string {
@@ -402,13 +451,14 @@ func optional(s string) *string {
 	return &s
 }
 
-// groups adds a page of groups, by name.
-func (s *service) groups(rep *Report, q question, names []string, of func(name string) (Facts, error)) error {
+// pageOf cuts a page of groups out of their names, and notes where it stands.
+func (s *service) pageOf(rep *Report, q question, names []string) ([]string, error) {
 	slices.Sort(names)
+	names = slices.Compact(names)
 	cursors := secret.CursorsOf[string](s.keys, "dora groups", q.project, q.team, q.environment, q.groupBy, q.period.StartDate, q.period.EndDate)
 	after, err := cursors.Read(q.cursor)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if after != nil {
 		i, found := slices.BinarySearch(names, *after)
@@ -423,70 +473,79 @@ func (s *service) groups(rep *Report, q question, names []string, of func(name s
 		rep.PageInfo.HasMore = true
 		rep.PageInfo.NextCursor = cursors.Write(names[len(names)-1])
 	}
-	rep.Groups = []Group{}
-	before := q.window.before()
-	for _, name := range names {
-		f, err := of(name)
-		if err != nil {
-			return err
-		}
-		past := Measure(f, before, q.rules)
-		rep.Groups = append(rep.Groups, Group{name, metrics(Measure(f, q.window, q.rules), &past, "")})
-	}
-	return nil
+	return names, nil
 }
 
-// series cuts the window into days, weeks from Monday, or calendar months, and measures each: every fact is looked at once, by the interval that it lies in.
-func series(f Facts, q question) ([]Point, error) {
+// seriesMeasurement counts facts by interval: days, weeks from Monday, or calendar months of the window. Each fact is looked at once, by the interval that it lies in.
+type seriesMeasurement struct {
+	window    Window
+	intervals []*measurement
+	last      int // where the fact before lay: most often the next one lies there too
+}
+
+func newSeries(q question) (*seriesMeasurement, error) {
 	windows := intervals(q.window, q.interval)
 	if len(windows) > maxPoints {
 		return nil, slipway.Errorf(slipway.Invalid, "interval: that makes more than %d points; ask for a shorter period, or for weeks or months", maxPoints)
 	}
-	parts := make([]Facts, len(windows))
-	at := func(t int64) int {
-		if !q.window.has(t) {
-			return -1
-		}
-		i, found := slices.BinarySearchFunc(windows, t, func(w Window, t int64) int {
+	t := &seriesMeasurement{window: q.window}
+	for _, w := range windows {
+		t.intervals = append(t.intervals, newMeasurement(w, q.rules))
+	}
+	return t, nil
+}
+
+// at is the interval that a moment lies in; nil outside of all.
+func (s *seriesMeasurement) at(moment int64) *measurement {
+	if !s.window.has(moment) {
+		return nil
+	}
+	if t := s.intervals[s.last]; !t.window.has(moment) {
+		s.last, _ = slices.BinarySearchFunc(s.intervals, moment, func(t *measurement, moment int64) int {
 			switch {
-			case w.From < t:
+			case t.window.Until <= moment:
 				return -1
-			case w.From > t:
+			case t.window.From > moment:
 				return 1
 			}
 			return 0
 		})
-		if !found {
-			i--
-		}
-		return i
 	}
-	for _, d := range f.Deployments {
-		if i := at(d.At); i >= 0 {
-			parts[i].Deployments = append(parts[i].Deployments, d)
+	return s.intervals[s.last]
+}
+
+func (s *seriesMeasurement) add(f *Facts) {
+	for i := range f.Deployments {
+		d := &f.Deployments[i]
+		t := s.at(d.At)
+		if t != nil {
+			t.deployment(d)
 		}
 		// Its recovery may lie in another interval.
 		if d.Result == Failed && d.Recovered >= 0 {
-			if i := at(d.At + d.Recovered); i >= 0 && i != at(d.At) {
-				parts[i].Deployments = append(parts[i].Deployments, d)
+			if later := s.at(d.At + d.Recovered); later != nil && later != t {
+				later.deployment(d)
 			}
 		}
 	}
-	for _, c := range f.Changes {
-		if i := at(c.At); i >= 0 {
-			parts[i].Changes = append(parts[i].Changes, c)
+	for i := range f.Changes {
+		if t := s.at(f.Changes[i].At); t != nil {
+			t.change(&f.Changes[i])
 		}
 	}
-	for _, r := range f.Recoveries {
-		if i := at(r.At); i >= 0 {
-			parts[i].Recoveries = append(parts[i].Recoveries, r)
+	for i := range f.Recoveries {
+		if t := s.at(f.Recoveries[i].At); t != nil {
+			t.recovery(&f.Recoveries[i])
 		}
 	}
-	points := make([]Point, len(windows))
-	for i, w := range windows {
-		points[i] = Point{time.Unix(w.From, 0).UTC(), time.Unix(w.Until, 0).UTC(), metrics(Measure(parts[i], w, q.rules), nil, "")}
+}
+
+func (s *seriesMeasurement) points() []Point {
+	list := make([]Point, len(s.intervals))
+	for i, t := range s.intervals {
+		list[i] = Point{time.Unix(t.window.From, 0).UTC(), time.Unix(t.window.Until, 0).UTC(), metrics(t.numbers(), nil, "")}
 	}
-	return points, nil
+	return list
 }
 
 func intervals(w Window, interval string) (list []Window) {

@@ -1,6 +1,7 @@
 package dora
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -263,10 +264,10 @@ func mark(ctx context.Context, tx *store.Tx, marks map[int64]span) error {
 // storedRecords reads those of some records that are in their table.
 func storedRecords(ctx context.Context, q store.Querier, k *kind, records []record) (map[sourceID]stored, error) {
 	found := map[sourceID]stored{}
-	rank, env := "CASE WHEN t.merged IS NULL THEN 0 ELSE 1 END", "''"
+	rank, env := "CASE WHEN t.merged IS NULL THEN 0 ELSE 1 END", "'', ''"
 	switch k {
 	case deploymentKind:
-		rank, env = "CASE WHEN t.finished IS NULL THEN 0 ELSE 1 END", "environment"
+		rank, env = "CASE WHEN t.finished IS NULL THEN 0 ELSE 1 END", "t.environment, t.status"
 	case incidentKind:
 		rank = "CASE WHEN t.resolved IS NULL THEN 0 ELSE 1 END"
 	}
@@ -284,7 +285,7 @@ func storedRecords(ctx context.Context, q store.Querier, k *kind, records []reco
 			var id sourceID
 			var s stored
 			var from, to sql.NullInt64
-			if err := rows.Scan(&id.id, &id.source, &s.rowID, &s.service, &s.revision, &s.rank, &s.doc, &s.env, &from, &to); err != nil {
+			if err := rows.Scan(&id.id, &id.source, &s.rowID, &s.service, &s.revision, &s.rank, &s.doc, &s.env, &s.status, &from, &to); err != nil {
 				return err
 			}
 			s.touched, s.from, s.to = from.Valid, from.Int64, to.Int64
@@ -317,24 +318,27 @@ func told(ctx context.Context, tx *store.Tx, k *kind, records []record, services
 			names = append(names, r.told)
 		}
 	}
-	mine := map[int64]bool{}
-	for _, id := range services {
-		mine[id] = true
-	}
+	mine := slices.Sorted(maps.Values(services))
 	for chunk := range slices.Chunk(names, statementRows) {
 		for _, query := range queries {
-			rows, err := tx.QueryContext(ctx, query+tuples(1, 1, len(chunk))+` GROUP BY service_id`, chunk...)
+			query += tuples(1, 1, len(chunk))
+			if k == deploymentKind {
+				query += ` AND service_id IN (` + joined(mine) + `)`
+			}
+			rows, err := tx.QueryContext(ctx, query+` GROUP BY service_id`, chunk...)
 			if err != nil {
 				return store.Err(err)
 			}
 			err = store.Each(rows, func(rows *sql.Rows) error {
 				var service, from, to int64
-				if err := rows.Scan(&service, &from, &to); err != nil || !mine[service] {
+				if err := rows.Scan(&service, &from, &to); err != nil {
 					return err
 				}
-				m := spans[service]
-				m.add(from, to)
-				spans[service] = m
+				if _, ok := slices.BinarySearch(mine, service); ok {
+					m := spans[service]
+					m.add(from, to)
+					spans[service] = m
+				}
 				return nil
 			})
 			if err != nil {
@@ -385,26 +389,23 @@ func putRecords(ctx context.Context, tx *store.Tx, k *kind, records []record, be
 }
 
 type tallyKey struct {
-	service int64
-	env     string
+	service     int64
+	env, status string
 }
 
 // count moves the tallies.
 func count(ctx context.Context, tx *store.Tx, by map[tallyKey]int64) error {
 	keys := slices.SortedFunc(maps.Keys(by), func(a, b tallyKey) int {
-		if a.service != b.service {
-			return int(a.service - b.service)
-		}
-		return strings.Compare(a.env, b.env)
+		return cmp.Or(cmp.Compare(a.service, b.service), strings.Compare(a.env, b.env), strings.Compare(a.status, b.status))
 	})
 	keys = slices.DeleteFunc(keys, func(k tallyKey) bool { return by[k] == 0 })
 	for chunk := range slices.Chunk(keys, statementRows) {
 		var args []any
 		for _, k := range chunk {
-			args = append(args, k.service, k.env, by[k])
+			args = append(args, k.service, k.env, k.status, by[k])
 		}
-		_, err := tx.Exec(ctx, `INSERT INTO dora_tally (service_id, environment, n) VALUES `+tuples(1, len(chunk), 3)+`
-			ON CONFLICT (service_id, environment) DO UPDATE SET n = dora_tally.n + excluded.n`, args...)
+		_, err := tx.Exec(ctx, `INSERT INTO dora_tally (service_id, environment, status, n) VALUES `+tuples(1, len(chunk), 4)+`
+			ON CONFLICT (service_id, environment, status) DO UPDATE SET n = dora_tally.n + excluded.n`, args...)
 		if err != nil {
 			return err
 		}
@@ -412,13 +413,20 @@ func count(ctx context.Context, tx *store.Tx, by map[tallyKey]int64) error {
 	return nil
 }
 
-// dirtyServices reads services that have to be settled.
-func dirtyServices(ctx context.Context, q store.Querier, limit int) ([]*dirty, error) {
-	rows, err := q.QueryContext(ctx, `SELECT id, version, dirty_from, dirty_to FROM dora_service WHERE dirty_from IS NOT NULL ORDER BY id LIMIT $1`, limit)
+// dirtyServices reads those of some services that have to be settled.
+func dirtyServices(ctx context.Context, q store.Querier, ids []int64) ([]*dirty, error) {
+	return scanDirty(q.QueryContext(ctx, `SELECT id, version, dirty_from, dirty_to FROM dora_service WHERE dirty_from IS NOT NULL AND id IN (`+joined(ids)+`) ORDER BY id`))
+}
+
+// nextDirty reads services that have to be settled, by id, from after one on.
+func nextDirty(ctx context.Context, q store.Querier, after int64, limit int) ([]*dirty, error) {
+	return scanDirty(q.QueryContext(ctx, `SELECT id, version, dirty_from, dirty_to FROM dora_service WHERE dirty_from IS NOT NULL AND id > $1 ORDER BY id LIMIT $2`, after, limit))
+}
+
+func scanDirty(rows *sql.Rows, err error) (list []*dirty, _ error) {
 	if err != nil {
 		return nil, store.Err(err)
 	}
-	var list []*dirty
 	return list, store.Each(rows, func(rows *sql.Rows) error {
 		d := &dirty{links: map[bool]map[int64]int64{true: {}, false: {}}, failed: map[int64]sql.NullInt64{}, have: map[blockKey]bool{}}
 		err := rows.Scan(&d.id, &d.version, &d.from, &d.to)
@@ -535,17 +543,16 @@ func loadHistories(ctx context.Context, q store.Querier, list []*dirty) error {
 	if err != nil {
 		return err
 	}
-	// What names another deployment than one of these belongs there, whatever its own time.
-	elsewhere := func(table string) string {
-		return `NOT EXISTS (SELECT 1 FROM dora_deployment t WHERE ` + table + `.told <> '' AND t.external_id = ` + table + `.told AND t.service_id = r.column1 AND t.environment = 'prod' AND t.status = 'SUCCESS'
-			AND t.finished IS NOT NULL AND (t.finished < r.column2 OR t.finished > r.column3))`
-	}
+	// What names another deployment than one of these belongs there, whatever its own time. The sum keeps SQLite from looking through all deployments of the service.
+	const elsewhere = `x.told <> '' AND EXISTS (SELECT 1 FROM dora_deployment t WHERE t.external_id = x.told AND t.service_id + 0 = r.column1 AND t.environment = 'prod' AND t.status = 'SUCCESS'
+		AND t.finished IS NOT NULL AND (t.finished < r.column2 OR t.finished > r.column3))`
 	named := func(table, columns string) string {
 		return ` UNION SELECT ` + columns + ` FROM ` + ranges(between) + ` CROSS JOIN dora_deployment t CROSS JOIN ` + table + ` x
-			WHERE t.service_id = r.column1 AND t.finished >= r.column2 AND t.finished <= r.column3 AND x.told = t.external_id AND x.told <> '' AND x.service_id = r.column1`
+			WHERE EXISTS (SELECT 1 FROM ` + table + ` y WHERE y.service_id = r.column1 AND y.told <> '') AND
+			t.service_id = r.column1 AND t.finished >= r.column2 AND t.finished <= r.column3 AND x.told = t.external_id AND x.told <> '' AND x.service_id = r.column1`
 	}
 	columns := `x.service_id, x.id, x.first_commit, x.opened, x.merged, x.told, x.deployment_id`
-	err = each(`SELECT `+columns+` FROM `+ranges(between)+` CROSS JOIN dora_change x WHERE x.service_id = r.column1 AND x.merged > r.column2 AND x.merged <= r.column3 AND `+elsewhere("x")+
+	err = each(`SELECT `+columns+` FROM `+ranges(between)+` CROSS JOIN dora_change x WHERE x.service_id = r.column1 AND x.merged > r.column2 AND x.merged <= r.column3 AND NOT (`+elsewhere+`)`+
 		named("dora_change", columns), func(rows *sql.Rows) error {
 		var service, link int64
 		var x changed
@@ -570,9 +577,9 @@ func loadHistories(ctx context.Context, q store.Querier, list []*dirty) error {
 	earlier, of := map[int64]RecoveryFact{}, map[int64]*dirty{}
 	old := `x.service_id, x.id, x.started, x.resolved, x.told, x.deployment_id, COALESCE((SELECT MAX(t.finished) FROM dora_deployment t
 		WHERE t.service_id = r.column1 AND t.environment = 'prod' AND t.status = 'SUCCESS' AND t.finished < x.started), 0)`
-	err = each(`SELECT `+columns+` FROM `+ranges(between)+` CROSS JOIN dora_incident x WHERE x.service_id = r.column1 AND x.started >= r.column2 AND x.started <= r.column3 AND `+elsewhere("x")+
+	err = each(`SELECT `+columns+` FROM `+ranges(between)+` CROSS JOIN dora_incident x WHERE x.service_id = r.column1 AND x.started >= r.column2 AND x.started <= r.column3 AND NOT (`+elsewhere+`)`+
 		named("dora_incident", columns)+
-		` UNION SELECT `+old+` FROM `+ranges(between)+` CROSS JOIN dora_incident x WHERE x.service_id = r.column1 AND x.resolved >= r.column4 AND x.resolved < r.column5 AND (x.started < r.column2 OR NOT `+elsewhere("x")+`)`,
+		` UNION SELECT `+old+` FROM `+ranges(between)+` CROSS JOIN dora_incident x WHERE x.service_id = r.column1 AND x.resolved >= r.column4 AND x.resolved < r.column5 AND (x.started < r.column2 OR `+elsewhere+`)`,
 		func(rows *sql.Rows) error {
 			var service, link, before int64
 			var x broken
@@ -640,6 +647,7 @@ func writeDerived(ctx context.Context, tx *store.Tx, batch []settling) error {
 			return err
 		}
 		if n == 0 {
+			s.overtaken = true
 			continue
 		}
 		for _, r := range s.rows {
@@ -664,53 +672,49 @@ func writeDerived(ctx context.Context, tx *store.Tx, batch []settling) error {
 // deleteBefore deletes what ended before a time, in small transactions. The blocks of whole months before it go with it.
 func (s *service) deleteBefore(ctx context.Context, before time.Time) error {
 	type row struct {
-		id int64
+		after, id int64 // where to go on, and which it is
 		tallyKey
 	}
-	for _, table := range []string{
-		`SELECT id, service_id, '' FROM dora_change WHERE COALESCE(merged, opened) < $1 AND id > $2 ORDER BY id LIMIT 300`,
-		`SELECT id, service_id, '' FROM dora_incident WHERE COALESCE(resolved, started) < $1 AND id > $2 ORDER BY id LIMIT 300`,
-		`SELECT id, service_id, environment FROM dora_deployment WHERE started < $1 AND $2 >= 0 ORDER BY started, id LIMIT 300`,
-		`SELECT month, service_id, environment FROM dora_block WHERE month < $1 AND $2 >= 0 LIMIT 300`,
+	for _, t := range []struct {
+		list  string // what is old, from a place on: $1 the time, $2 the place
+		limit int64
+		one   string // $1 the id; of what is listed, nothing may have changed
+	}{
+		{`SELECT id, id, service_id, '', '' FROM dora_change WHERE COALESCE(merged, opened) < $1 AND id > $2 ORDER BY id LIMIT 300`, micro(before), `DELETE FROM dora_change WHERE id = $1 AND service_id = $2 AND $3 = $4`},
+		{`SELECT id, id, service_id, '', '' FROM dora_incident WHERE COALESCE(resolved, started) < $1 AND id > $2 ORDER BY id LIMIT 300`, micro(before), `DELETE FROM dora_incident WHERE id = $1 AND service_id = $2 AND $3 = $4`},
+		{`SELECT s.id, d.id, d.service_id, d.environment, d.status FROM dora_service s CROSS JOIN dora_deployment d WHERE d.service_id = s.id AND d.started < $1 AND s.id >= $2 ORDER BY s.id LIMIT 300`,
+			micro(before), `DELETE FROM dora_deployment WHERE id = $1 AND service_id = $2 AND environment = $3 AND status = $4`},
+		{`SELECT 0, month, service_id, environment, '' FROM dora_block WHERE month < $1 AND $2 >= 0 LIMIT 300`, monthOf(before.Unix()), `DELETE FROM dora_block WHERE month = $1 AND service_id = $2 AND environment = $3 AND $4 = ''`},
 	} {
-		name := strings.Fields(table[strings.Index(table, "FROM "):])[1]
-		for last := int64(0); ; {
-			limit := micro(before)
-			if name == "dora_block" {
-				limit = monthOf(before.Unix())
-			}
-			rows, err := s.db.QueryContext(ctx, table, limit, last)
+		for place := int64(0); ; {
+			rows, err := s.db.QueryContext(ctx, t.list, t.limit, place)
 			if err != nil {
 				return store.Err(err)
 			}
 			var list []row
 			err = store.Each(rows, func(rows *sql.Rows) error {
 				var r row
-				err := rows.Scan(&r.id, &r.service, &r.env)
+				err := rows.Scan(&r.after, &r.id, &r.service, &r.env, &r.status)
 				list = append(list, r)
 				return err
 			})
-			if err != nil || len(list) == 0 {
-				if err != nil {
-					return err
-				}
+			if err != nil {
+				return err
+			}
+			if len(list) == 0 {
 				break
 			}
-			last = list[len(list)-1].id
+			place = list[len(list)-1].after
 			err = s.db.Write(ctx, func(tx *store.Tx) error {
 				tally := map[tallyKey]int64{}
 				for _, r := range list {
-					query, args := `DELETE FROM `+name+` WHERE id = $1`, []any{r.id}
-					if name == "dora_block" {
-						query, args = `DELETE FROM dora_block WHERE month = $1 AND service_id = $2 AND environment = $3`, []any{r.id, r.service, r.env}
-					}
-					if _, err := tx.Exec(ctx, query, args...); err != nil {
+					n, err := tx.Exec(ctx, t.one, r.id, r.service, r.env, r.status)
+					if err != nil {
 						return err
 					}
-					tally[r.tallyKey]--
-				}
-				if name != "dora_deployment" {
-					return nil
+					if strings.Contains(t.one, "dora_deployment") {
+						tally[r.tallyKey] -= n
+					}
 				}
 				return count(ctx, tx, tally)
 			})

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,7 +24,8 @@ type lake struct {
 	db    *sql.DB
 	shape atomic.Bool // it was found to be what is read here
 
-	projects []string // as they were read last; under service.settling
+	asking   sync.Mutex
+	projects []string // as they were read last
 	asked    time.Time
 }
 

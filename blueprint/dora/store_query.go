@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/slipway-platform/slipway"
@@ -127,41 +128,34 @@ func anyIncident(ctx context.Context, q store.Querier) (some bool, err error) {
 // maxListed is how many services a query names one by one; with more, it reads all of the months and leaves out what is not asked for.
 const maxListed = 200
 
-// among is a condition on a column that it is one of some numbers, and nothing where there are too many.
-func among(column string, ids []int64) string {
-	if len(ids) > maxListed {
-		return ""
-	}
-	list := make([]string, len(ids))
-	for i, id := range ids {
-		list[i] = fmt.Sprint(id)
-	}
-	return " AND " + column + " IN (" + strings.Join(list, ", ") + ")"
-}
-
-// blocks reads the facts of services in one environment for the months of a window; by service as well, where that is asked for.
-func (s *service) blocks(ctx context.Context, sc scope, environment string, w Window, apart bool) (all Facts, per map[string]Facts, err error) {
-	wanted := make(map[int64]string, len(sc.services))
+// countBlocks goes through the blocks of services in one environment for the months of a window, one at a time.
+func (s *service) countBlocks(ctx context.Context, sc scope, environment string, w Window, all *answer, groups map[string]*answer) error {
+	wanted := make(map[int64]*answer, len(sc.services))
 	for _, sv := range sc.services {
-		wanted[sv.id] = sv.title
+		wanted[sv.id] = groups[sv.title]
 	}
-	of := map[string]*Facts{}
-	condition := ""
-	if !sc.all {
-		condition = among("service_id", sc.ids())
+	query := `SELECT b.month, b.service_id, b.facts FROM dora_block b WHERE b.environment = $1 AND b.month >= $2 AND b.month <= $3`
+	if ids := sc.ids(); len(ids) <= maxListed {
+		var list [][]int64
+		for _, id := range ids {
+			list = append(list, []int64{id})
+		}
+		// The text that is added to the environment keeps SQLite from looking through the months of all services.
+		query = `SELECT b.month, b.service_id, b.facts FROM ` + ranges(list) + ` CROSS JOIN dora_block b WHERE b.service_id = r.column1 AND b.environment || '' = $1 AND b.month >= $2 AND b.month <= $3`
 	}
-	rows, err := s.db.QueryContext(ctx, `SELECT month, service_id, facts FROM dora_block WHERE environment = $1 AND month >= $2 AND month <= $3`+condition, environment, monthOf(w.From), monthOf(w.Until))
+	rows, err := s.db.QueryContext(ctx, query, environment, monthOf(w.From), monthOf(w.Until))
 	if err != nil {
-		return all, nil, store.Err(err)
+		return store.Err(err)
 	}
 	starts := map[int64]int64{}
+	var f Facts
 	var month, service int64
 	var raw sql.RawBytes
-	err = store.Each(rows, func(rows *sql.Rows) error {
+	return store.Each(rows, func(rows *sql.Rows) error {
 		if err := rows.Scan(&month, &service, &raw); err != nil {
 			return err
 		}
-		title, ok := wanted[service]
+		group, ok := wanted[service]
 		if !ok {
 			return nil
 		}
@@ -170,38 +164,21 @@ func (s *service) blocks(ctx context.Context, sc scope, environment string, w Wi
 			start = monthStart(month)
 			starts[month] = start
 		}
-		if !apart {
-			return all.unpack(raw, start)
-		}
-		f := of[title]
-		if f == nil {
-			f = &Facts{}
-			of[title] = f
-		}
+		f.reset()
 		if err := f.unpack(raw, start); err != nil {
 			return err
 		}
-		return all.unpack(raw, start)
-	})
-	if apart {
-		per = map[string]Facts{}
-		for _, title := range wanted {
-			per[title] = Facts{}
-			if f := of[title]; f != nil {
-				per[title] = *f
-			}
+		all.add(&f)
+		if group != nil {
+			group.add(&f)
 		}
-	}
-	return all, per, err
+		return nil
+	})
 }
 
 // environmentsOf lists the environments that services have deployments in.
 func environmentsOf(ctx context.Context, q store.Querier, sc scope) (list []string, err error) {
-	condition := ""
-	if !sc.all {
-		condition = among("service_id", sc.ids())
-	}
-	rows, err := q.QueryContext(ctx, `SELECT DISTINCT environment FROM dora_tally WHERE n > 0`+condition+` ORDER BY environment LIMIT 1000`)
+	rows, err := q.QueryContext(ctx, `SELECT DISTINCT environment FROM dora_tally WHERE n > 0`+sc.condition("service_id")+` ORDER BY environment LIMIT 1000`)
 	if err != nil {
 		return nil, store.Err(err)
 	}
@@ -213,86 +190,94 @@ func environmentsOf(ctx context.Context, q store.Querier, sc scope) (list []stri
 	})
 }
 
-// maxArms is how many services' histories are merged; with more, all are gone through by time.
-const maxArms = 50
+// maxArms is how many stretches of an index are merged into a page of the history. With more services, or environments, all are gone through by time.
+const maxArms = 200
 
-// readHistory reads a page of deployments, newest first, from after a place in that order on.
+// readHistory reads a page of deployments, newest first, from after a place in that order on, and how many there are in all. It is one query, so that both are of one moment.
 func readHistory(ctx context.Context, q store.Querier, sc scope, environment, status string, after *historyKey, limit int) (page historyPage, err error) {
 	if len(sc.services) == 0 {
 		return page, nil
 	}
 	var args arguments
-	condition := "TRUE"
+	condition, total := "TRUE", `SELECT CAST(COALESCE(SUM(n), 0) AS BIGINT) AS n FROM dora_tally WHERE TRUE`+sc.condition("service_id")
+	env := ""
 	if environment != "" {
-		condition += " AND environment = " + args.add(environment)
+		env = " AND environment = " + args.add(environment)
+		total += env
 	}
 	if status != "" {
-		condition += " AND status = " + args.add(status)
+		is := " AND status = " + args.add(status)
+		condition += is
+		total += is
 	}
 	if after != nil {
 		condition += " AND (started, id) < (" + args.add(after.Started) + ", " + args.add(after.ID) + ")"
 	}
 	order := fmt.Sprintf(" ORDER BY started DESC, id DESC LIMIT %d", limit+1)
-	query := `SELECT started, id, doc FROM dora_deployment WHERE ` + condition
-	switch ids := sc.ids(); {
-	case sc.all && len(ids) > 1:
-		query += order
-	case len(ids) <= maxArms:
-		var arms []string
-		for i, id := range ids {
-			arms = append(arms, fmt.Sprintf(`SELECT * FROM (SELECT started, id, doc FROM dora_deployment WHERE service_id = %d AND %s%s) a%d`, id, condition, order, i))
-		}
-		query = `SELECT started, id, doc FROM (` + strings.Join(arms, " UNION ALL ") + `) u` + order
-	default:
-		query += ` AND service_id IN (` + joined(ids) + `)` + order
+	// The page is looked for in indexes: in that of a few services, of those that did not succeed, which are few, or of each environment.
+	var arms []string
+	arm := func(where string) {
+		arms = append(arms, fmt.Sprintf(`SELECT * FROM (SELECT started, id FROM dora_deployment WHERE %s%s%s) a%d`, condition, where, order, len(arms)))
 	}
-	rows, err := q.QueryContext(ctx, query, args...)
+	ids := sc.ids()
+	switch all := sc.condition("service_id"); {
+	case len(ids) <= maxArms:
+		for _, id := range ids {
+			arm(fmt.Sprintf(" AND service_id = %d", id) + env)
+		}
+	case status != "" && status != statusSuccess:
+		arm(" AND status <> '" + statusSuccess + "'" + env + all)
+	case environment != "":
+		arm(env + all)
+	default:
+		envs, err := environmentsOf(ctx, q, sc)
+		if err != nil {
+			return page, err
+		}
+		for _, e := range envs {
+			arm(" AND environment = " + args.add(e) + all)
+		}
+		if len(arms) == 0 || len(arms) > maxArms {
+			arms = nil
+			arm(all)
+		}
+	}
+	rows, err := q.QueryContext(ctx, `SELECT t.n, k.started, k.id, d.doc FROM (`+total+`) t LEFT JOIN (SELECT started, id FROM (`+strings.Join(arms, " UNION ALL ")+`) u`+order+`) k ON TRUE
+		LEFT JOIN dora_deployment d ON d.id = k.id ORDER BY k.started DESC, k.id DESC`, args...)
 	if err != nil {
 		return page, store.Err(err)
 	}
 	var k historyKey
-	err = store.Each(rows, func(rows *sql.Rows) error {
-		var doc string
+	return page, store.Each(rows, func(rows *sql.Rows) error {
+		var started, id sql.NullInt64
+		var doc sql.NullString
+		if err := rows.Scan(&page.total, &started, &id, &doc); err != nil || !id.Valid {
+			return err
+		}
 		if len(page.items) == limit {
 			page.next = &historyKey{Started: k.Started, ID: k.ID}
 			return nil
 		}
-		if err := rows.Scan(&k.Started, &k.ID, &doc); err != nil {
-			return err
-		}
-		page.items = append(page.items, json.RawMessage(doc))
+		k = historyKey{Started: started.Int64, ID: id.Int64}
+		page.items = append(page.items, json.RawMessage(doc.String))
 		return nil
 	})
-	if err != nil {
-		return page, err
-	}
-	page.total, err = total(ctx, q, sc, environment, status)
-	return page, err
 }
 
 func joined(ids []int64) string {
 	list := make([]string, len(ids))
 	for i, id := range ids {
-		list[i] = fmt.Sprint(id)
+		list[i] = strconv.FormatInt(id, 10)
 	}
 	return strings.Join(list, ", ")
 }
 
-// total counts deployments: by the tallies, or where a status is asked for, one by one.
-func total(ctx context.Context, q store.Querier, sc scope, environment, status string) (n int64, err error) {
-	var args arguments
-	query := `SELECT CAST(COALESCE(SUM(n), 0) AS BIGINT) FROM dora_tally WHERE TRUE`
-	if status != "" {
-		query = `SELECT COUNT(*) FROM dora_deployment WHERE status = ` + args.add(status)
+// condition is that a column is one of the services; nothing where it may be any.
+func (sc scope) condition(column string) string {
+	if sc.all {
+		return ""
 	}
-	if environment != "" {
-		query += ` AND environment = ` + args.add(environment)
-	}
-	if !sc.all {
-		query += ` AND service_id IN (` + joined(sc.ids()) + `)`
-	}
-	err = q.QueryRowContext(ctx, query, args...).Scan(&n)
-	return n, store.Err(err)
+	return " AND " + column + " IN (" + joined(sc.ids()) + ")"
 }
 
 // Explained is a thing behind a number.
@@ -330,9 +315,7 @@ func readExplained(ctx context.Context, q store.Querier, sc scope, what, environ
 		query = `SELECT x.resolved, x.id, x.doc, s.title, d.external_id, d.finished, NULL FROM dora_incident x LEFT JOIN dora_deployment d ON d.id = x.deployment_id JOIN dora_service s ON s.id = x.service_id WHERE TRUE`
 	}
 	query += ` AND ` + time + ` >= ` + from + ` AND ` + time + ` < ` + until
-	if !sc.all {
-		query += ` AND s.id IN (` + joined(sc.ids()) + `)`
-	}
+	query += sc.condition("s.id")
 	if after != nil {
 		query += ` AND (` + time + `, x.id) < (` + args.add(after.Started) + `, ` + args.add(after.ID) + `)`
 	}

@@ -41,17 +41,20 @@ CREATE TABLE dora_deployment (
     doc          TEXT    NOT NULL,
     UNIQUE (external_id, source)
 );
-CREATE INDEX dora_deployment_service ON dora_deployment (service_id, started, id);
-CREATE INDEX dora_deployment_finished ON dora_deployment (service_id, finished) WHERE finished IS NOT NULL;
-CREATE INDEX dora_deployment_live ON dora_deployment (service_id, finished) WHERE environment = 'prod' AND status = 'SUCCESS';
-CREATE INDEX dora_deployment_started ON dora_deployment (started, id);
+CREATE INDEX dora_deployment_service ON dora_deployment (service_id, started, id, environment, status);
+-- Holds all that settling reads, so that it need not go to rows that are long and lie apart.
+CREATE INDEX dora_deployment_finished ON dora_deployment (service_id, finished, environment, status, external_id, deployed, first_commit, rework, rollback, failed_after) WHERE finished IS NOT NULL;
+CREATE INDEX dora_deployment_started ON dora_deployment (environment, started, id, status);
+-- Those that did not succeed are few, and lie far apart among the others.
+CREATE INDEX dora_deployment_other ON dora_deployment (status, started, id) WHERE status <> 'SUCCESS';
 
 -- How many deployments there are, so that a list can say so.
 CREATE TABLE dora_tally (
     service_id  BIGINT NOT NULL,
     environment TEXT   NOT NULL,
+    status      TEXT   NOT NULL,
     n           BIGINT NOT NULL,
-    PRIMARY KEY (service_id, environment)
+    PRIMARY KEY (service_id, environment, status)
 ) {clustered};
 
 -- told: the external id of the deployment that somebody said it belongs to. deployment_id is derived.
@@ -71,7 +74,7 @@ CREATE TABLE dora_change (
 );
 CREATE INDEX dora_change_merged ON dora_change (service_id, merged) WHERE merged IS NOT NULL;
 CREATE INDEX dora_change_deployment ON dora_change (deployment_id, id) WHERE deployment_id <> 0;
-CREATE INDEX dora_change_told ON dora_change (told, service_id) WHERE told <> '';
+CREATE INDEX dora_change_told ON dora_change (service_id, told) WHERE told <> '';
 
 CREATE TABLE dora_incident (
     id            {id},
@@ -89,7 +92,7 @@ CREATE TABLE dora_incident (
 CREATE INDEX dora_incident_started ON dora_incident (service_id, started);
 CREATE INDEX dora_incident_resolved ON dora_incident (service_id, resolved) WHERE resolved IS NOT NULL;
 CREATE INDEX dora_incident_deployment ON dora_incident (deployment_id, id) WHERE deployment_id <> 0;
-CREATE INDEX dora_incident_told ON dora_incident (told, service_id) WHERE told <> '';
+CREATE INDEX dora_incident_told ON dora_incident (service_id, told) WHERE told <> '';
 
 -- What the metrics need of one service, environment and calendar month, in one row: a year of a thousand services is 12,000 rows, and medians are exact. Derived.
 CREATE TABLE dora_block (
