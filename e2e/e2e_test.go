@@ -62,7 +62,8 @@ func install(t *testing.T, engine store.Engine) *installation {
 	return installOn(t, storetest.URL(t, engine))
 }
 
-func installOn(t *testing.T, database string) *installation {
+// installOn is install on a database that is there; more are further sections of the configuration.
+func installOn(t *testing.T, database string, more ...string) *installation {
 	t.Helper()
 	dir := t.TempDir()
 	in := &installation{t: t, dir: dir, config: filepath.Join(dir, "slipway.yaml"), repo: filepath.Join(dir, "repo"), effects: filepath.Join(dir, "effects")}
@@ -98,7 +99,8 @@ providers:
     environment: {EFFECTS: %[4]s}
     timeout: 1m
     parallel: 4
-`, dir, in.database, key, in.effects))
+%[5]s
+`, dir, in.database, key, in.effects, strings.Join(more, "\n")))
 	out, err := in.run("token", "create", "--admin", "e2e", "-o", "json")
 	if err != nil {
 		t.Fatalf("token create: %v: %s", err, out)
