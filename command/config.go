@@ -57,7 +57,8 @@ func (s *settings) flags(cmd *cobra.Command) {
 type loaded struct {
 	config  *server.Config
 	redact  *secret.Redactor
-	file    string // the file that was read, or ""
+	levels  *server.Levels // of the logger, once there is one
+	file    string         // the file that was read, or ""
 	env     func(string) (string, bool)
 	lines   map[string]int    // line of each path that the file holds
 	written map[string]string // values that held ${…}, as they were written

@@ -36,7 +36,8 @@ and those that work. On SIGHUP the key file and the folders of resources: are re
 			if err != nil {
 				return err
 			}
-			r, err := a.open(cmd.Context(), l, logger(cmd.ErrOrStderr(), l), false)
+			log := l.logger(cmd.ErrOrStderr())
+			r, err := a.open(cmd.Context(), l, log, false)
 			if err != nil {
 				return err
 			}
@@ -50,7 +51,7 @@ and those that work. On SIGHUP the key file and the folders of resources: are re
 			if r.newToken {
 				fmt.Fprintf(out, "An admin token was written to %s\n", r.tokenFile)
 			}
-			defer r.reloadOnHangup(cmd.Context(), logger(cmd.ErrOrStderr(), l))()
+			defer r.reloadOnHangup(cmd.Context(), log)()
 			return r.run(cmd.Context())
 		},
 	}
@@ -75,7 +76,7 @@ func (a *app) open(ctx context.Context, l *loaded, log *slog.Logger, free bool) 
 		log.WarnContext(ctx, "an environment variable names no key and is ignored; see slipway config env", "variable", name)
 	}
 	s, err := server.New(ctx, server.Options{
-		Config: l.config, Blueprints: a.blueprints, Kinds: a.kinds, Version: version(), Log: log, Redact: l.redact,
+		Config: l.config, Blueprints: a.blueprints, Kinds: a.kinds, Version: version(), Log: log, Redact: l.redact, Levels: l.levels,
 	})
 	if err != nil {
 		return nil, err
@@ -133,13 +134,14 @@ func (r *running) reloadOnHangup(ctx context.Context, log *slog.Logger) (stop fu
 func (r *running) run(ctx context.Context) error { return r.server.Run(ctx, r.listener) }
 
 // logger writes the log as the configuration says, without secrets.
-func logger(out io.Writer, l *loaded) *slog.Logger {
+func (l *loaded) logger(out io.Writer) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(strings.ToUpper(l.config.Log.Level))) // checked with the configuration
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: slog.LevelDebug}              // Levels lets less through
 	var h slog.Handler = slog.NewJSONHandler(out, options)
 	if l.config.Log.Format == "text" {
 		h = slog.NewTextHandler(out, options)
 	}
-	return slog.New(secret.Handler(h, l.redact))
+	l.levels = server.NewLevels(level)
+	return slog.New(l.levels.Handler(secret.Handler(h, l.redact)))
 }

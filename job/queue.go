@@ -338,16 +338,17 @@ type Count struct {
 	Queue string
 	State State
 	Jobs  int64
+	Since time.Time // available: since when the one that waits longest could have run; else zero
 }
 
 // Stats counts the jobs that wait, run, or were discarded. Completed and canceled ones are not counted: reading them all
 // would cost more than it tells; OnRun counts them as they happen.
 func (q *Queue) Stats(ctx context.Context) ([]Count, error) {
 	rows, err := q.db.QueryContext(ctx, `
-		SELECT queue, 'available', count(*) FROM job WHERE state = 'available' GROUP BY queue
-		UNION ALL SELECT queue, 'running', count(*) FROM job WHERE state = 'running' GROUP BY queue
-		UNION ALL SELECT queue, state, count(*) FROM job WHERE state IN ('scheduled', 'retrying') GROUP BY queue, state
-		UNION ALL SELECT queue, 'discarded', count(*) FROM job WHERE state = 'discarded' GROUP BY queue
+		SELECT queue, 'available', count(*), min(scheduled_at) FROM job WHERE state = 'available' GROUP BY queue
+		UNION ALL SELECT queue, 'running', count(*), NULL FROM job WHERE state = 'running' GROUP BY queue
+		UNION ALL SELECT queue, state, count(*), NULL FROM job WHERE state IN ('scheduled', 'retrying') GROUP BY queue, state
+		UNION ALL SELECT queue, 'discarded', count(*), NULL FROM job WHERE state = 'discarded' GROUP BY queue
 		ORDER BY 1, 2`)
 	if err != nil {
 		return nil, store.Err(err)
@@ -356,9 +357,11 @@ func (q *Queue) Stats(ctx context.Context) ([]Count, error) {
 	var counts []Count
 	for rows.Next() {
 		var c Count
-		if err := rows.Scan(&c.Queue, &c.State, &c.Jobs); err != nil {
+		var since store.Time
+		if err := rows.Scan(&c.Queue, &c.State, &c.Jobs, &since); err != nil {
 			return nil, store.Err(err)
 		}
+		c.Since = since.Time
 		counts = append(counts, c)
 	}
 	return counts, store.Err(rows.Err())

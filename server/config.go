@@ -57,6 +57,7 @@ type Listen struct {
 	ExternalURL    string   `yaml:"externalURL" doc:"How users reach the server; empty: http:// and the address"`
 	TrustedProxies []string `yaml:"trustedProxies" doc:"Addresses or networks of proxies whose X-Forwarded-For is believed"`
 	CORS           CORS     `yaml:"cors" doc:"Browser pages of other origins"`
+	Load           Load     `yaml:"load" doc:"How much a replica works at a time"`
 	Streams        Streams  `yaml:"streams" doc:"Answers without an end: logs that are followed, events, proxied streams"`
 }
 
@@ -115,7 +116,8 @@ type Telemetry struct {
 func DefaultConfig() *Config {
 	day := slipway.Duration(24 * time.Hour)
 	return &Config{
-		Server:    Listen{Listen: "127.0.0.1:8080", Streams: Streams{User: 20, Service: 200, All: 500}},
+		Server: Listen{Listen: "127.0.0.1:8080", Streams: Streams{User: 20, Service: 200, All: 500},
+			Load: Load{Requests: 256, Wait: slipway.Duration(time.Second)}},
 		DataDir:   "slipway-data",
 		Databases: map[string]string{"main": "sqlite:{dataDir}/main.db"},
 		Secrets:   Secrets{KeyFile: "{dataDir}/master.key"},
@@ -160,6 +162,12 @@ func (c *Config) Resolve() error {
 		if n < 1 {
 			fault("server.streams."+key, "%d is less than 1", n)
 		}
+	}
+	if c.Server.Load.Requests < 1 {
+		fault("server.load.requests", "%d is less than 1", c.Server.Load.Requests)
+	}
+	if w := c.Server.Load.Wait.Std(); w < time.Millisecond || w > 30*time.Second {
+		fault("server.load.wait", "%s is not between 1ms and 30s", c.Server.Load.Wait)
 	}
 	if err := c.Events.Broker.Validate(); err != nil {
 		faults = append(faults, err)

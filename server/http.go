@@ -42,6 +42,7 @@ type exchange struct {
 	caller    string
 	use       *auth.Use // the right that it used
 	cause     error     // of a failure, for the log
+	shed      bool      // it was not taken: the log tells of many such at a time
 	messages  *blueprint.Messages
 }
 
@@ -128,6 +129,8 @@ func (s *Server) finish(x *exchange, r *http.Request, rw *response) {
 	x.trace(r.Context())
 	level := slog.LevelInfo
 	switch {
+	case x.shed:
+		level = slog.LevelDebug
 	case rw.status >= 500:
 		level = slog.LevelError
 	case x.operation == "slipway.health" || x.operation == "slipway.ready" || x.operation == "slipway.metrics":
@@ -543,6 +546,16 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 		x.operation = op.ID
 		x.use = &auth.Use{RequestID: x.id}
 		ctx = auth.WithUse(ctx, x.use)
+		done := func() {}
+		if !slices.Contains(unshed, op.ID) {
+			var err error
+			if done, err = s.load.enter(ctx, classOf(op)); err != nil {
+				x.shed = true
+				s.fail(w, r, err)
+				return
+			}
+			defer done()
+		}
 		caller, err := s.admit(ctx, w, r, op, service)
 		if caller != nil {
 			x.caller = caller.Subject
@@ -583,6 +596,9 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 				w.Header().Set("Sunset", op.Sunset.UTC().Format(http.TimeFormat))
 			}
 			blueprint.Warn(ctx, "this operation is deprecated; see /docs")
+		}
+		if op.Timeout < 0 || op.Waits { // it has a bound of its own, and mostly waits
+			done()
 		}
 		ctx = auth.WithCaller(ctx, caller)
 		if op.Timeout >= 0 {

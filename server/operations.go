@@ -1,22 +1,16 @@
 package server
 
 import (
-	"bytes"
 	"context"
-	"io"
 	"net/http"
 	"net/url"
 	"runtime"
 	"runtime/debug"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/prometheus/common/expfmt"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -41,9 +35,11 @@ var Base = blueprint.Blueprint{
 	},
 	Permissions: []auth.Permission{
 		{Name: "slipway.metrics.read", Text: "Read the server's metrics"},
+		{Name: "slipway.log.read", Text: "See what is logged"},
+		{Name: "slipway.log.write", Text: "Change for a time what is logged"},
 		{Name: "slipway.proxy.read", Text: "See the proxies that one may use", Everyone: true},
 	},
-	Operations: []blueprint.Operation{
+	Operations: slices.Concat([]blueprint.Operation{
 		blueprint.Handle((*Server).healthz, blueprint.Operation{
 			ID: "slipway.health", Method: "GET", Path: "/healthz", Summary: "Is the process alive", Permission: blueprint.Public,
 			Description: "Answers as long as the process can answer; asks nothing else. For liveness probes.", Tag: "operations",
@@ -71,7 +67,7 @@ var Base = blueprint.Blueprint{
 				PageInfo: slipway.PageInfo{Limit: 1},
 			},
 		}),
-	},
+	}, logOperations),
 	Open: func(context.Context, *blueprint.Host) (any, error) { return nil, nil }, // the server is its own service
 }
 
@@ -158,126 +154,6 @@ func (s *Server) versionz(context.Context, *struct{}) (*struct{ Body Version }, 
 		v.Blueprints = append(v.Blueprints, BlueprintVersion{b.Name, b.Version, string(b.Stability)})
 	}
 	return &struct{ Body Version }{v}, nil
-}
-
-// metrics are the server's own, in a registry of their own.
-type metrics struct {
-	registry *prometheus.Registry
-	requests *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-
-	targetFailures *prometheus.CounterVec // of proxies
-	retries        *prometheus.CounterVec
-}
-
-func newMetrics(s *Server) *metrics {
-	m := &metrics{
-		registry: prometheus.NewRegistry(),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "slipway_http_requests_total", Help: "Requests by operation, method and status."}, []string{"operation", "method", "status"}),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "slipway_http_request_seconds", Help: "How long requests took, by operation.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"operation"}),
-		targetFailures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "slipway_proxy_target_failures_total", Help: "Requests that a proxy's target did not answer, by proxy and reason."}, []string{"proxy", "reason"}),
-		retries:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "slipway_proxy_retries_total", Help: "Requests that were sent to a proxy's target once more, by proxy."}, []string{"proxy"}),
-	}
-	held := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "slipway_database_write_seconds", Help: "How long write transactions held the database, by database.",
-		Buckets: []float64{.0005, .001, .005, .01, .05, .1, .5, 1}}, []string{"database"})
-	for name, db := range s.databases {
-		observe := held.WithLabelValues(name)
-		db.OnWrite = func(d time.Duration, _ int64) { observe.Observe(d.Seconds()) }
-	}
-	m.registry.MustRegister(m.requests, m.seconds, m.targetFailures, m.retries, held, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "slipway_http_requests_active", Help: "Requests under way."}, func() float64 { return float64(s.active.Load()) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "slipway_rate_limit_leases_total", Help: "Blocks of requests that this replica leased in the database."}, func() float64 { return float64(s.auth.Stats().LimitLeases) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "slipway_rate_limit_failures_total", Help: "Times the database did not answer and requests were let through uncounted."}, func() float64 { return float64(s.auth.Stats().LimitFailures) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "slipway_events_put_aside_total", Help: "Events that a subscription of this replica refused as invalid and left behind."}, func() float64 { return float64(s.events.PutAside()) }),
-		jobCollector{s}, subscriptionCollector{s})
-	return m
-}
-
-func (m *metrics) request(operation, method string, status int, took time.Duration) {
-	if operation == "" {
-		operation = "none" // unknown paths must not become labels
-	}
-	switch method {
-	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS":
-	default:
-		method = "other"
-	}
-	m.requests.WithLabelValues(operation, method, strconv.Itoa(status)).Inc()
-	m.seconds.WithLabelValues(operation).Observe(took.Seconds())
-}
-
-func (m *metrics) handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	return mux
-}
-
-func (s *Server) metricsText(context.Context, *struct{}) (*struct{ Body blueprint.Streamed }, error) {
-	return &struct{ Body blueprint.Streamed }{blueprint.Streamed{
-		ContentType: string(expfmt.NewFormat(expfmt.TypeTextPlain)),
-		Write: func(ctx context.Context, w io.Writer, _ func()) error {
-			families, err := s.metrics.registry.Gather()
-			if err != nil && len(families) == 0 {
-				return err
-			}
-			var buf bytes.Buffer
-			for _, f := range families {
-				if _, err := expfmt.MetricFamilyToText(&buf, f); err != nil {
-					return err
-				}
-			}
-			_, err = w.Write(buf.Bytes())
-			return err
-		},
-	}}, nil
-}
-
-// jobCollector asks the queue when metrics are read.
-type jobCollector struct{ s *Server }
-
-var jobsDesc = prometheus.NewDesc("slipway_jobs", "Jobs by queue and state.", []string{"queue", "state"}, nil)
-
-func (c jobCollector) Describe(ch chan<- *prometheus.Desc) { ch <- jobsDesc }
-
-func (c jobCollector) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	counts, err := c.s.jobs.Stats(ctx)
-	if err != nil {
-		c.s.log.WarnContext(ctx, "jobs were not counted", "error", err)
-		return
-	}
-	for _, n := range counts {
-		ch <- prometheus.MustNewConstMetric(jobsDesc, prometheus.GaugeValue, float64(n.Jobs), n.Queue, string(n.State))
-	}
-}
-
-// subscriptionCollector asks how far those who read events are when metrics are read.
-type subscriptionCollector struct{ s *Server }
-
-var (
-	behindDesc  = prometheus.NewDesc("slipway_events_behind", "Positions that a subscription has not come to yet; events that are not for it count too.", []string{"subscription"}, nil)
-	blockedDesc = prometheus.NewDesc("slipway_events_refused", "How often the event at hand was refused; 0 when all is well.", []string{"subscription"}, nil)
-)
-
-func (c subscriptionCollector) Describe(ch chan<- *prometheus.Desc) {
-	ch <- behindDesc
-	ch <- blockedDesc
-}
-
-func (c subscriptionCollector) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	states, err := c.s.events.Subscriptions(ctx)
-	if err != nil {
-		c.s.log.WarnContext(ctx, "subscriptions were not looked at", "error", err)
-		return
-	}
-	for _, s := range states {
-		ch <- prometheus.MustNewConstMetric(behindDesc, prometheus.GaugeValue, float64(max(0, s.Behind)), s.Name)
-		ch <- prometheus.MustNewConstMetric(blockedDesc, prometheus.GaugeValue, float64(s.Failures), s.Name)
-	}
 }
 
 // Traced is the handler with OpenTelemetry spans around it when an endpoint is configured.

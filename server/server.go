@@ -57,6 +57,7 @@ type Options struct {
 	Now        func() time.Time            // default time.Now
 	Getenv     func(string) (string, bool) // for ${env:NAME} in providers; default os.LookupEnv
 	Redact     *secret.Redactor            // shared with the log handler; default a new one
+	Levels     *Levels                     // likewise
 }
 
 // Server is one running replica. It is an http.Handler.
@@ -99,6 +100,8 @@ type Server struct {
 	silent    silent       // connections without a request
 	strangers strangers
 	streams   streams
+	load      *load
+	levels    *Levels
 	holds     provider.Holds // which vendors are left alone, by all replicas
 	proxies   map[string]*proxy
 	ready     atomic.Bool
@@ -196,6 +199,10 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.redact == nil {
 		s.redact = &secret.Redactor{}
 	}
+	if s.levels = o.Levels; s.levels == nil {
+		s.levels = NewLevels(slog.LevelInfo)
+	}
+	s.levels.now = s.now
 	s.streams.Streams = s.config.Server.Streams
 	s.draining, s.drain = context.WithCancel(context.Background())
 	defer func() {
@@ -222,6 +229,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.openServices(ctx); err != nil {
 		return nil, err
 	}
+	s.load = newLoad(s.config.Server.Load, s.databases, s.now, s.log)
 	s.metrics = newMetrics(s)
 	if err := s.buildMux(); err != nil {
 		return nil, err
@@ -375,6 +383,7 @@ func (s *Server) waitForDatabases(ctx context.Context) error {
 func (s *Server) openServices(ctx context.Context) error {
 	var err error
 	s.revisions = store.NewRevisions(s.main, s.log)
+	s.revisions.Watch(levelsRevision, func() { go s.levelsChanged() })
 	s.jobs = job.New(s.main, s.log)
 	s.jobs.Now = s.now
 	s.events = event.New(s.main, s.log)
@@ -753,6 +762,7 @@ func (s *Server) housekeeping(ctx context.Context) error {
 			"jobs":                     func() error { _, err := s.jobs.Prune(ctx, r.Jobs.Std()); return err },
 			"events":                   func() error { _, err := s.events.Prune(ctx, s.now().Add(-r.Events.Std())); return err },
 			"keys of idempotent calls": func() error { return s.pruneOnce(ctx) },
+			"levels of the log":        func() error { return s.pruneLevels(ctx) },
 		}
 		for _, info := range s.infos {
 			steps[info.Name] = func() error { _, err := s.tasks.Prune(ctx, info.Name, r.Builds.Std()); return err }

@@ -104,6 +104,12 @@ type streams struct {
 	all  int
 }
 
+func (g *streams) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.all
+}
+
 // enter admits a stream of the caller; leave ends it.
 func (g *streams) enter(c *slipway.Caller) (leave func(), err error) {
 	key, most := c.Subject, g.User

@@ -59,6 +59,7 @@ type DB struct {
 	writer *sql.DB // SQLite: one connection; PostgreSQL: the same pool as reader
 	reader *sql.DB
 	gate   *semaphore.Weighted // SQLite: first in, first out; database/sql wakes waiters at random
+	queued queued              // SQLite: who waited for it
 	texts  *statements         // SQLite: compiled queries of the reader; pgx keeps its own
 	writes *statements         // and those of the writer
 
@@ -390,7 +391,7 @@ func (db *DB) attempt(ctx context.Context, ahead bool, fn func(tx *Tx) error) er
 
 func (db *DB) write(ctx context.Context, ahead bool, fn func(tx *Tx) error) (*Tx, error) {
 	if db.gate != nil {
-		if err := db.gate.Acquire(ctx, 1); err != nil {
+		if err := db.enter(ctx); err != nil {
 			return nil, err
 		}
 		defer db.gate.Release(1)

@@ -43,6 +43,23 @@ func NewHolds(db *store.DB, revisions *store.Revisions, now func() time.Time, lo
 	return h
 }
 
+// Held counts what is held now by Holds that NewHolds made.
+func Held(of provider.Holds) (n int) {
+	h, ok := of.(*holds)
+	if !ok {
+		return 0
+	}
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, until := range h.until {
+		if now.Before(until) {
+			n++
+		}
+	}
+	return n
+}
+
 func (h *holds) reload(ctx context.Context) {
 	if err := h.load(ctx); err != nil {
 		h.log.WarnContext(ctx, "what other replicas know of vendors' limits was not read", "error", err)

@@ -94,10 +94,10 @@ func Start(t testing.TB, engine store.Engine, o Options) *Server {
 	if o.Configure != nil {
 		o.Configure(config)
 	}
-	log := &Log{}
+	log, levels := &Log{}, server.NewLevels(slog.LevelDebug)
 	s, err := server.New(t.Context(), server.Options{
 		Config: config, Blueprints: o.Blueprints, Kinds: o.Kinds, Version: "0.0.0-test", Now: o.Now,
-		Log: slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log: slog.New(levels.Handler(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))), Levels: levels,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,79 @@
+package command
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/client"
+	"github.com/slipway-platform/slipway/server"
+)
+
+func (a *app) log() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "log",
+		Short:   "Have the server log more for a time",
+		Long:    "See and change what the server logs. Logs of builds are shown by \"slipway build logs\".",
+		Example: "  slipway log level debug --component github --for 15m",
+	}
+	cmd.AddCommand(a.logLevel())
+	return cmd
+}
+
+func (a *app) logLevel() *cobra.Command {
+	var component string
+	var long time.Duration
+	var reset bool
+	cmd := &cobra.Command{
+		Use:   "level [debug|info|warn|error]",
+		Short: "Show or change what is logged",
+		Long: `Show what is logged, or change it for a time: of everything, or of one blueprint or provider. It holds on every replica within a second and ends by
+itself. What is logged otherwise is said by log.level in the configuration. It takes the permission slipway.log.write, to show it slipway.log.read.`,
+		Example: `  slipway log level
+  slipway log level debug --component github --for 15m
+  slipway log level --reset --component github`,
+		Args:      cobra.MaximumNArgs(1),
+		ValidArgs: []string{"debug", "info", "warn", "error"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if reset && len(args) > 0 {
+				return usage("give a level or --reset, not both")
+			}
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			path := "/api/log-levels/" + url.PathEscape(component)
+			switch {
+			case reset:
+				err = c.Do(cmd.Context(), http.MethodDelete, path, nil, nil)
+			case len(args) > 0:
+				err = c.Do(cmd.Context(), http.MethodPut, path, map[string]any{"level": args[0], "for": slipway.Duration(long)}, nil)
+			}
+			if err != nil {
+				return err
+			}
+			var raw json.RawMessage
+			if err := c.Do(cmd.Context(), http.MethodGet, "/api/log-levels", nil, &raw); err != nil {
+				return err
+			}
+			var list client.List[server.LogLevel]
+			if err := json.Unmarshal(raw, &list); err != nil {
+				return err
+			}
+			t := blueprint.Table{Header: []string{"Component", "Level", "Until", "By"}}
+			for _, l := range list.Items {
+				t.Rows = append(t.Rows, []string{l.Component, l.Level, moment(l.Until, "as configured"), l.By})
+			}
+			return a.print(cmd, raw, t)
+		},
+	}
+	cmd.Flags().StringVar(&component, "component", "all", "a blueprint, a provider, or all")
+	cmd.Flags().DurationVar(&long, "for", 10*time.Minute, "how long, 1s to 24h")
+	cmd.Flags().BoolVar(&reset, "reset", false, "log as configured again")
+	return cmd
+}
