@@ -751,7 +751,8 @@ func TestListStatsAndPrune(t *testing.T) {
 			t.Errorf("paged through %v; want 30 ids downwards", ids)
 		}
 		stats, err := q.Stats(t.Context())
-		if want := []Count{{"other", Available, 1}, {"test", Discarded, 3}}; err != nil || !slices.Equal(stats, want) {
+		waits := mustGet(t, q, waiting).ScheduledAt.UTC()
+		if want := []Count{{"other", Available, 1, waits}, {"test", Discarded, 3, time.Time{}}}; err != nil || !slices.Equal(stats, want) {
 			t.Errorf("got %v, %v; want %v", stats, err, want)
 		}
 		c.pass(time.Hour)
