@@ -23,9 +23,9 @@ import (
 func (a *app) db() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "db",
-		Short: "Create databases and change their schemas",
-		Long: `Create the configured databases and bring their schemas up or down. The server brings schemas up by itself at start; these commands
-create databases on PostgreSQL, do the rest beforehand where that is wanted, and go back.`,
+		Short: "Create, back up and restore databases, and change their schemas",
+		Long: `Create the configured databases, back them up and restore them, and bring their schemas up or down. The server brings schemas up by itself at start; these
+commands create databases on PostgreSQL, do the rest beforehand where that is wanted, and go back.`,
 		Example: "  slipway db migrate status --config slipway.yaml",
 	}
 	migrate := &cobra.Command{
@@ -35,7 +35,7 @@ create databases on PostgreSQL, do the rest beforehand where that is wanted, and
 		Example: "  slipway db migrate up",
 	}
 	migrate.AddCommand(a.migrateUp(), a.migrateDown(), a.migrateStatus("slipway db migrate status"))
-	cmd.AddCommand(a.createDB(), migrate, a.migrateStatus("slipway db status"), a.dumpSchema())
+	cmd.AddCommand(a.createDB(), migrate, a.migrateStatus("slipway db status"), a.dumpSchema(), a.backup(), a.restore())
 	return cmd
 }
 

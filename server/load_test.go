@@ -41,6 +41,9 @@ func enterAll(t *testing.T, l *load, n, class int) (refused int, after time.Dura
 	return refused, after
 }
 
+// pass moves the clock of the bubble that the test runs in.
+func pass(d time.Duration) { <-time.After(d) }
+
 func TestRequestsPastThePlacesWaitAndAreThenRefused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -139,9 +142,9 @@ func TestWhileTheQueueStandsNobodyWaitsLong(t *testing.T) {
 		}
 		for range 40 { // one more each tenth of a second, for four seconds
 			go ask()
-			time.Sleep(100*time.Millisecond - time.Millisecond)
+			pass(100*time.Millisecond - time.Millisecond)
 		}
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		synctest.Wait()
 		short := 0
 		for _, w := range waits {
@@ -157,7 +160,7 @@ func TestWhileTheQueueStandsNobodyWaitsLong(t *testing.T) {
 		if n := strings.Count(log.String(), "\n"); n != 1 {
 			t.Errorf("the log has %d lines for them:\n%s", n, log)
 		}
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		enterAll(t, l, 1, classWrite)
 		if !strings.Contains(log.String(), "refused=40") {
 			t.Errorf("the log does not count those it kept silent about:\n%s", log)
@@ -173,7 +176,7 @@ func TestASlowDatabaseLeavesFewerPlaces(t *testing.T) {
 		if refused, _ := enterAll(t, l, 8, classWrite); refused != 6 {
 			t.Errorf("%d of 8 were refused while the database is slow; want all but a quarter of the places", refused)
 		}
-		time.Sleep(loadLook) // it is looked at again
+		pass(loadLook) // it is looked at again
 		if refused, _ := enterAll(t, l, 8, classWrite); refused != 2 {
 			t.Errorf("%d of 8 were refused when it was well again; want those past the places", refused)
 		}
@@ -214,7 +217,7 @@ func TestLevelsHoldForATimeAndForAComponent(t *testing.T) {
 				t.Errorf("with %v: got %q, want %q", c.set, got, c.want)
 			}
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if got := said(); got != "d" {
 			t.Errorf("after its time: got %q", got)
 		}
