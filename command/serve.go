@@ -76,7 +76,7 @@ func (a *app) open(ctx context.Context, l *loaded, log *slog.Logger, free bool) 
 		log.WarnContext(ctx, "an environment variable names no key and is ignored; see slipway config env", "variable", name)
 	}
 	s, err := server.New(ctx, server.Options{
-		Config: l.config, Blueprints: a.blueprints, Kinds: a.kinds, Version: version(), Log: log, Redact: l.redact, Levels: l.levels,
+		Config: l.config, Blueprints: a.blueprints, Kinds: a.kinds, Version: version(), Log: log, Redact: l.redact, Levels: l.levels, Manual: a.manual,
 	})
 	if err != nil {
 		return nil, err
@@ -98,6 +98,16 @@ func (a *app) open(ctx context.Context, l *loaded, log *slog.Logger, free bool) 
 		r.address = "http://" + reachable(r.listener.Addr().String())
 	}
 	return r, nil
+}
+
+// manual is what the reference of the server shows of the command line and the configuration.
+func (a *app) manual() server.Manual {
+	fresh := &app{blueprints: a.blueprints, kinds: a.kinds} // making commands sets the values of their flags
+	m := server.Manual{Commands: fresh.root(), Config: fresh.reference()}
+	fresh.defaults(func(_, path string, k field, value string) {
+		m.Keys = append(m.Keys, server.ConfigKey{Path: path, Default: value, Text: k.doc})
+	})
+	return m
 }
 
 // reachable is an address that can be called: a listener on all addresses is called at the loopback one.

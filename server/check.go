@@ -67,7 +67,10 @@ func Check(blueprints []blueprint.Blueprint, kinds []provider.Kind) error {
 	for _, k := range kinds {
 		c.claim("provider type", k.Name, base)
 	}
-	c.claim("name", "proxy", base)     // permissions of proxies begin with it
+	c.claim("name", "proxy", base) // permissions of proxies begin with it
+	for _, name := range []string{"api", "commands", "config", "events", "operations", "permissions", "schedules", "search"} {
+		c.claim("name", name, base) // pages of the reference
+	}
 	permissions := map[string]string{} // name to object
 	for _, b := range blueprints {
 		for _, p := range b.Permissions {

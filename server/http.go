@@ -89,6 +89,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rw.finish()
 		s.finish(x, r, rw)
 	}()
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		h.Add("Vary", "Accept")
+		if wantsHTML(r.Header.Get("Accept")) {
+			rw.page = s.pageOf(x, r)
+		}
+	}
 	if !s.cors(rw, r) {
 		return
 	}
@@ -108,6 +114,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if unclean(r.URL.EscapedPath()) { // the mux would redirect, in HTML
 		s.nothing(rw, r, slipway.Errorf(slipway.NotFound, "there is nothing at this path; write it without empty segments and dots"))
 		return
+	}
+	if rw.page != nil && r.URL.RawQuery != "" {
+		if to, ok := withoutForm(r.URL); ok {
+			h.Set("Location", to)
+			rw.WriteHeader(http.StatusSeeOther)
+			return
+		}
 	}
 	s.widen(r)
 	if stream := s.eventStreams[r.URL.Path]; stream != "" && r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
@@ -745,4 +758,7 @@ func (s *Server) trusts(host string) bool {
 }
 
 // basePatterns are the paths that the server serves beside the operations.
-var basePatterns = []string{"GET /{$}", "GET /docs", "GET /docs/scalar.js", "GET /docs/{page...}", "GET /openapi.json", "GET /openapi.yaml"}
+var basePatterns = []string{
+	"GET /{$}", "GET /docs", "GET /docs/scalar.js", "GET /docs/api", "GET /docs/operations", "GET /docs/operations/{id}", "GET /docs/permissions", "GET /docs/events", "GET /docs/commands",
+	"GET /docs/schedules", "GET /docs/config", "GET /docs/search", "GET /docs/{page...}", "GET /openapi.json", "GET /openapi.yaml",
+}

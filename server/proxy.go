@@ -359,6 +359,7 @@ type passage struct {
 	wait    *time.Timer // until the answer begins
 	shown   *shown
 	leave   func() // ends the count of a stream
+	page    func(int, http.Header, []byte) []byte
 }
 
 type passageKey struct{}
@@ -374,7 +375,7 @@ func (p *proxy) serve(w *response, r *http.Request, caller *slipway.Caller) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(s.draining, func() { cancel(context.Canceled) })() // streams end when the server does
-	t := &passage{request: r, caller: caller, cancel: cancel}
+	t := &passage{request: r, caller: caller, cancel: cancel, page: w.page}
 	var err error
 	if t.shown, err = p.credential(ctx); err != nil {
 		s.fail(w, r, err)
@@ -394,6 +395,7 @@ func (p *proxy) serve(w *response, r *http.Request, caller *slipway.Caller) {
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = http.MaxBytesReader(w, r.Body, int64(p.MaxBody))
 	}
+	w.page = nil // the target's answer is the target's
 	p.reverse.ServeHTTP(&proxyWriter{response: w, server: s}, r)
 }
 
@@ -603,7 +605,11 @@ func (p *proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 	if reason != "" {
 		s.metrics.targetFailures.WithLabelValues(p.Name, reason).Inc()
 	}
-	s.fail(w.(*proxyWriter).response, r, err)
+	rw := w.(*proxyWriter).response
+	if t, ok := r.Context().Value(passageKey{}).(*passage); ok {
+		rw.page = t.page
+	}
+	s.fail(rw, r, err)
 }
 
 // credential gives what the target is shown; nil where nothing is. It is remembered until a credential changes.

@@ -29,6 +29,8 @@ type response struct {
 	passing bool  // headers are sent
 	private bool  // no ETag, no store: it holds a secret
 	sent    int64 // bytes of the body, uncompressed
+
+	page func(status int, header http.Header, body []byte) []byte // makes a page of a JSON answer for a browser; nil: JSON is wanted
 }
 
 var responses = sync.Pool{New: func() any { return new(response) }}
@@ -116,6 +118,14 @@ func (w *response) finish() {
 	h := w.Header()
 	body := w.body.Bytes()
 	read := w.request.Method == http.MethodGet || w.request.Method == http.MethodHead
+	if w.page != nil && (w.status == http.StatusOK || w.status >= 400) && strings.HasPrefix(h.Get("Content-Type"), "application/json") {
+		if page := w.page(w.status, h, body); page != nil {
+			body = page
+			setHTML(h, strictPolicy)
+			h.Del("ETag") // that of the JSON
+			h.Del("Content-Length")
+		}
+	}
 	if read && w.status == http.StatusOK && !w.private {
 		tag := h.Get("ETag")
 		if tag == "" {

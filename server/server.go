@@ -58,6 +58,7 @@ type Options struct {
 	Getenv     func(string) (string, bool) // for ${env:NAME} in providers; default os.LookupEnv
 	Redact     *secret.Redactor            // shared with the log handler; default a new one
 	Levels     *Levels                     // likewise
+	Manual     func() Manual               // for the reference; nil: commands of the blueprints alone, and no configuration
 }
 
 // Server is one running replica. It is an http.Handler.
@@ -91,6 +92,9 @@ type Server struct {
 	fetch     *fetch.Fetcher
 	clusters  *cluster.Clients
 
+	manual    func() Manual
+	described map[string]*described // operations by id
+	reads     map[string]*described // those by GET, by path
 	mux       *http.ServeMux
 	api       huma.API
 	metrics   *metrics
@@ -183,7 +187,7 @@ func sectionKey(b blueprint.Blueprint) string {
 // Nothing listens and nothing works until Run. Close what New gave when Run is not called.
 func New(ctx context.Context, o Options) (_ *Server, err error) {
 	s := &Server{
-		config: o.Config, version: o.Version, log: o.Log, now: o.Now, getenv: o.Getenv, redact: o.Redact,
+		config: o.Config, version: o.Version, log: o.Log, now: o.Now, getenv: o.Getenv, redact: o.Redact, manual: o.Manual,
 		services: map[string]any{}, databases: map[string]*store.DB{}, permissions: map[string]auth.Permission{},
 		eventStreams: map[string]string{},
 	}

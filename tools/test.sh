@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 
 sh tools/postgres.sh
 sh tools/mariadb.sh
+sh tools/chromium.sh
 
 echo "test: go vet"
 go vet -tags bench,compat "$@"
