@@ -63,6 +63,7 @@ var mayImport = map[string][]string{
 	"bench":                   {},
 	"compat":                  {},
 	"e2e":                     {},
+	"e2e/*":                   {"store", "provider", "entity", "job", "event", "auth", "blueprint", "builtin", "command"},
 	"examples":                {},
 	"examples/greeting":       {"store", "auth", "event", "job", "blueprint"},
 	"examples/widget":         {"store", "auth", "event", "job", "blueprint"},

@@ -176,8 +176,8 @@ func (a *app) migrateUp() *cobra.Command {
 	return dbFlags(&cobra.Command{
 		Use:   "up",
 		Short: "Apply the steps that are missing",
-		Long: `Apply every step that is missing, each in a transaction. Several may run at once: one applies, the others wait. A database that is newer than
-this program is refused.`,
+		Long: `Apply every step that is missing, each in a transaction. Several may run at once: one applies, the others wait. Steps of a newer version are
+left as they are; a database from which such a step took something away is refused.`,
 		Example: "  slipway db migrate up --database main",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := a.databases(s, only)
@@ -265,7 +265,7 @@ func (a *app) migrateStatus(path string) *cobra.Command {
 	return dbFlags(&cobra.Command{
 		Use:     "status",
 		Short:   "Show which steps are applied",
-		Long:    "List the steps of all owners in each database and whether they are applied. Nothing is changed.",
+		Long:    "List the steps of all owners in each database and whether they are applied, also those of a newer version of Slipway. Nothing is changed.",
 		Example: "  " + path + " -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := a.databases(s, only)
@@ -282,7 +282,11 @@ func (a *app) migrateStatus(path string) *cobra.Command {
 				steps, err := db.MigrateStatus(cmd.Context(), d.owners[name]...)
 				for _, s := range steps {
 					list = append(list, step{name, s})
-					t.Rows = append(t.Rows, []string{name, s.Owner, strconv.FormatInt(s.Version, 10), s.Name, yesNo(s.Applied)})
+					step := s.Name
+					if s.Newer {
+						step = "(of a newer version)"
+					}
+					t.Rows = append(t.Rows, []string{name, s.Owner, strconv.FormatInt(s.Version, 10), step, yesNo(s.Applied)})
 				}
 				return err
 			})

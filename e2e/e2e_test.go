@@ -23,25 +23,34 @@ import (
 	"github.com/slipway-platform/slipway/store/storetest"
 )
 
-// program builds the command once.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "slipway-e2e-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "slipway")
-	cmd := exec.Command("go", "build", "-o", path, "github.com/slipway-platform/slipway/cmd/slipway")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return path, nil
-})
+// program is the command, built once; nextProgram is that of a next version.
+var (
+	program     = built("slipway", "cmd/slipway")
+	nextProgram = built("next", "e2e/next")
+	programs    []string // folders to remove
+)
+
+func built(name, folder string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		dir, err := os.MkdirTemp("", "slipway-e2e-")
+		if err != nil {
+			return "", err
+		}
+		programs = append(programs, dir)
+		path := filepath.Join(dir, name)
+		cmd := exec.Command("go", "build", "-o", path, "github.com/slipway-platform/slipway/"+folder)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("%w: %s", err, out)
+		}
+		return path, nil
+	})
+}
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := program(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
+	for _, dir := range programs {
+		_ = os.RemoveAll(dir)
 	}
 	os.Exit(code)
 }
@@ -178,6 +187,12 @@ type replica struct {
 
 // serve starts a server and waits until it is ready.
 func (in *installation) serve(args ...string) *replica {
+	in.t.Helper()
+	return in.serveBy(program, args...)
+}
+
+// serveBy is serve with another program.
+func (in *installation) serveBy(program func() (string, error), args ...string) *replica {
 	in.t.Helper()
 	path, err := program()
 	if err != nil {

@@ -350,6 +350,15 @@ func (s *Server) openStores(ctx context.Context) error {
 		if err := s.databases[name].MigrateUp(ctx, owners[name]...); err != nil {
 			return fmt.Errorf("database %q: %w", name, err)
 		}
+		steps, err := s.databases[name].MigrateStatus(ctx, owners[name]...)
+		if err != nil {
+			return fmt.Errorf("database %q: %w", name, err)
+		}
+		for _, step := range steps {
+			if step.Newer {
+				s.log.WarnContext(ctx, "a newer version of Slipway has used the database; what it added is left alone", "database", name, "owner", step.Owner, "migration", step.Version)
+			}
+		}
 	}
 	var err error
 	s.keys, err = s.config.keyring(s.main.Engine() == store.SQLite)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -30,6 +31,10 @@ import (
 //	TEXT         a column of text; sorts by bytes on both engines, whatever the locale of the PostgreSQL server
 //
 // A step that cannot be said so has a file per engine: "0001_name.sqlite.sql", "0001_name.postgres.sql".
+//
+// During an upgrade the version before works on the new schema. So a step only adds: tables, indexes, columns that are NULL or have a default. What takes away or narrows
+// comes a release later, when nobody uses it any more, in a step with the line "-- Contract: <who must be gone>"; versions that do not know such a step do not start
+// on it. storetest.UpDownUp checks that.
 type Migrations struct {
 	Owner string // the blueprint or package; names the version table "<owner>_version"
 	FS    fs.FS  // the files, at its root
@@ -39,13 +44,16 @@ type Migrations struct {
 type MigrationStatus struct {
 	Owner   string `json:"owner"`
 	Version int64  `json:"version"`
-	Name    string `json:"name"`
+	Name    string `json:"name"` // "" of one that this program does not know
 	Applied bool   `json:"applied"`
+	Newer   bool   `json:"newer,omitempty"` // a newer version of Slipway applied it; this one does not know it
+	// Contract: it takes away something that versions without it may use. Known of steps that were applied, and of those of this program.
+	Contract bool `json:"contract,omitempty"`
 }
 
 // MigrateUp applies what is missing of every owner, in the order given. Any number of processes may call
-// it at the same time: one applies, the others wait. It is a Conflict when the database has steps that
-// this binary does not know (it is newer). When nothing is missing, it costs two reads.
+// it at the same time: one applies, the others wait. Steps of a newer version that only add are left as they are; with others it is a Conflict, and so it is
+// when a step is missing below an applied one. When nothing is missing, it costs two reads.
 func (db *DB) MigrateUp(ctx context.Context, all ...Migrations) error {
 	missing, err := db.missing(ctx, all)
 	if err != nil || len(missing) == 0 {
@@ -60,7 +68,10 @@ func (db *DB) MigrateUp(ctx context.Context, all ...Migrations) error {
 			if err != nil || len(missing) == 0 {
 				return err
 			}
-			if err := applyAll(ctx, missing); err != nil {
+			if err = db.markVersions(ctx, all); err == nil {
+				err = applyAll(ctx, missing)
+			}
+			if err != nil {
 				// On SQLite another process may apply the same step at the same time. The loser's
 				// transaction fails, by the key of the version table at the latest, and it looks again.
 				if left, e := db.missing(ctx, all); e == nil && len(left) < len(missing) {
@@ -76,7 +87,8 @@ func (db *DB) MigrateUp(ctx context.Context, all ...Migrations) error {
 	})
 }
 
-// MigrateDown takes back the last step of one owner. It returns what was taken back, "" when nothing was left.
+// MigrateDown takes back the last step of one owner. It returns what was taken back, "" when nothing was left. The step of a newer version is a Conflict: only that one
+// knows the way back.
 func (db *DB) MigrateDown(ctx context.Context, m Migrations) (name string, err error) {
 	err = db.exclusively(ctx, func() error {
 		steps, err := db.steps(ctx, []Migrations{m})
@@ -84,6 +96,9 @@ func (db *DB) MigrateDown(ctx context.Context, m Migrations) (name string, err e
 			return err
 		}
 		for _, s := range slices.Backward(steps) {
+			if s.Newer {
+				return db.ahead(s.MigrationStatus)
+			}
 			if s.Applied {
 				name = s.Name
 				return Err(s.run(ctx, down))
@@ -97,7 +112,7 @@ func (db *DB) MigrateDown(ctx context.Context, m Migrations) (name string, err e
 	return name, nil
 }
 
-// MigrateStatus lists all steps of all owners, also on an empty database.
+// MigrateStatus lists all steps of all owners, also on an empty database, and those of newer versions.
 func (db *DB) MigrateStatus(ctx context.Context, all ...Migrations) ([]MigrationStatus, error) {
 	steps, err := db.steps(ctx, all)
 	if err != nil {
@@ -149,6 +164,9 @@ func (db *DB) missing(ctx context.Context, all []Migrations) ([]step, error) {
 	}
 	last := map[string]int64{}
 	for _, s := range steps {
+		if s.Newer && s.Contract {
+			return nil, db.ahead(s.MigrationStatus)
+		}
 		if s.Applied {
 			last[s.Owner] = s.Version
 		}
@@ -164,7 +182,14 @@ func (db *DB) missing(ctx context.Context, all []Migrations) ([]step, error) {
 	return steps, nil
 }
 
-// steps lists all files of all owners, in order, each with whether it was applied.
+// ahead refuses a step that this program does not know.
+func (db *DB) ahead(s MigrationStatus) error {
+	return slipway.Errorf(slipway.Conflict,
+		"database %q has migration %d of %s, which this version of Slipway does not know: a newer one has used the database; start that one, or take the migration back with it (slipway db migrate down)",
+		db.name, s.Version, s.Owner)
+}
+
+// steps lists all files of all owners, in order, each with whether it was applied, and what was applied without a file.
 func (db *DB) steps(ctx context.Context, all []Migrations) ([]step, error) {
 	var steps []step
 	applied, err := db.applied(ctx, all)
@@ -176,20 +201,26 @@ func (db *DB) steps(ctx context.Context, all []Migrations) ([]step, error) {
 		if err := f.list(); err != nil {
 			return nil, fmt.Errorf("migrations of %s: %w", m.Owner, err)
 		}
-		for _, version := range applied[m.Owner] {
-			if f.names[version] == "" {
-				return nil, slipway.Errorf(slipway.Conflict,
-					"database %q has migration %d of %s, which this version of Slipway does not know: a newer one has used the database; start that one, or take the migration back with it (slipway db migrate down)",
-					db.name, version, m.Owner)
-			}
-		}
 		for _, version := range f.versions {
+			contract, err := f.contract(version)
+			if err != nil {
+				return nil, fmt.Errorf("migrations of %s: %w", m.Owner, err)
+			}
+			_, done := applied[m.Owner][version]
 			steps = append(steps, step{files: f, MigrationStatus: MigrationStatus{
-				Owner:   m.Owner,
-				Version: version,
-				Name:    strings.TrimSuffix(strings.TrimSuffix(f.names[version], ".sql"), "."+string(db.engine)),
-				Applied: slices.Contains(applied[m.Owner], version),
+				Owner:    m.Owner,
+				Version:  version,
+				Name:     strings.TrimSuffix(strings.TrimSuffix(f.names[version], ".sql"), "."+string(db.engine)),
+				Applied:  done,
+				Contract: contract,
 			}})
+		}
+		for _, version := range slices.Sorted(maps.Keys(applied[m.Owner])) {
+			if f.names[version] == "" {
+				steps = append(steps, step{files: f, MigrationStatus: MigrationStatus{
+					Owner: m.Owner, Version: version, Applied: true, Newer: true, Contract: applied[m.Owner][version],
+				}})
+			}
 		}
 	}
 	return steps, nil
@@ -197,18 +228,13 @@ func (db *DB) steps(ctx context.Context, all []Migrations) ([]step, error) {
 
 var ownerName = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 
-// applied reads which versions of each owner the database has, in two queries however many owners there are.
-func (db *DB) applied(ctx context.Context, all []Migrations) (map[string][]int64, error) {
-	query := "SELECT name FROM sqlite_schema WHERE type = 'table'"
-	if db.engine == Postgres {
-		query = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
-	}
-	tables := map[string]bool{}
-	var table string
-	if err := db.each(ctx, query, func() { tables[table] = true }, &table); err != nil {
+// applied reads which versions of each owner the database has, each with whether it is one that takes away, in two queries however many owners there are.
+func (db *DB) applied(ctx context.Context, all []Migrations) (map[string]map[int64]bool, error) {
+	marked, err := db.versionTables(ctx)
+	if err != nil {
 		return nil, err
 	}
-	applied := map[string][]int64{}
+	applied := map[string]map[int64]bool{}
 	var parts []string
 	for _, m := range all {
 		if !ownerName.MatchString(m.Owner) {
@@ -217,19 +243,56 @@ func (db *DB) applied(ctx context.Context, all []Migrations) (map[string][]int64
 		if _, twice := applied[m.Owner]; twice {
 			return nil, fmt.Errorf("migrations: two owners are called %q", m.Owner)
 		}
-		applied[m.Owner] = nil
-		if tables[m.Owner+"_version"] {
-			parts = append(parts, fmt.Sprintf("SELECT '%s' AS owner, version FROM %s_version WHERE version > 0", m.Owner, m.Owner))
+		applied[m.Owner] = map[int64]bool{}
+		mark, exists := marked[m.Owner+"_version"]
+		if !exists {
+			continue
 		}
+		column := "FALSE"
+		if mark {
+			column = "contract"
+		}
+		parts = append(parts, fmt.Sprintf("SELECT '%s' AS owner, version, %s AS contract FROM %s_version WHERE version > 0", m.Owner, column, m.Owner))
 	}
 	if len(parts) == 0 {
 		return applied, nil
 	}
 	var owner string
 	var version int64
-	err := db.each(ctx, strings.Join(parts, " UNION ALL ")+" ORDER BY version",
-		func() { applied[owner] = append(applied[owner], version) }, &owner, &version)
+	var contract bool
+	err = db.each(ctx, strings.Join(parts, " UNION ALL "), func() { applied[owner][version] = contract }, &owner, &version, &contract)
 	return applied, err
+}
+
+// versionTables lists the version tables, each with whether it has the column contract, which the first ones had not.
+func (db *DB) versionTables(ctx context.Context) (map[string]bool, error) {
+	query := `SELECT t.name, EXISTS (SELECT 1 FROM pragma_table_info(t.name) WHERE name = 'contract') FROM sqlite_schema t
+		WHERE t.type = 'table' AND t.name LIKE '%_version'`
+	if db.engine == Postgres {
+		query = `SELECT t.relname, EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = t.oid AND a.attname = 'contract' AND NOT a.attisdropped) FROM pg_class t
+			WHERE t.relkind = 'r' AND t.relnamespace = current_schema()::regnamespace AND t.relname LIKE '%_version'`
+	}
+	tables := map[string]bool{}
+	var table string
+	var marked bool
+	err := db.each(ctx, query, func() { tables[table] = marked }, &table, &marked)
+	return tables, err
+}
+
+// markVersions gives the version tables of owners the column contract where they have none.
+func (db *DB) markVersions(ctx context.Context, all []Migrations) error {
+	marked, err := db.versionTables(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		if mark, exists := marked[m.Owner+"_version"]; exists && !mark {
+			if _, err := db.writer.ExecContext(ctx, "ALTER TABLE "+m.Owner+"_version ADD COLUMN contract BOOLEAN NOT NULL DEFAULT FALSE"); err != nil {
+				return Err(err)
+			}
+		}
+	}
+	return nil
 }
 
 func (db *DB) each(ctx context.Context, query string, row func(), dest ...any) error {
@@ -338,6 +401,14 @@ func (f *files) list() error {
 	return nil
 }
 
+var contractMark = regexp.MustCompile(`(?m)^-- Contract: \S`)
+
+// contract says whether a step takes away something that versions without it may use.
+func (f *files) contract(version int64) (bool, error) {
+	raw, err := fs.ReadFile(f.FS, f.names[version])
+	return contractMark.Match(raw), err
+}
+
 // Glob implements fs.GlobFS.
 func (f *files) Glob(pattern string) ([]string, error) {
 	var names []string
@@ -403,7 +474,7 @@ func render(text string, engine Engine) string {
 func (f *files) provider() (_ *goose.Provider, err error) {
 	if f.goose == nil {
 		f.goose, err = goose.NewProvider(goose.DialectCustom, f.db.writer, f,
-			goose.WithStore(versions{db: f.db, table: f.Owner + "_version"}),
+			goose.WithStore(versions{files: f, db: f.db, table: f.Owner + "_version"}),
 			goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
 	}
 	return f.goose, err
@@ -412,6 +483,7 @@ func (f *files) provider() (_ *goose.Provider, err error) {
 // versions keeps the applied versions of one owner. Unlike goose's own tables it has a key, so that no
 // step can be applied twice, whoever races, and the same text on both engines.
 type versions struct {
+	files *files
 	db    *DB
 	table string
 }
@@ -431,16 +503,21 @@ func (v versions) TableExists(ctx context.Context, c database.DBTxConn) (bool, e
 }
 
 func (v versions) CreateVersionTable(ctx context.Context, c database.DBTxConn) error {
-	_, err := c.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+v.table+" (version BIGINT NOT NULL PRIMARY KEY, applied BIGINT NOT NULL)")
+	_, err := c.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+v.table+" (version BIGINT NOT NULL PRIMARY KEY, applied BIGINT NOT NULL, contract BOOLEAN NOT NULL DEFAULT FALSE)")
 	return err
 }
 
 func (v versions) Insert(ctx context.Context, c database.DBTxConn, req database.InsertRequest) error {
-	query := "INSERT INTO " + v.table + " (version, applied) VALUES ($1, $2)"
+	query, contract := "INSERT INTO "+v.table+" (version, applied, contract) VALUES ($1, $2, $3)", false
 	if req.Version == 0 {
 		query += " ON CONFLICT DO NOTHING" // goose's mark that the table is there; anybody may set it
+	} else {
+		var err error
+		if contract, err = v.files.contract(req.Version); err != nil {
+			return err
+		}
 	}
-	_, err := c.ExecContext(ctx, query, req.Version, At(time.Now()))
+	_, err := c.ExecContext(ctx, query, req.Version, At(time.Now()), contract)
 	return err
 }
 

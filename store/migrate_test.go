@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -49,7 +50,7 @@ func TestMigrateStatusOfAnEmptyDatabase(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, want := fmt.Sprint(list), "[{thing 1 0001_thing false} {thing 2 0002_part false} {thing 3 0003_index false} {other 1 0001_other false}]"; got != want {
+		if got, want := fmt.Sprint(list), "[{thing 1 0001_thing false false false} {thing 2 0002_part false false false} {thing 3 0003_index false false false} {other 1 0001_other false false false}]"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 		if name, err := db.MigrateDown(t.Context(), things); name != "" || err != nil {
@@ -73,18 +74,69 @@ func TestMigrateDownTakesBackOneStep(t *testing.T) {
 	})
 }
 
-func TestMigrateUpRefusesADatabaseThatIsAhead(t *testing.T) {
+func TestADatabaseThatIsAheadIsTakenWhereItOnlyHasMore(t *testing.T) {
 	t.Parallel()
 	old := migrations("other", "0001_other.sql", "CREATE TABLE other (id {id}) / DROP TABLE other")
 	newer := migrations("other",
 		"0001_other.sql", "CREATE TABLE other (id {id}) / DROP TABLE other",
 		"0002_more.sql", "ALTER TABLE other ADD COLUMN more TEXT / ALTER TABLE other DROP COLUMN more")
 	storetest.Each(t, []store.Migrations{newer}, func(t *testing.T, db *store.DB) {
+		if err := db.MigrateUp(t.Context(), things, old); err != nil { // another owner's steps may be missing
+			t.Errorf("up: got %v, want it taken", err)
+		}
+		list, err := db.MigrateStatus(t.Context(), old)
+		want := []store.MigrationStatus{{Owner: "other", Version: 1, Name: "0001_other", Applied: true}, {Owner: "other", Version: 2, Applied: true, Newer: true}}
+		if err != nil || !slices.Equal(list, want) {
+			t.Errorf("status: got %+v, %v; want %+v", list, err, want)
+		}
+		if _, err := db.MigrateDown(t.Context(), old); !errors.Is(err, slipway.Conflict) || !strings.Contains(err.Error(), "migration 2 of other") {
+			t.Errorf("down: got %v, want a conflict that names the step", err)
+		}
+		late := old
+		late.FS = migrations("other", "0001_other.sql", "CREATE TABLE other (id {id}) / DROP TABLE other", "0003_last.sql", "SELECT 1 / SELECT 1").FS
+		if err := db.MigrateUp(t.Context(), late); err != nil {
+			t.Errorf("a step above the one that is not known: %v", err)
+		}
+	})
+}
+
+func TestADatabaseThatLacksWhatTheProgramUsesIsRefused(t *testing.T) {
+	t.Parallel()
+	first := []string{"0001_other.sql", "CREATE TABLE other (id {id}, old TEXT) / DROP TABLE other"}
+	old := migrations("other", first...)
+	newer := migrations("other", append(first, "0002_less.sql", "-- Contract: versions that read old.\nALTER TABLE other DROP COLUMN old / ALTER TABLE other ADD COLUMN old TEXT")...)
+	storetest.Each(t, []store.Migrations{newer}, func(t *testing.T, db *store.DB) {
 		if err := db.MigrateUp(t.Context(), things, old); !errors.Is(err, slipway.Conflict) || !strings.Contains(err.Error(), "migration 2 of other") {
 			t.Errorf("up: got %v, want a conflict that names the step", err)
 		}
-		if _, err := db.MigrateDown(t.Context(), old); !errors.Is(err, slipway.Conflict) {
-			t.Errorf("down: got %v, want a conflict", err)
+		list, err := db.MigrateStatus(t.Context(), old)
+		if err != nil || len(list) != 2 || !list[1].Newer || !list[1].Contract {
+			t.Errorf("status: got %+v, %v; want the step of the newer version", list, err)
+		}
+		if err := db.MigrateUp(t.Context(), newer); err != nil {
+			t.Errorf("the newer one: %v", err)
+		}
+	})
+}
+
+func TestAVersionTableOfTheFirstReleasesIsUnderstood(t *testing.T) {
+	t.Parallel()
+	old := migrations("other", "0001_other.sql", "CREATE TABLE other (id {id}) / DROP TABLE other")
+	newer := migrations("other",
+		"0001_other.sql", "CREATE TABLE other (id {id}) / DROP TABLE other",
+		"0002_more.sql", "-- Contract: all.\nALTER TABLE other ADD COLUMN more TEXT / ALTER TABLE other DROP COLUMN more")
+	storetest.Each(t, []store.Migrations{old}, func(t *testing.T, db *store.DB) {
+		if _, err := db.Writer().ExecContext(t.Context(), "ALTER TABLE other_version DROP COLUMN contract"); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.MigrateUp(t.Context(), old); err != nil {
+			t.Errorf("nothing is missing: %v", err)
+		}
+		if err := db.MigrateUp(t.Context(), newer); err != nil {
+			t.Errorf("a further step: %v", err)
+		}
+		if err := db.MigrateUp(t.Context(), old); !errors.Is(err, slipway.Conflict) {
+			t.Errorf("the older program: got %v, want a conflict", err)
 		}
 	})
 }

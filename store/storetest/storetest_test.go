@@ -1,6 +1,7 @@
 package storetest_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,5 +85,43 @@ func TestAServerLeavesNothingBehind(t *testing.T) {
 	})
 	if _, err := os.Stat(dir); dir != "" && !os.IsNotExist(err) {
 		t.Errorf("got %v; want %s gone", err, dir)
+	}
+}
+
+// complaints keeps what a test says, with its values.
+type complaints struct {
+	testing.TB
+	said []string
+}
+
+func (c *complaints) Helper() {}
+func (c *complaints) Errorf(format string, args ...any) {
+	c.said = append(c.said, fmt.Sprintf(format, args...))
+}
+
+func TestAStepThatTakesAwaySaysSo(t *testing.T) {
+	t.Parallel()
+	for up, ok := range map[string]bool{
+		"CREATE TABLE a (id {id});\nCREATE UNIQUE INDEX a_id ON a (id);":                                                   true,
+		"ALTER TABLE a ADD COLUMN b TEXT;\nCREATE UNIQUE INDEX a_b ON a (id, b);":                                          true,
+		"ALTER TABLE a ADD COLUMN b TEXT NOT NULL DEFAULT '';\nUPDATE a SET b = 'x';":                                      true,
+		"DROP VIEW v;\nCREATE VIEW v AS SELECT 1;\nDROP INDEX i;":                                                          true,
+		"-- +goose StatementBegin\nCREATE FUNCTION f() RETURNS INT AS 'BEGIN; DROP TABLE x; END';\n-- +goose StatementEnd": true,
+		"-- Contract: versions before it.\nDROP TABLE a;":                                                                  true,
+		"DROP TABLE a;":                              false,
+		"DROP VIEW v;":                               false,
+		"ALTER TABLE a DROP COLUMN b;":               false,
+		"ALTER TABLE a RENAME COLUMN b TO c;":        false,
+		"ALTER TABLE a ADD COLUMN b TEXT NOT NULL;":  false,
+		"CREATE UNIQUE INDEX a_b ON a (b);":          false,
+		"DELETE FROM a;":                             false,
+		"ALTER TABLE a ALTER COLUMN b TYPE INTEGER;": false,
+		"ALTER TABLE a ADD COLUMN b TEXT NOT NULL DEFAULT '';\nCREATE UNIQUE INDEX a_b ON a (b);": false,
+	} {
+		c := &complaints{TB: t}
+		storetest.OnlyAdds(c, store.Migrations{Owner: "a", FS: fstest.MapFS{"0001_a.sql": {Data: []byte("-- +goose Up\n" + up + "\n-- +goose Down\nDROP TABLE a;\n")}}})
+		if (len(c.said) == 0) != ok {
+			t.Errorf("%s: got %q", up, c.said)
+		}
 	}
 }

@@ -1,3 +1,4 @@
+-- Contract: versions without catalog_file read and write these three columns of catalog_location.
 -- +goose Up
 -- A file of a location: the target itself, and those that its Location entities name.
 CREATE TABLE catalog_file (
