@@ -43,7 +43,7 @@ var Blueprint = blueprint.Blueprint{
 		{Prefix: "/components/v1/tool", Dialect: blueprint.Tool, Lenient: true},
 		{Prefix: "/components/openapi.json", Dialect: blueprint.Plain, Lenient: true},
 	},
-	Databases: []blueprint.Database{{Name: "main", Migrations: Migrations.FS, Tables: []string{"tool_config", "tool_deployment", "tool_token", "tool_refresh"}}},
+	Databases: []blueprint.Database{{Name: "main", Migrations: Migrations.FS, Tables: []string{"tool_config", "tool_deployment", "tool_token", "tool_refresh", "tool_owed"}}},
 	Events:    []event.Type{{Name: eventChanged, Text: "A deployment of a tool was created or has ended", Data: changedData{}}},
 	Jobs: []blueprint.Job{
 		blueprint.Work((*service).step, job.Worker{Text: "Does what is next in a deployment: starts builds, cancels them, runs what was built", Timeout: 2 * time.Minute, MaxAttempts: 1000}),

@@ -31,6 +31,7 @@ const (
 	maxList      = 500              // builds of a tool that are looked through for one to reuse
 	maxWait      = 10 * time.Second // until a builder without room is asked again
 	cancelTime   = time.Minute      // how long a builder is asked to cancel builds
+	clockSkew    = time.Hour        // that a builder's clock may be off from ours
 )
 
 // texts that clients know.
@@ -117,7 +118,7 @@ func (s *service) prune(ctx context.Context, list []Deployment) {
 		if d.Status.Active() {
 			continue
 		}
-		if _, err := s.storage.Delete(ctx, d.Tool, d.ID); err != nil && !errors.Is(err, slipway.NotFound) {
+		if _, err := s.discard(ctx, d.Tool, d.ID); err != nil && !errors.Is(err, slipway.NotFound) {
 			s.log.WarnContext(ctx, "an old deployment was not deleted", "deployment", d.ID, "error", err)
 		}
 	}
@@ -170,27 +171,36 @@ func (s *service) update(ctx context.Context, tool, id string, change func(d *De
 	}
 }
 
-// then stores with a deployment what belongs to it: the job of its next step, and an event.
+// then stores with a deployment what belongs to it: the job of its next step, the events of its news, and what ends builds that nobody waits for.
 func (s *service) then(d *Deployment) Then {
-	return func(ctx context.Context, tx *store.Tx) error {
+	return func(ctx context.Context, tx *store.Tx, n News) error {
 		if at, ok := s.nextStep(d); ok {
 			if err := s.insertStep(ctx, tx, d.Tool, d.ID, at); err != nil {
 				return err
 			}
 		}
-		if d.Status.Active() && d.Status != Pending {
-			return nil
+		var told []Status
+		if n.Created {
+			told = append(told, Pending)
 		}
-		if orders := d.loose(); !d.Status.Active() && len(orders) > 0 {
-			if _, _, err := s.host.Jobs.Insert(ctx, tx, releaseArgs{Tool: d.Tool, ID: d.ID, Builder: d.Builder, Builds: orders}, job.Insert{Unique: d.ID}); err != nil {
+		if n.Ended {
+			told = append(told, d.Status)
+			if args, some := d.loose(); some {
+				if _, _, err := s.host.Jobs.Insert(ctx, tx, args, job.Insert{Unique: d.ID}); err != nil {
+					return err
+				}
+			}
+		}
+		for _, status := range told {
+			data, err := json.Marshal(changedData{Tool: d.Tool, Deployment: d.ID, Status: status})
+			if err != nil {
+				return err
+			}
+			if err := s.host.Events.Publish(ctx, tx, event.Event{Type: eventChanged, Source: "/slipway/tool", Subject: d.ID, Data: data}); err != nil {
 				return err
 			}
 		}
-		data, err := json.Marshal(changedData{Tool: d.Tool, Deployment: d.ID, Status: d.Status})
-		if err != nil {
-			return err
-		}
-		return s.host.Events.Publish(ctx, tx, event.Event{Type: eventChanged, Source: "/slipway/tool", Subject: d.ID, Data: data})
+		return nil
 	}
 }
 
@@ -256,9 +266,9 @@ func (s *service) settle(d *Deployment, now time.Time) {
 		if !c.Build.Status.Ended() && c.Build.Since != nil && now.Sub(*c.Build.Since) > s.settings.BuildTimeout.Std() {
 			late = append(late, c.Name)
 			c.Build.Status = BuildFailed
-			c.Build.Detail = fmt.Sprintf("The build took longer than %s", s.settings.BuildTimeout)
+			c.Build.Detail = textLate + s.settings.BuildTimeout.String()
 			if c.Build.ID == "" {
-				c.Build.Detail = fmt.Sprintf("The builder had no room for the build within %s", s.settings.BuildTimeout)
+				c.Build.Detail = textNoRoom + s.settings.BuildTimeout.String()
 			}
 		}
 		switch {
@@ -315,14 +325,34 @@ func names(list []string) string {
 	return strings.Join(list, ", ")
 }
 
-// loose lists the builds of a deployment that ended before they did: it timed out, or a build took too long.
-func (d *Deployment) loose() (ids []string) {
+// loose names the builds of a deployment that may go on though it has ended: it timed out, or a build took too long. Where no id is stored, the builder may have begun one of
+// which nobody heard.
+func (d *Deployment) loose() (args releaseArgs, some bool) {
+	args = releaseArgs{Tool: d.Tool, ID: d.ID, Builder: d.Builder}
 	for _, c := range d.Components {
-		if c.Build.ID != "" && (d.Status == TimedOut && c.Build.Status == BuildCancelled || c.Build.Status == BuildFailed && strings.HasPrefix(c.Build.Detail, "The build took longer than")) {
-			ids = append(ids, c.Build.ID)
+		switch {
+		case c.ReuseFrom != "" || !(d.Status == TimedOut && c.Build.Status == BuildCancelled || c.Build.Status == BuildFailed && c.Build.Late()):
+		case c.Build.ID != "":
+			args.Builds = append(args.Builds, c.Build.ID)
+		default:
+			args.Ordered = append(args.Ordered, c.Name)
 		}
 	}
-	return ids
+	if len(args.Ordered) > 0 {
+		args.Since = &d.Created
+	}
+	return args, len(args.Builds)+len(args.Ordered) > 0
+}
+
+// The beginnings of what is said of builds that took too long.
+const (
+	textLate   = "The build took longer than "
+	textNoRoom = "The builder had no room for the build within "
+)
+
+// Late says that the build has failed because it took too long.
+func (b *BuildState) Late() bool {
+	return strings.HasPrefix(b.Detail, textLate) || strings.HasPrefix(b.Detail, textNoRoom)
 }
 
 // stepArgs names a deployment that has something to be done.
@@ -350,7 +380,7 @@ func (s *service) step(ctx context.Context, a stepArgs) error {
 		at, needed := s.nextStep(&d)
 		if !needed {
 			if !d.Status.Active() {
-				return nil
+				return s.releaseAll(ctx, &d)
 			}
 			before := d
 			s.settle(&before, s.now())
@@ -366,6 +396,23 @@ func (s *service) step(ctx context.Context, a stepArgs) error {
 		}
 	}
 	return s.db.Write(ctx, func(tx *store.Tx) error { return s.insertStep(ctx, tx, a.Tool, a.ID, time.Time{}) })
+}
+
+// releaseAll has the builder asked for builds of a deployment that has ended, where a run of the step before this one may have started some and died.
+func (s *service) releaseAll(ctx context.Context, d *Deployment) error {
+	if info, ok := job.FromContext(ctx); !ok || info.Attempt < 2 || d.Status == Successful {
+		return nil
+	}
+	args := releaseArgs{Tool: d.Tool, ID: d.ID, Builder: d.Builder, Since: &d.Created}
+	for _, c := range d.Components {
+		if c.ReuseFrom == "" && c.Build.Status != BuildSuccessful {
+			args.Ordered = append(args.Ordered, c.Name)
+		}
+	}
+	return s.db.Write(ctx, func(tx *store.Tx) error {
+		_, _, err := s.host.Jobs.Insert(ctx, tx, args, job.Insert{})
+		return err
+	})
 }
 
 // again makes an error one that the queue tries again, whatever its code says.
@@ -515,9 +562,23 @@ func (p *pass) later(state BuildState, err error) BuildState {
 }
 
 // orderKey names the build of a component in a deployment for good.
-func orderKey(d *Deployment, component string) string {
-	sum := sha256.Sum256([]byte(d.ID + "/" + component))
+func orderKey(deployment, component string) string {
+	sum := sha256.Sum256([]byte(deployment + "/" + component))
 	return "d-" + hex.EncodeToString(sum[:20])
+}
+
+// ordered gives the builds of a list that go on and were started for components of a deployment, by id.
+func ordered(list []provider.ComponentBuild, deployment string, components []string) (ids []string) {
+	keys := make(map[string]bool, len(components))
+	for _, c := range components {
+		keys[orderKey(deployment, c)] = true
+	}
+	for _, b := range list {
+		if keys[b.Order.Key] && !b.Status.Finished() {
+			ids = append(ids, b.ID)
+		}
+	}
+	return ids
 }
 
 // begin finds a build to reuse, or starts one.
@@ -530,7 +591,7 @@ func (p *pass) begin(ctx context.Context, b *provider.Builder, d *Deployment, c 
 	if err != nil {
 		return p.later(state, err)
 	}
-	key := orderKey(d, c.name)
+	key := orderKey(d.ID, c.name)
 	state.Commit = ref.Commit
 	if old := p.reusable(c, key, ref.Commit); old != nil {
 		state = follow(state, *old, d.Tool, c.name, p.logCommand(d.Builder))
@@ -699,9 +760,9 @@ func (p *pass) end(ctx context.Context, d *Deployment) error {
 	_, b, err := p.builder(d.Builder)
 	if err == nil {
 		var list []provider.ComponentBuild
-		list, err = b.List(ctx, provider.ComponentQuery{Tool: d.Tool, Since: d.Created.Add(-time.Minute)})
+		list, err = b.List(ctx, provider.ComponentQuery{Tool: d.Tool, Since: d.Created.Add(-clockSkew)})
 		for _, c := range d.Components {
-			key := orderKey(d, c.Name)
+			key := orderKey(d.ID, c.Name)
 			for _, found := range list {
 				if found.Order.Key == key && c.Build.ID == "" && !found.Status.Finished() {
 					ids[c.Name] = found.ID
@@ -753,7 +814,11 @@ type releaseArgs struct {
 	Tool    string   `json:"tool"`
 	ID      string   `json:"id"` // of the deployment
 	Builder string   `json:"builder"`
-	Builds  []string `json:"builds"`
+	Builds  []string `json:"builds"` // by their ids
+
+	// Ordered are components whose builds are found by their keys, among those since then.
+	Ordered []string   `json:"ordered,omitempty"`
+	Since   *time.Time `json:"since,omitempty"`
 }
 
 func (releaseArgs) Kind() string { return "tool.release" }
@@ -764,7 +829,15 @@ func (s *service) release(ctx context.Context, a releaseArgs) error {
 	if err != nil {
 		return again(err)
 	}
-	for _, id := range a.Builds {
+	builds := a.Builds
+	if a.Since != nil {
+		list, err := b.List(ctx, provider.ComponentQuery{Tool: a.Tool, Since: a.Since.Add(-clockSkew)})
+		if err != nil {
+			return again(err)
+		}
+		builds = append(builds, ordered(list, a.ID, a.Ordered)...)
+	}
+	for _, id := range builds {
 		err := b.Cancel(ctx, a.Tool, id)
 		if err != nil && !errors.Is(err, slipway.Conflict) && !errors.Is(err, slipway.NotFound) {
 			return again(err)

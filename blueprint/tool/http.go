@@ -464,7 +464,7 @@ func (s *service) remove(ctx context.Context, in *oneInput) (Deployment, error) 
 	if _, err := s.current(ctx, in.Tool, in.ID); err != nil { // it may have ended without anybody having looked
 		return Deployment{}, err
 	}
-	d, err := s.storage.Delete(ctx, in.Tool, in.ID)
+	d, err := s.discard(ctx, in.Tool, in.ID)
 	if err == nil {
 		blueprint.Inform(ctx, "Deployment "+in.ID+" deleted successfully.")
 	}

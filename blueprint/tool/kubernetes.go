@@ -56,7 +56,7 @@ const (
 // draft, gets its name there, and is shown only then; see Create.
 type kubernetes struct {
 	client *cluster.Client
-	db     *store.DB // for what belongs to a change
+	owed   owed
 	active *cluster.Cache[Reference]
 	log    *slog.Logger
 	now    func() time.Time
@@ -65,7 +65,7 @@ type kubernetes struct {
 var _ Storage = (*kubernetes)(nil)
 
 func newKubernetes(c *cluster.Client, db *store.DB, log *slog.Logger, now func() time.Time) *kubernetes {
-	k := &kubernetes{client: c, db: db, log: log, now: now}
+	k := &kubernetes{client: c, owed: owed{db, now}, log: log, now: now}
 	k.active = cluster.NewCache(c, toolDeployments, cluster.CacheOptions{Labels: stageLabel + "=" + stageActive, Log: log, Now: now}, reference)
 	return k
 }
@@ -122,14 +122,6 @@ func namespaceOf(tool string) (string, error) {
 		return "", slipway.Errorf(slipway.NotFound, "Unable to find a tool called %.70q", tool)
 	}
 	return NamespaceOf(tool), nil
-}
-
-// after runs what belongs to a change that has been made.
-func (k *kubernetes) after(ctx context.Context, then Then) error {
-	if then == nil {
-		return nil
-	}
-	return k.db.Write(ctx, func(tx *store.Tx) error { return then.run(ctx, tx) })
 }
 
 func resourceOf(kind, namespace, name string, spec map[string]any) cluster.Object {
@@ -207,6 +199,9 @@ func (k *kubernetes) Config(ctx context.Context, tool string) (Config, error) {
 
 func (k *kubernetes) SetConfig(ctx context.Context, c Config, then Then) (Config, error) {
 	ns, err := namespaceOf(c.Tool)
+	if err == nil {
+		err = k.owed.config(ctx, c.Tool, then)
+	}
 	if err != nil {
 		return c, err
 	}
@@ -253,7 +248,7 @@ func (k *kubernetes) SetConfig(ctx context.Context, c Config, then Then) (Config
 		if err != nil {
 			return c, err
 		}
-		return out, k.after(ctx, then)
+		return out, k.SettleConfig(ctx, c.Tool, then)
 	}
 	return c, busy(c.Tool)
 }
@@ -289,6 +284,9 @@ func (k *kubernetes) DeleteConfig(ctx context.Context, tool string, then Then) (
 		if err != nil {
 			return Config{}, cluster.ForCaller(err)
 		}
+		if err := k.owed.config(ctx, tool, then); err != nil {
+			return Config{}, err
+		}
 		if held == "" {
 			err = k.client.Delete(ctx, toolConfigs, ns, tool, o.UID(), o.ResourceVersion())
 		} else { // the object guards the place of a deployment
@@ -303,7 +301,7 @@ func (k *kubernetes) DeleteConfig(ctx context.Context, tool string, then Then) (
 		case err != nil:
 			return Config{}, cluster.ForCaller(err)
 		}
-		return c, k.after(ctx, then)
+		return c, k.SettleConfig(ctx, tool, then)
 	}
 	return Config{}, busy(tool)
 }
@@ -392,6 +390,9 @@ func (k *kubernetes) Create(ctx context.Context, d Deployment, then Then) (Deplo
 	if err := pack(d.Config, spec); err != nil {
 		return d, err
 	}
+	if err := k.owed.deployment(ctx, d, News{Created: true, Ended: !d.Status.Active()}, then); err != nil {
+		return d, err
+	}
 	o := resourceOf("ToolDeployment", ns, d.ID, spec)
 	o.Set(stageDraft, "metadata", "labels", stageLabel)
 	if !d.Status.Active() {
@@ -401,11 +402,14 @@ func (k *kubernetes) Create(ctx context.Context, d Deployment, then Then) (Deplo
 		if errors.Is(err, slipway.Conflict) && !terminating(err) {
 			return d, slipway.Errorf(slipway.Conflict, "there is a deployment %s already; ask again", d.ID)
 		}
+		if errors.Is(err, slipway.NotFound) {
+			err = errors.Join(err, k.owed.forget(ctx, Owed{Tool: d.Tool, ID: d.ID}))
+		}
 		return d, k.absent(err, d.Tool, "its resources; a tool's namespace has to be there before its deployments")
 	}
 	if d.Status.Active() {
 		if err := k.claim(ctx, ns, d.Tool, o); err != nil {
-			k.withdraw(ctx, o)
+			k.withdraw(ctx, d.Tool, o)
 			return d, err
 		}
 		o.Set(stageActive, "metadata", "labels", stageLabel)
@@ -418,17 +422,21 @@ func (k *kubernetes) Create(ctx context.Context, d Deployment, then Then) (Deplo
 	}
 	k.active.Put(o)
 	d.Version = o.ResourceVersion()
-	if err := k.after(context.WithoutCancel(ctx), then); err != nil { // the deployment stands, and the sweep has it go on
+	if err := k.Settle(context.WithoutCancel(ctx), d, then); err != nil { // the deployment stands, and the sweep has it go on
 		k.log.WarnContext(ctx, "what belongs to a new deployment was not stored; the next sweep has it go on", "deployment", d.ID, "error", err)
 	}
 	return d, nil
 }
 
 // withdraw deletes a draft that was not admitted. What is left over goes with deleteDrafts.
-func (k *kubernetes) withdraw(ctx context.Context, o cluster.Object) {
+func (k *kubernetes) withdraw(ctx context.Context, tool string, o cluster.Object) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := k.client.Delete(ctx, toolDeployments, o.Namespace(), o.Name(), o.UID(), ""); err != nil && !errors.Is(err, slipway.NotFound) {
+	err := k.client.Delete(ctx, toolDeployments, o.Namespace(), o.Name(), o.UID(), "")
+	if err == nil || errors.Is(err, slipway.NotFound) {
+		err = k.owed.forget(ctx, Owed{Tool: tool, ID: o.Name()})
+	}
+	if err != nil {
 		k.log.WarnContext(ctx, "a draft of a deployment was not deleted; it goes later", "deployment", o.Name(), "error", err)
 	}
 }
@@ -571,6 +579,9 @@ func (k *kubernetes) Update(ctx context.Context, d Deployment, then Then) (Deplo
 	for _, key := range []string{"tool", "id", "created"} {
 		delete(spec, key)
 	}
+	if err := k.owed.deployment(ctx, d, News{Ended: !d.Status.Active()}, then); err != nil {
+		return d, err
+	}
 	o, err := k.client.Patch(ctx, toolDeployments, ns, d.ID, cluster.Object{
 		"metadata": map[string]any{
 			"resourceVersion": d.Version, "labels": map[string]any{stageLabel: stageOf(d)},
@@ -589,8 +600,20 @@ func (k *kubernetes) Update(ctx context.Context, d Deployment, then Then) (Deplo
 	if err != nil {
 		return d, err
 	}
-	return out, k.after(ctx, then)
+	return out, k.Settle(ctx, out, then)
 }
+
+func (k *kubernetes) Owed(ctx context.Context) ([]Owed, error) { return k.owed.list(ctx) }
+
+func (k *kubernetes) Settle(ctx context.Context, d Deployment, then Then) error {
+	return k.owed.settle(ctx, d, then)
+}
+
+func (k *kubernetes) SettleConfig(ctx context.Context, tool string, then Then) error {
+	return k.owed.settleConfig(ctx, tool, then)
+}
+
+func (k *kubernetes) Forget(ctx context.Context, o Owed) error { return k.owed.forget(ctx, o) }
 
 func (k *kubernetes) Delete(ctx context.Context, tool, id string) (Deployment, error) {
 	for range attempts {

@@ -132,7 +132,7 @@ func TestADeploymentThatADyingReplicaLeftIsInNobodysWay(t *testing.T) {
 	if list := active(t, k, tool); len(list) != 1 || list[0].ID != d.ID {
 		t.Errorf("got %v active", list)
 	}
-	later := newKubernetes(s.Client(), k.db, quiet, func() time.Time { return time.Now().Add(time.Hour) })
+	later := newKubernetes(s.Client(), k.owed.db, quiet, func() time.Time { return time.Now().Add(time.Hour) })
 	if err := later.deleteDrafts(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -200,6 +200,9 @@ func (w *watcher) sweeps(ctx context.Context) error {
 
 // sweep has each active deployment looked at by a step: one whose job was lost between two stores goes on, and time-outs are seen.
 func (w *watcher) sweep(ctx context.Context, refs []Reference) error {
+	if err := w.mend(ctx, ""); err != nil && ctx.Err() == nil {
+		w.log.WarnContext(ctx, "what belongs to changes of deployments was not done; trying again", "error", err)
+	}
 	slices.SortFunc(refs, func(a, b Reference) int { return cmp.Compare(a.Tool, b.Tool) }) // so that two replicas do not wait for each other
 	for chunk := range slices.Chunk(refs, sweptAtOnce) {
 		err := w.db.Write(ctx, func(tx *store.Tx) error {

@@ -350,7 +350,7 @@ func (s *service) latest(ctx context.Context, tool string) (Deployment, error) {
 
 // entitiesFollow has the entities of a tool made what its configuration says.
 func (s *service) entitiesFollow(tool string) Then {
-	return func(ctx context.Context, tx *store.Tx) error {
+	return func(ctx context.Context, tx *store.Tx, _ News) error {
 		_, _, err := s.host.Jobs.Insert(ctx, tx, entitiesArgs{tool}, job.Insert{Unique: tool})
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +39,8 @@ func testStorage(t *testing.T, open func(t *testing.T) Storage) {
 		"deployments are in order":          testDeploymentOrder,
 		"old deployments load":              testOldDeployment,
 		"what belongs to a change":          testThen,
+		"news are told once":                testNews,
+		"what a crash leaves is done later": testOwed,
 		"deploy tokens":                     testTokens,
 		"a context that ended":              testStorageCanceled,
 	} {
@@ -303,7 +306,7 @@ func testOldDeployment(t *testing.T, s Storage) {
 func testThen(t *testing.T, s Storage) {
 	ctx, tool := t.Context(), someTool(t)
 	ran := 0
-	then := func(context.Context, *store.Tx) error { ran++; return nil }
+	then := func(context.Context, *store.Tx, News) error { ran++; return nil }
 	need[Config](t)(s.SetConfig(ctx, Config{Tool: tool, Document: json.RawMessage(`{}`), Updated: noon}, then))
 	need[Config](t)(s.DeleteConfig(ctx, tool, then))
 	d := need[Deployment](t)(s.Create(ctx, deployment(tool, tool+"-deploy-1", noon, Pending), then))
@@ -320,6 +323,118 @@ func testThen(t *testing.T, s Storage) {
 	wantCode(t, "no config", err, slipway.NotFound)
 	if ran != before {
 		t.Errorf("what belongs to a change ran %d times without one", ran-before)
+	}
+}
+
+func testNews(t *testing.T, s Storage) {
+	ctx, tool := t.Context(), someTool(t)
+	var told []News
+	then := func(_ context.Context, _ *store.Tx, n News) error { told = append(told, n); return nil }
+	d := need[Deployment](t)(s.Create(ctx, deployment(tool, tool+"-deploy-1", noon, Pending), then))
+	d.Status = Running
+	d = need[Deployment](t)(s.Update(ctx, d, then))
+	d.Status = Failed
+	d = need[Deployment](t)(s.Update(ctx, d, then))
+	if err := s.Settle(ctx, d, then); err != nil {
+		t.Fatal(err)
+	}
+	told = slices.DeleteFunc(told, func(n News) bool { return n == News{} })
+	if !slices.Equal(told, []News{{Created: true}, {Ended: true}}) {
+		t.Errorf("told %v, want that it was created and that it ended", told)
+	}
+	if list := owedBy(t, s, tool); len(list) != 0 {
+		t.Errorf("owed are %v", list)
+	}
+}
+
+func owedBy(t *testing.T, s Storage, tool string) []Owed {
+	t.Helper()
+	return slices.DeleteFunc(need[[]Owed](t)(s.Owed(t.Context())), func(o Owed) bool { return o.Tool != tool })
+}
+
+// The process dies, or the database goes away, between a change and what belongs to it: then either nothing has changed, or what belongs to the change is done once,
+// by whoever comes first.
+func testOwed(t *testing.T, s Storage) {
+	ctx, tool := t.Context(), someTool(t)
+	dies := func(context.Context, *store.Tx, News) error { return errors.New("the process dies here") }
+	var mu sync.Mutex
+	var told []News
+	then := func(_ context.Context, tx *store.Tx, n News) error {
+		tx.AfterCommit(func() {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, n)
+		})
+		return nil
+	}
+	// settled has three replicas settle a deployment, and gives what they told.
+	settled := func(id string) []News {
+		t.Helper()
+		told = nil
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				if d, err := s.Deployment(ctx, tool, id); err == nil {
+					if err := s.Settle(ctx, d, then); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return slices.DeleteFunc(slices.Clone(told), func(n News) bool { return n == News{} })
+	}
+
+	id := tool + "-deploy-1"
+	_, _ = s.Create(ctx, deployment(tool, id, noon, Pending), dies)
+	d, err := s.Deployment(ctx, tool, id)
+	if errors.Is(err, slipway.NotFound) { // nothing has changed
+		if list := owedBy(t, s, tool); len(list) != 0 {
+			t.Errorf("owed are %v for what is not there", list)
+		}
+		d, err = s.Create(ctx, deployment(tool, id, noon, Pending), then)
+	} else if got := settled(id); !slices.Equal(got, []News{{Created: true}}) {
+		t.Errorf("of a deployment whose creation was cut short is told %v", got)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	ended := d
+	ended.Status = Failed
+	_, err = s.Update(ctx, ended, dies)
+	if err == nil {
+		t.Fatal("an update that died answered")
+	}
+	if d = need[Deployment](t)(s.Deployment(ctx, tool, id)); d.Status == Pending {
+		if list := owedBy(t, s, tool); len(list) != 0 {
+			t.Errorf("owed are %v for what has not changed", list)
+		}
+	} else if got := settled(id); !slices.Equal(got, []News{{Ended: true}}) {
+		t.Errorf("of a deployment whose end was cut short is told %v", got)
+	}
+	if got := settled(id); len(got) != 0 {
+		t.Errorf("told again: %v", got)
+	}
+
+	// A note of a change that was never made tells nothing, and goes when it does come true.
+	other := tool + "x"
+	d = need[Deployment](t)(s.Create(ctx, deployment(other, other+"-deploy-1", noon, Pending), then))
+	stale := d
+	d.Status = Running
+	d = need[Deployment](t)(s.Update(ctx, d, then))
+	stale.Status = Failed
+	_, err = s.Update(ctx, stale, then)
+	wantCode(t, "an update of an old version", err, slipway.Conflict)
+	told = nil
+	if err := s.Settle(ctx, d, then); err != nil || slices.ContainsFunc(told, func(n News) bool { return n.Ended }) {
+		t.Errorf("an end is told that never was: %v, %v", told, err)
+	}
+	told = nil
+	d.Status = Cancelled
+	need[Deployment](t)(s.Update(ctx, d, then))
+	if list := owedBy(t, s, other); len(list) != 0 || len(told) != 1 || !told[0].Ended {
+		t.Errorf("told %v, owed are %v", told, list)
 	}
 }
 

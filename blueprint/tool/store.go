@@ -46,11 +46,11 @@ func changed(what string) error {
 	return slipway.Errorf(slipway.Conflict, "%s was changed by somebody else at the same moment; read it again", what)
 }
 
-func (t Then) run(ctx context.Context, tx *store.Tx) error {
+func (t Then) run(ctx context.Context, tx *store.Tx, n News) error {
 	if t == nil {
 		return nil
 	}
-	return t(ctx, tx)
+	return t(ctx, tx, n)
 }
 
 func number64(version string) int64 {
@@ -98,7 +98,7 @@ func (s database) SetConfig(ctx context.Context, c Config, then Then) (Config, e
 			return err
 		}
 		out.Version = strconv.FormatInt(version, 10)
-		return then.run(ctx, tx)
+		return then.run(ctx, tx, News{})
 	})
 	return out, err
 }
@@ -110,7 +110,7 @@ func (s database) DeleteConfig(ctx context.Context, tool string, then Then) (Con
 		if err != nil {
 			return err
 		}
-		return then.run(ctx, tx)
+		return then.run(ctx, tx, News{})
 	})
 	return c, missing(err, "a config for %s: it has no config yet", tool)
 }
@@ -152,7 +152,7 @@ func (s database) Create(ctx context.Context, d Deployment, then Then) (Deployme
 		if n == 0 {
 			return slipway.Errorf(slipway.Conflict, "There's already 1 running, the limit is 1. Wait for it to finish for now.")
 		}
-		return then.run(ctx, tx)
+		return then.run(ctx, tx, News{Created: true, Ended: !d.Status.Active()})
 	})
 	d.Version = "1"
 	return d, err
@@ -209,7 +209,7 @@ func (s database) Update(ctx context.Context, d Deployment, then Then) (Deployme
 			return changed("deployment " + d.ID)
 		}
 		out.Version = strconv.FormatInt(number64(d.Version)+1, 10)
-		return then.run(ctx, tx)
+		return then.run(ctx, tx, News{Ended: !d.Status.Active()})
 	})
 	return out, err
 }
@@ -227,6 +227,13 @@ func (s database) Delete(ctx context.Context, tool, id string) (Deployment, erro
 	}
 	return d, err
 }
+
+// Nothing is ever owed: what belongs to a change is a part of its transaction.
+
+func (s database) Owed(context.Context) ([]Owed, error)             { return nil, nil }
+func (s database) Settle(context.Context, Deployment, Then) error   { return nil }
+func (s database) SettleConfig(context.Context, string, Then) error { return nil }
+func (s database) Forget(context.Context, Owed) error               { return nil }
 
 func (s database) DeployToken(ctx context.Context, tool string) (DeployToken, error) {
 	t, err := scanToken(s.db.QueryRowContext(ctx, `SELECT `+tokenColumns+` FROM tool_token WHERE tool = $1`, tool).Scan)
