@@ -32,8 +32,10 @@ e2e: build ## the quick start with the built binary: a real build that succeeds,
 e2e-replicas: ## three processes on one PostgreSQL behind a plain balancer, killed, frozen, their database restarted: 20 times
 	$(GO) test ./e2e -run TestThreeReplicas -count 20 -timeout 3h
 
-e2e-kill: ## deployments of tools, the server killed with -9 at random steps, 100 times on each engine
-	SLIPWAY_KILLS=100 $(GO) test ./e2e -run TestDeploymentsKilledAtEachStep -count 1 -v -timeout 2h
+KILLS ?= 100
+
+e2e-kill: ## deployments of tools, the server killed with -9 at random steps, KILLS (100) times on each engine and storage; the last line but two is the result
+	SLIPWAY_KILLS=$(KILLS) $(GO) test ./e2e -run TestDeploymentsKilledAtEachStep -count 1 -v -parallel 8 -timeout 3h
 
 compat: ## every method of Backstage's own catalog client, against servers on both engines; needs Node 20 and npm
 	@sh compat/run.sh

@@ -127,6 +127,16 @@ providers:
 	return in
 }
 
+// configure adds to the configuration.
+func (in *installation) configure(text string) {
+	in.t.Helper()
+	before, err := os.ReadFile(in.config)
+	if err != nil {
+		in.t.Fatal(err)
+	}
+	write(in.t, in.config, string(before)+text)
+}
+
 func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

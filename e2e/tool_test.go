@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/slipway-platform/slipway/cluster/clustertest"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -62,51 +64,121 @@ var steps = []struct {
 }
 
 // TestDeploymentsKilledAtEachStep kills the server with -9 at each step of a deployment, starts it again, and looks at what became of it: it ends, as its
-// builds did, and each component was built once. SLIPWAY_KILLS says how many times, at random steps; make e2e-kill sets it.
+// builds did, each component was built once, and its beginning and its end were told once. SLIPWAY_KILLS says how many times on each engine and storage, at random steps; make
+// e2e-kill sets it.
 func TestDeploymentsKilledAtEachStep(t *testing.T) {
-	for _, engine := range []store.Engine{store.SQLite, store.Postgres} {
-		t.Run(string(engine), func(t *testing.T) {
-			t.Parallel()
-			in := install(t, engine)
-			r := in.serve()
-			const base = "/api/v1/tool/mytool"
-			components := map[string]any{}
-			for i := range killedComponents {
-				components[fmt.Sprintf("c%d", i)] = map[string]any{"build": map[string]any{"repository": "file://" + in.repo, "ref": "main"}, "run": map[string]any{"command": "serve"}}
-			}
-			if got := r.do("POST", base+"/config", map[string]any{"components": components}, nil); got != 200 {
-				t.Fatalf("the configuration: %d", got)
-			}
-			kills, random := len(steps), false
-			if n, err := strconv.Atoi(os.Getenv("SLIPWAY_KILLS")); err == nil {
-				kills, random = n, true
-			}
-			built := map[string]bool{} // by id, of all deployments
-			for i := range kills {
-				step, delay := steps[i%len(steps)], time.Duration(0)
+	var killed, builds atomic.Int64
+	kills, random := len(steps), false
+	if n, err := strconv.Atoi(os.Getenv("SLIPWAY_KILLS")); err == nil {
+		kills, random = n, true
+	}
+	t.Run("on", func(t *testing.T) {
+		for _, engine := range []store.Engine{store.SQLite, store.Postgres} {
+			for _, storage := range []string{"database", "kubernetes"} {
+				part := kills
 				if random {
-					step, delay = steps[rand.IntN(len(steps))], time.Duration(rand.IntN(60))*time.Millisecond
+					part = max(1, kills/4) // most of a round is waiting
 				}
-				r = killAt(t, in, r, base, built, step.name, step.cancel, delay, step.there)
-				if t.Failed() {
-					return
-				}
-			}
-			lines := 0
-			if text, err := os.ReadFile(in.effects); err == nil {
-				all := strings.Fields(string(text))
-				lines = len(all)
-				slices.Sort(all)
-				if len(slices.Compact(all)) != lines {
-					t.Error("a build ran twice")
+				for first := 0; first < kills; first += part {
+					t.Run(fmt.Sprintf("%s with storage %s from %d", engine, storage, first), func(t *testing.T) {
+						t.Parallel()
+						n, m := killAtEachStep(t, engine, storage, first, min(part, kills-first), random)
+						killed.Add(int64(n))
+						builds.Add(int64(m))
+					})
 				}
 			}
-			t.Logf("NOTE: %s: killed %d times; %d builds, %d of which began to run", engine, kills, len(built), lines)
-		})
+		}
+	})
+	t.Logf("NOTE: killed with -9 %d times: every deployment ended right, once, and none of %d builds ran twice: %t", killed.Load(), builds.Load(), !t.Failed())
+}
+
+func killAtEachStep(t *testing.T, engine store.Engine, storage string, first, kills int, random bool) (killed, builds int) {
+	name := fmt.Sprintf("%s%d", engine, first)
+	var kubeconfig string
+	if storage == "kubernetes" {
+		k := clustertest.Shared(t)
+		k.Apply(t, "../deploy/tool-crds.yaml", "../deploy/tool-rbac.yaml")
+		k.MakeNamespace(t, "tool-"+name)
+		kubeconfig = k.Proxy(t, "system:serviceaccount:slipway:slipway").Kubeconfig
+	}
+	in := install(t, engine)
+	if kubeconfig != "" {
+		in.configure(fmt.Sprintf("clusters: [{name: main, kubeconfig: %s}]\ntool: {storage: kubernetes}\n", kubeconfig))
+	}
+	r := in.serve()
+	base := "/api/v1/tool/" + name
+	components := map[string]any{}
+	for i := range killedComponents {
+		components[fmt.Sprintf("c%d", i)] = map[string]any{"build": map[string]any{"repository": "file://" + in.repo, "ref": "main"}, "run": map[string]any{"command": "serve"}}
+	}
+	if got := r.do("POST", base+"/config", map[string]any{"components": components}, nil); got != 200 {
+		t.Fatalf("the configuration: %d", got)
+	}
+	built := map[string]bool{} // by id, of all deployments
+	news := &news{told: map[string][]string{}}
+	begun := time.Now()
+	for i := range kills {
+		step, delay := steps[(first+i)%len(steps)], time.Duration(0)
+		if random {
+			step, delay = steps[rand.IntN(len(steps))], time.Duration(rand.IntN(60))*time.Millisecond
+		}
+		r = killAt(t, in, r, name, built, news, step.name, step.cancel, delay, step.there)
+		if t.Failed() {
+			return killed, builds
+		}
+		killed++
+	}
+	if text, err := os.ReadFile(in.effects); err == nil {
+		all := strings.Fields(string(text))
+		builds = len(all)
+		slices.Sort(all)
+		if len(slices.Compact(all)) != builds {
+			t.Error("a build ran twice")
+		}
+	}
+	news.read(r)
+	for id, statuses := range news.told {
+		if len(statuses) != 2 {
+			t.Errorf("of the deployment %s is told %v; want its beginning and its end", id, statuses)
+		}
+	}
+	if len(news.told) != kills {
+		t.Errorf("events tell of %d deployments, want %d", len(news.told), kills)
+	}
+	t.Logf("NOTE: %s with storage %s: killed %d times in %s; %d builds, %d of which began to run", engine, storage, killed, time.Since(begun).Round(time.Second), len(built), builds)
+	return killed, builds
+}
+
+// news is what events tell of deployments, by their ids.
+type news struct {
+	position int64
+	told     map[string][]string
+}
+
+func (n *news) read(r *replica) {
+	for {
+		var page struct {
+			Items []struct {
+				Position int64 `json:"position"`
+				Data     struct {
+					Deployment string `json:"deployment"`
+					Status     string `json:"status"`
+				} `json:"data"`
+			} `json:"items"`
+		}
+		if r.do("GET", fmt.Sprintf("/api/events?limit=100&type=dev.slipway.tool.deployment.changed.v1&after=%d", n.position), nil, &page) != 200 || len(page.Items) == 0 {
+			return
+		}
+		for _, e := range page.Items {
+			n.position = e.Position
+			n.told[e.Data.Deployment] = append(n.told[e.Data.Deployment], e.Data.Status)
+		}
 	}
 }
 
-func killAt(t *testing.T, in *installation, r *replica, base string, built map[string]bool, name string, cancel bool, delay time.Duration, there func(deployed) bool) *replica {
+func killAt(t *testing.T, in *installation, r *replica, tool string, built map[string]bool, news *news, name string, cancel bool, delay time.Duration, there func(deployed) bool) *replica {
+	base := "/api/v1/tool/" + tool
 	var d deployed
 	if got := r.do("POST", base+"/deploy?force-build=true", nil, &d); got != 200 {
 		t.Errorf("%s: the deployment: %d", name, got)
@@ -151,11 +223,19 @@ func killAt(t *testing.T, in *installation, r *replica, base string, built map[s
 			built[b.ID] = true
 		}
 	}
+	last := map[string]string{"FINISHED": "successful", "ERROR": "failed", "CANCELLED": "cancelled"}[want]
+	r.eventually("it is told of the deployment that was killed when "+name, func() bool {
+		news.read(r)
+		return len(news.told[d.Data.ID]) >= 2
+	})
+	if got := news.told[d.Data.ID]; !slices.Equal(got, []string{"pending", last}) {
+		t.Errorf("%s: told is %v, want pending and %s", name, got, last)
+	}
 	// Each component was built once for each deployment, and the builder says of it what the deployment says.
 	r.eventually("the builds of the deployment that was killed when "+name+" are those of its components", func() bool {
 		for component, b := range d.Data.Builds {
 			var p page
-			if r.do("GET", "/api/build/by-entity/component:tool-mytool/"+component+"/search?limit=100", nil, &p) != 200 {
+			if r.do("GET", "/api/build/by-entity/component:tool-"+tool+"/"+component+"/search?limit=100", nil, &p) != 200 {
 				return false
 			}
 			for _, item := range p.Items {

@@ -7,9 +7,14 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/slipway-platform/slipway"
 )
+
+// lockWait is how long the end of another process is waited for. One that it was just starting holds the file too, until it becomes another program: after a crash in
+// that moment the file is free a little later, on a busy machine seconds later.
+const lockWait = 5 * time.Second
 
 // lock takes the file for this process until the function it gives is called, or the process ends in whatever way.
 func lock(path string) (func() error, error) {
@@ -17,7 +22,12 @@ func lock(path string) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Since(begun) > lockWait {
+			break
+		}
+	}
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		f.Close()
 		return nil, slipway.Errorf(slipway.Conflict, "another server runs on this database; stop it, use another --data-dir, or PostgreSQL for several servers")
