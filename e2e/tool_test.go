@@ -76,8 +76,11 @@ func TestDeploymentsKilledAtEachStep(t *testing.T) {
 		for _, engine := range []store.Engine{store.SQLite, store.Postgres} {
 			for _, storage := range []string{"database", "kubernetes"} {
 				part := kills
-				if random {
-					part = max(1, kills/4) // most of a round is waiting
+				switch { // most of a round is waiting
+				case random && storage == "kubernetes":
+					part = (kills + 1) / 2
+				case random:
+					part = (kills + 3) / 4
 				}
 				for first := 0; first < kills; first += part {
 					t.Run(fmt.Sprintf("%s with storage %s from %d", engine, storage, first), func(t *testing.T) {
@@ -97,7 +100,7 @@ func killAtEachStep(t *testing.T, engine store.Engine, storage string, first, ki
 	name := fmt.Sprintf("%s%d", engine, first)
 	var kubeconfig string
 	if storage == "kubernetes" {
-		k := clustertest.Shared(t)
+		k := clustertest.New(t) // the tools of a cluster belong to one installation
 		k.Apply(t, "../deploy/tool-crds.yaml", "../deploy/tool-rbac.yaml")
 		k.MakeNamespace(t, "tool-"+name)
 		kubeconfig = k.Proxy(t, "system:serviceaccount:slipway:slipway").Kubeconfig

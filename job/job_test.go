@@ -586,6 +586,31 @@ func TestAJobWaitsForItsTime(t *testing.T) {
 	})
 }
 
+// A job that failed before the clock was put back does not wait until the clock is there again, once somebody asks for it.
+func TestAClockThatIsPutBack(t *testing.T) {
+	each(t, func(t *testing.T, db *store.DB) {
+		c := newClock()
+		var runs atomic.Int64
+		q := newQueue(t, db, Work(func(context.Context, note) error {
+			if runs.Add(1) == 1 {
+				return errors.New("not yet")
+			}
+			return nil
+		}))
+		q.Now = c.now
+		start(t, q)
+		id, _ := insert(t, q, note{}, Insert{Unique: "one"})
+		reach(t, q, id, Retrying)
+		insert(t, q, note{}, Insert{Unique: "one"})
+		if j := mustGet(t, q, id); j.State != Retrying {
+			t.Errorf("it is %s; a delay counts for whoever asks again", j.State)
+		}
+		c.pass(-2 * time.Hour)
+		insert(t, q, note{}, Insert{Unique: "one"})
+		reach(t, q, id, Completed)
+	})
+}
+
 func TestStoppingLetsRunningJobsFinish(t *testing.T) {
 	each(t, func(t *testing.T, db *store.DB) {
 		began, finish := make(chan bool), make(chan bool)

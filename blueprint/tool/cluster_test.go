@@ -19,6 +19,7 @@ import (
 	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/provider/tekton"
 	"github.com/slipway-platform/slipway/server"
+	"github.com/slipway-platform/slipway/store"
 )
 
 // gitServer serves the repositories below a folder over HTTP, by git itself.
@@ -46,6 +47,13 @@ const pipeline = `{
 		"tasks": [{"name":"build","params":[{"name":"url","value":"$(params.SOURCE_URL)"}],"taskSpec":{
 			"params":[{"name":"url"}],"results":[{"name":"digest"}],
 			"steps":[{"name":"make","image":"registry.example.com/make","command":["make"],"args":["$(params.url)"]}]}}]}}`
+
+// oneInstallation has one installation at a time in the shared cluster: the tools of a cluster, whatever namespaces they have, are those of one database.
+func oneInstallation(t *testing.T) {
+	t.Helper()
+	tool.SharedCluster.Lock()
+	t.Cleanup(tool.SharedCluster.Unlock)
+}
 
 // The conversation of the seed on Kubernetes: the configuration and deployments are resources of the cluster, and Tekton's own controller takes PipelineRuns
 // through tasks and pods. Only the node is a stand-in: no container runs.
@@ -78,8 +86,9 @@ func TestFromAConfigurationToBuildsByEntityOnKubernetes(t *testing.T) {
 		return &clustertest.Outcome{Message: `[{"key":"digest","value":"sha256:feed","type":1}]`, Log: "made of " + at + "/web\n"}
 	})
 	kubeconfig := k.Proxy(t, account).Kubeconfig
+	oneInstallation(t)
 
-	blueprinttest.Each(t, blueprinttest.Options{Blueprints: blueprints, Kinds: []provider.Kind{tekton.Kind}, Configure: func(c *server.Config) {
+	options := blueprinttest.Options{Blueprints: blueprints, Kinds: []provider.Kind{tekton.Kind}, Configure: func(c *server.Config) {
 		c.Clusters = []cluster.Config{{Name: "main", Kubeconfig: kubeconfig}}
 		c.Fetch.Allow = append(c.Fetch.Allow, at+"/*")
 		c.Auth.SignIn.TLSHeader.From = []string{"127.0.0.1"}
@@ -89,8 +98,8 @@ func TestFromAConfigurationToBuildsByEntityOnKubernetes(t *testing.T) {
 		}}}
 		settings := c.Sections["tool"].(*tool.Settings)
 		settings.Builder, settings.Storage, settings.Cluster = "tekton", "kubernetes", "main"
-	}}, func(t *testing.T, s *blueprinttest.Server) {
-		name := map[bool]string{true: "kubetool", false: "othertool"}[strings.HasSuffix(t.Name(), "sqlite")]
+	}}
+	conversation := func(t *testing.T, s *blueprinttest.Server, name string) {
 		me, base := s.As(""), "/api/v1/tool/"+name
 		config := fmt.Sprintf(`{"components":{
 			"component1":{"build":{"repository":"%[1]s/web","ref":"main"},"run":{"command":"serve"}},
@@ -177,7 +186,9 @@ func TestFromAConfigurationToBuildsByEntityOnKubernetes(t *testing.T) {
 		me.Do("GET", base+"/deploy/"+d.ID, nil, dn(name)...).Is(404)
 		me.Do("DELETE", base+"/config", nil, dn(name)...).Is(200)
 		me.Do("GET", base+"/config", nil, dn(name)...).Is(404)
-	})
+	}
+	t.Run("sqlite", func(t *testing.T) { conversation(t, blueprinttest.Start(t, store.SQLite, options), "kubetool") })
+	t.Run("postgres", func(t *testing.T) { conversation(t, blueprinttest.Start(t, store.Postgres, options), "othertool") })
 }
 
 func asMap(t *testing.T, text string) map[string]any {

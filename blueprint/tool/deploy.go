@@ -229,7 +229,7 @@ func (s *service) nextStep(d *Deployment) (at time.Time, needed bool) {
 		if c.Build.ID != "" {
 			continue
 		}
-		if c.Build.Next == nil {
+		if c.Build.due(s.now()) {
 			return time.Time{}, true
 		}
 		if !needed || c.Build.Next.Before(at) {
@@ -263,6 +263,9 @@ func (s *service) settle(d *Deployment, now time.Time) {
 	open := false
 	for i := range d.Components {
 		c := &d.Components[i]
+		if c.Build.Since != nil && now.Before(*c.Build.Since) {
+			c.Build.Since = &now // the clock was put back
+		}
 		if !c.Build.Status.Ended() && c.Build.Since != nil && now.Sub(*c.Build.Since) > s.settings.BuildTimeout.Std() {
 			late = append(late, c.Name)
 			c.Build.Status = BuildFailed
@@ -342,6 +345,11 @@ func (d *Deployment) loose() (args releaseArgs, some bool) {
 		args.Since = &d.Created
 	}
 	return args, len(args.Builds)+len(args.Ordered) > 0
+}
+
+// due says that it is time to try to start the build. What is to be waited for longer than anything is was written before the clock was put back.
+func (b *BuildState) due(now time.Time) bool {
+	return b.Next == nil || !b.Next.After(now) || b.Next.Sub(now) > maxWait
 }
 
 // The beginnings of what is said of builds that took too long.
@@ -465,7 +473,7 @@ func (p *pass) advance(ctx context.Context, d *Deployment) error {
 	open := false
 	for i, c := range d.Components {
 		open = open || !c.Build.Status.Ended()
-		if c.Build.ID == "" && !c.Build.Status.Ended() && (c.Build.Next == nil || !c.Build.Next.After(now)) && len(batch) < startsAtOnce {
+		if c.Build.ID == "" && !c.Build.Status.Ended() && c.Build.due(now) && len(batch) < startsAtOnce {
 			batch = append(batch, i)
 		}
 	}

@@ -48,8 +48,9 @@ type peer struct {
 // yard is a server with a builder that the test steers.
 type yard struct {
 	*blueprinttest.Server
-	v  *fake.Vendor
-	me *blueprinttest.Client
+	v    *fake.Vendor
+	me   *blueprinttest.Client
+	tool string // the name of a tool that may be deployed
 }
 
 func eachYard(t *testing.T, change func(*tool.Settings), test func(t *testing.T, y *yard)) {
@@ -64,12 +65,12 @@ func eachYard(t *testing.T, change func(*tool.Settings), test func(t *testing.T,
 
 func newYard(t *testing.T, engine store.Engine, v *fake.Vendor, database string, change func(*tool.Settings)) *yard {
 	t.Helper()
-	return clockedYard(t, engine, v, database, nil, change)
+	return openYard(t, engine, v, database, change, nil)
 }
 
-func clockedYard(t *testing.T, engine store.Engine, v *fake.Vendor, database string, now func() time.Time, change func(*tool.Settings)) *yard {
+func openYard(t *testing.T, engine store.Engine, v *fake.Vendor, database string, change func(*tool.Settings), more func(*blueprinttest.Options)) *yard {
 	t.Helper()
-	o := blueprinttest.Options{Now: now, Blueprints: blueprints, Kinds: []provider.Kind{v.Kind()}, Database: database, Configure: func(c *server.Config) {
+	o := blueprinttest.Options{Blueprints: blueprints, Kinds: []provider.Kind{v.Kind()}, Database: database, Configure: func(c *server.Config) {
 		c.Auth.SignIn.TLSHeader.From = []string{"127.0.0.1"}
 		c.Auth.RateLimits.User = 0
 		c.Fetch.Allow = append(c.Fetch.Allow, "http://127.0.0.1:*/*")
@@ -80,8 +81,11 @@ func clockedYard(t *testing.T, engine store.Engine, v *fake.Vendor, database str
 			change(s)
 		}
 	}}
+	if more != nil {
+		more(&o)
+	}
 	s := blueprinttest.Start(t, engine, o)
-	return &yard{Server: s, v: v, me: s.As("")}
+	return &yard{Server: s, v: v, me: s.As(""), tool: "mytool"}
 }
 
 func (y *yard) do(method, path string, body any) *blueprinttest.Answer {
@@ -544,7 +548,9 @@ func TestOneListTellsOfAllDeployments(t *testing.T) {
 			var added atomic.Int64
 			start := time.Now()
 			pass := func(d time.Duration) { added.Add(int64(d)) }
-			y := clockedYard(t, engine, fake.New(fake.Config{}), "", func() time.Time { return start.Add(time.Duration(added.Load())) }, nil)
+			y := openYard(t, engine, fake.New(fake.Config{}), "", nil, func(o *blueprinttest.Options) {
+				o.Now = func() time.Time { return start.Add(time.Duration(added.Load())) }
+			})
 			const tools = 30
 			ids, builds := make([]string, tools), make([]string, tools)
 			name := func(i int) string { return fmt.Sprintf("tool%d", i) }

@@ -18,9 +18,15 @@ import (
 	"github.com/slipway-platform/slipway/store/storetest"
 )
 
+// SharedCluster is held by the one installation that is at work in the cluster of these tests, and shared by tests of the storage alone: whatever deployments it finds there, an
+// installation has go on. Hold it in tests without parallel parts only: those would wait for a place that a waiting test has.
+var SharedCluster sync.RWMutex
+
 // kubeServer is the API server of these tests, with the definitions and roles that operators install.
 func kubeServer(t *testing.T) *clustertest.Server {
 	t.Helper()
+	SharedCluster.RLock()
+	t.Cleanup(SharedCluster.RUnlock)
 	s := clustertest.Shared(t)
 	s.Apply(t, "../../deploy/tool-crds.yaml", "../../deploy/tool-rbac.yaml")
 	return s
@@ -71,8 +77,9 @@ func (r roomy) SetDeployToken(ctx context.Context, d DeployToken) error {
 
 func TestKubernetes(t *testing.T) {
 	t.Parallel()
-	s := kubeServer(t)
+	clustertest.Shared(t)
 	storetest.Each(t, []store.Migrations{Migrations}, func(t *testing.T, db *store.DB) {
+		s := kubeServer(t)
 		testStorage(t, func(t *testing.T) Storage {
 			return roomy{kubeStorage(t, s.Client().As(slipwayAccount), db), t, s}
 		})

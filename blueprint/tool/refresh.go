@@ -274,7 +274,7 @@ func (w *watcher) list(ctx context.Context, p place, now time.Time) (listing, er
 		return l, err
 	}
 	// Builders' clocks may go otherwise than ours.
-	list, err := b.List(ctx, provider.ComponentQuery{Tool: p.tool, Since: since.Add(-time.Hour)})
+	list, err := b.List(ctx, provider.ComponentQuery{Tool: p.tool, Since: since.Add(-clockSkew)})
 	if err != nil {
 		return l, err
 	}
