@@ -261,14 +261,6 @@ func (d document) show() string {
 	return s
 }
 
-func oneLine(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
-	if len(s) > 300 {
-		s = strings.ToValidUTF8(s[:300], "") + "…"
-	}
-	return s
-}
-
 // writeYAML writes the document for people: block style, texts as plain as they can be.
 func (d document) writeYAML(b *bytes.Buffer, indent int, inline bool) {
 	pad := strings.Repeat("  ", indent)
