@@ -323,3 +323,118 @@ func forgetRefresh(ctx context.Context, db *store.DB, before time.Time) error {
 		return err
 	})
 }
+
+// owed notes in the database what belongs to changes elsewhere: before the change, so that a crash at any moment loses nothing. The note is taken away in the transaction that
+// does what it says, so that of several who come for it one does it.
+type owed struct {
+	db  *store.DB
+	now func() time.Time
+}
+
+// What may be owed, as it is stored.
+const (
+	owedCreated = "created"
+	owedEnded   = "ended"
+	owedConfig  = "config"
+)
+
+func (o owed) note(ctx context.Context, tool, id string, what ...string) error {
+	return o.db.Write(ctx, func(tx *store.Tx) error {
+		for _, w := range what {
+			_, err := tx.Exec(ctx, `INSERT INTO tool_owed (tool, id, what, since) VALUES ($1, $2, $3, $4) ON CONFLICT (tool, id, what) DO UPDATE SET since = excluded.since`,
+				tool, id, w, store.At(o.now()))
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// deployment notes the news of a change that is about to be made.
+func (o owed) deployment(ctx context.Context, d Deployment, n News, then Then) error {
+	var what []string
+	if n.Created {
+		what = append(what, owedCreated)
+	}
+	if n.Ended {
+		what = append(what, owedEnded)
+	}
+	if then == nil || len(what) == 0 {
+		return nil
+	}
+	return o.note(ctx, d.Tool, d.ID, what...)
+}
+
+// config notes that a tool's configuration is about to change.
+func (o owed) config(ctx context.Context, tool string, then Then) error {
+	if then == nil {
+		return nil
+	}
+	return o.note(ctx, tool, "", owedConfig)
+}
+
+// settle does what belongs to a deployment as it stands. That it has ended is told only when it has.
+func (o owed) settle(ctx context.Context, d Deployment, then Then) error {
+	if then == nil {
+		return nil
+	}
+	later := owedEnded
+	if !d.Status.Active() {
+		later = ""
+	}
+	return o.db.Write(ctx, func(tx *store.Tx) error {
+		var n News
+		rows, err := tx.QueryContext(ctx, `DELETE FROM tool_owed WHERE tool = $1 AND id = $2 AND what <> $3 RETURNING what`, d.Tool, d.ID, later)
+		if err != nil {
+			return store.Err(err)
+		}
+		err = store.Each(rows, func(rows *sql.Rows) error {
+			var what string
+			err := rows.Scan(&what)
+			n.Created, n.Ended = n.Created || what == owedCreated, n.Ended || what == owedEnded
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return then.run(ctx, tx, n)
+	})
+}
+
+// settleConfig does what belongs to a configuration.
+func (o owed) settleConfig(ctx context.Context, tool string, then Then) error {
+	if then == nil {
+		return nil
+	}
+	return o.db.Write(ctx, func(tx *store.Tx) error {
+		if _, err := tx.Exec(ctx, `DELETE FROM tool_owed WHERE tool = $1 AND id = ''`, tool); err != nil {
+			return err
+		}
+		return then.run(ctx, tx, News{})
+	})
+}
+
+func (o owed) forget(ctx context.Context, what Owed) error {
+	return o.db.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM tool_owed WHERE tool = $1 AND id = $2`, what.Tool, what.ID)
+		return err
+	})
+}
+
+// list gives the oldest notes, which are few: they stand for the time of a change.
+func (o owed) list(ctx context.Context) ([]Owed, error) {
+	rows, err := o.db.QueryContext(ctx, `SELECT tool, id, MIN(since) FROM tool_owed GROUP BY tool, id ORDER BY 3 LIMIT 500`)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	var list []Owed
+	return list, store.Each(rows, func(rows *sql.Rows) error {
+		var what Owed
+		var since store.Time
+		err := rows.Scan(&what.Tool, &what.ID, &since)
+		what.Since = since.Time
+		list = append(list, what)
+		return err
+	})
+}
