@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 KUBE     ?= ./cluster/... ./provider/tekton ./blueprint/tool ./blueprint/workspace ./seeds
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-kube lint bench compat compat-jenkins microbench fuzz e2e e2e-kill e2e-replicas build generate cover clean
+.PHONY: help test test-kube lint bench compat compat-jenkins microbench fuzz e2e e2e-kill e2e-replicas build image generate cover clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -22,6 +22,10 @@ lint: ## golangci-lint, built once from tools/go.mod
 
 build: ## one static binary: ./slipway
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o slipway ./cmd/slipway
+
+image: ## dist/slipway-image.tar: an image for containers, made without an engine
+	GOOS=linux CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o dist/slipway-linux ./cmd/slipway
+	$(GO) run -C tools ./image -binary ../dist/slipway-linux -out ../dist/slipway-image.tar -version "$$(git describe --tags --always 2>/dev/null || echo devel)"
 
 generate: ## write the generated files anew: docs/openapi.json, docs/config.md
 	$(GO) test ./docs/ -run 'TestGenerated' -update

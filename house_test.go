@@ -62,6 +62,7 @@ var mayImport = map[string][]string{
 	"docs":                    {},
 	"bench":                   {},
 	"compat":                  {},
+	"deploy":                  {},
 	"e2e":                     {},
 	"e2e/*":                   {"store", "provider", "entity", "job", "event", "auth", "blueprint", "builtin", "command"},
 	"examples":                {},
@@ -75,7 +76,7 @@ var mayImport = map[string][]string{
 var forTests = []string{"store/storetest", "entity/entitytest", "auth/issuertest", "provider/providertest", "provider/fake", "provider/jenkinstest", "cluster/clustertest", "blueprint/blueprinttest"}
 
 // reachesAll are packages whose tests start the whole of Slipway.
-var reachesAll = []string{".", "builtin", "bench", "compat", "blueprint/*", "client", "command", "docs", "e2e", "examples/*", "seeds", "server", "cmd/*"}
+var reachesAll = []string{".", "builtin", "bench", "compat", "blueprint/*", "client", "command", "deploy", "docs", "e2e", "examples/*", "seeds", "server", "cmd/*"}
 
 // behind lists libraries that one place hides from the rest, so that they can be replaced there.
 var behind = map[string][]string{

@@ -149,7 +149,7 @@ http://127.0.0.1:8080. Exit status: 0 done, 1 failed, 2 wrongly called.`,
 		}
 	}
 	add("server", a.quickstart(), a.serve(), a.config(), a.db(), a.describe())
-	add("platform", a.login(), a.logout(), a.whoami("slipway whoami"), a.auth(), a.token(), a.log())
+	add("platform", a.login(), a.logout(), a.whoami("slipway whoami"), a.auth(), a.token(), a.log(), a.health())
 	face := a.face()
 	for _, b := range a.blueprints {
 		for _, command := range b.Commands {

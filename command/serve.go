@@ -52,6 +52,8 @@ and those that work. On SIGHUP the key file and the folders of resources: are re
 				fmt.Fprintf(out, "An admin token was written to %s\n", r.tokenFile)
 			}
 			defer r.reloadOnHangup(cmd.Context(), log)()
+			notify("READY=1")
+			defer context.AfterFunc(cmd.Context(), func() { notify("STOPPING=1") })()
 			return r.run(cmd.Context())
 		},
 	}

@@ -53,7 +53,7 @@ type Config struct {
 // Listen says how the server is reached.
 type Listen struct {
 	Listen         string   `yaml:"listen" doc:"Address to listen on; the environment variable PORT replaces its port"`
-	MetricsListen  string   `yaml:"metricsListen" doc:"Second address that serves only /metrics, without a token; empty: /metrics on the main address, with a permission"`
+	MetricsListen  string   `yaml:"metricsListen" doc:"Second address that serves only /metrics, /healthz and /readyz, without a token, in every role; empty: /metrics on the main address, with a permission"`
 	ExternalURL    string   `yaml:"externalURL" doc:"How users reach the server; empty: http:// and the address"`
 	TrustedProxies []string `yaml:"trustedProxies" doc:"Addresses or networks of proxies whose X-Forwarded-For is believed"`
 	CORS           CORS     `yaml:"cors" doc:"Browser pages of other origins"`

@@ -80,9 +80,12 @@ func (m *metrics) request(operation, method string, status int, took time.Durati
 	m.seconds.WithLabelValues(operation).Observe(took.Seconds())
 }
 
-func (m *metrics) handler() http.Handler {
+// handler serves what watches a replica without a token, also one that has no other address (--role worker).
+func (m *metrics) handler(s *Server) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /healthz", s)
+	mux.Handle("GET /readyz", s)
 	return mux
 }
 

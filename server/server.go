@@ -707,7 +707,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		if err != nil {
 			return errors.Join(fmt.Errorf("server.metricsListen: %w", err), s.stop(servers, stopWork, &wg))
 		}
-		serve(ml, s.metrics.handler())
+		serve(ml, s.metrics.handler(s))
 	}
 	s.ready.Store(true)
 	var failed error
