@@ -2,7 +2,7 @@
 
 GO       ?= go
 FUZZTIME ?= 30s
-KUBE     ?= ./cluster/... ./provider/tekton ./blueprint/tool ./blueprint/workspace ./seeds
+KUBE     ?= ./cluster/... ./deploy ./provider/tekton ./blueprint/tool ./blueprint/workspace ./seeds
 
 .DEFAULT_GOAL := help
 .PHONY: help test test-kube lint bench compat compat-jenkins microbench fuzz e2e e2e-kill e2e-replicas build image generate cover clean

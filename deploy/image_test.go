@@ -233,7 +233,7 @@ func TestTheImageIsTheSameEachTimeAndNobodyIsRootInIt(t *testing.T) {
 
 // inside makes a command that runs in the root file system: as the image's user, with nothing but the image's environment, and where the machine lets us, with the root
 // mounted so that nobody can write to it, as containers do. Elsewhere the owners and modes of the files say the same.
-func inside(t *testing.T, ctx context.Context, root string, config imageConfig, args ...string) *exec.Cmd {
+func inside(ctx context.Context, t *testing.T, root string, config imageConfig, args ...string) *exec.Cmd {
 	t.Helper()
 	argv := append(slices.Clone(config.Config.Entrypoint), args...)
 	var cmd *exec.Cmd
@@ -270,11 +270,11 @@ func TestTheImagesRootFileSystemRuns(t *testing.T) {
 	root := unpack(t, layer)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	if out, err := inside(t, ctx, root, config, "version").CombinedOutput(); err != nil || !bytes.Contains(out, []byte("slipway")) {
+	if out, err := inside(ctx, t, root, config, "version").CombinedOutput(); err != nil || !bytes.Contains(out, []byte("slipway")) {
 		t.Fatalf("slipway version: %v\n%s", err, out)
 	}
 
-	cmd := inside(t, ctx, root, config, config.Config.Cmd...)
+	cmd := inside(ctx, t, root, config, config.Config.Cmd...)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	out, err := cmd.StdoutPipe()
@@ -304,13 +304,13 @@ func TestTheImagesRootFileSystemRuns(t *testing.T) {
 	if !bytes.Contains(status, []byte("\nUid:\t65532\t65532")) && os.Getuid() == 0 {
 		t.Errorf("it does not run as the image's user:\n%s", status)
 	}
-	health := inside(t, ctx, root, config, config.Config.Healthcheck.Test[2:]...)
+	health := inside(ctx, t, root, config, config.Config.Healthcheck.Test[2:]...)
 	health.Env = append(health.Env, "SLIPWAY_URL="+address)
 	if out, err := health.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("database main")) {
 		t.Errorf("the health check: %v\n%s", err, out)
 	}
 	// Where nothing answers it fails.
-	sick := inside(t, ctx, root, config, config.Config.Healthcheck.Test[2:]...)
+	sick := inside(ctx, t, root, config, config.Config.Healthcheck.Test[2:]...)
 	sick.Env = append(sick.Env, "SLIPWAY_URL=http://127.0.0.1:1")
 	if out, err := sick.CombinedOutput(); err == nil {
 		t.Errorf("the health check of nothing: %s", out)

@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 sh tools/postgres.sh
 sh tools/mariadb.sh
 sh tools/chromium.sh
+sh tools/deploy.sh
 
 echo "test: go vet"
 go vet -tags bench,compat "$@"
@@ -32,6 +33,8 @@ else
 fi
 mkdir -p .cache
 go test -C tools ./report
+go vet -C tools ./image
+go vet -C tools/deploylint .
 go build -C tools -o ../.cache/report ./report
 # shellcheck disable=SC2086 # several words on purpose
 exec .cache/report -allow tools/skips.txt go test -json -timeout 20m $race "$@"
