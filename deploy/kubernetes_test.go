@@ -284,3 +284,45 @@ func probed(ctx context.Context, t *testing.T, dir, config string, args []string
 		})
 	}
 }
+
+// The configuration in the Compose file is one that the program takes, with a password as openssl writes it.
+func TestTheComposeFileFitsTheProgram(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("compose.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c struct {
+		Configs  map[string]struct{ Content string }
+		Services map[string]struct{ Command []string }
+	}
+	if err := yaml.Unmarshal(text, &c); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	password := filepath.Join(dir, "database-password")
+	if err := os.WriteFile(password, []byte("6f0c1d\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.MakeKey(filepath.Join(dir, "master.key")); err != nil {
+		t.Fatal(err)
+	}
+	config := strings.NewReplacer("$$", "$", "/run/secrets", dir, "/var/lib/slipway", dir).Replace(c.Configs["slipway"].Content)
+	file := filepath.Join(dir, "slipway.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary(t), "config", "check", "--config", file)
+	cmd.Dir, cmd.Env = dir, []string{"SLIPWAY_DATA_DIR=" + dir}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for name, s := range c.Services { // each with --help in place of doing it
+		if len(s.Command) == 0 {
+			continue
+		}
+		if out, err := exec.Command(binary(t), append(s.Command, "--help")...).CombinedOutput(); err != nil || !bytes.Contains(out, []byte("slipway "+s.Command[0])) {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}

@@ -222,6 +222,15 @@ func TestAlertsAndDashboardAskForMetricsThatThereAre(t *testing.T) {
 			}
 		}
 	}
+	guide, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range metrics {
+		if base := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_sum"), "_count"); strings.HasPrefix(name, "slipway_") && !strings.Contains(string(guide), "`"+base+"`") {
+			t.Errorf("docs/operations.md does not say what %s tells", base)
+		}
+	}
 	if len(metrics) < 40 {
 		t.Errorf("only %d metrics were found", len(metrics))
 	}

@@ -51,7 +51,7 @@ type Snapshot struct {
 	steps []MigrationStatus
 }
 
-// Snapshot takes one. It is a Conflict when the database has steps that this program does not know, or has nothing.
+// Snapshot takes one, also of a database that a newer version has used; that version restores it then. It is a Conflict when the database has nothing.
 func (db *DB) Snapshot(ctx context.Context, all ...Migrations) (_ *Snapshot, err error) {
 	steps, err := db.MigrateStatus(ctx, all...)
 	if err != nil {
@@ -248,6 +248,9 @@ func (b Backup) Check(folder *os.Root) error {
 	return nil
 }
 
+// sameStep tells steps apart: one that a newer version made is known by no name.
+func sameStep(a, b MigrationStatus) bool { return a.Owner == b.Owner && a.Version == b.Version }
+
 // Known says whether this program knows every step of the backup: it is a Conflict when a newer one made it.
 func (b Backup) Known(name string, all ...Migrations) error {
 	for _, s := range b.Steps {
@@ -373,7 +376,7 @@ func (db *DB) sound(ctx context.Context, b Backup, all []Migrations) error {
 		return err
 	}
 	steps = slices.DeleteFunc(steps, func(s MigrationStatus) bool { return !s.Applied })
-	if !slices.Equal(steps, b.Steps) {
+	if !slices.EqualFunc(steps, b.Steps, sameStep) {
 		return slipway.Errorf(slipway.Invalid, "the file of database %q is not the one that the backup's manifest tells of; take another one", db.name)
 	}
 	return nil
@@ -395,8 +398,7 @@ func (db *DB) restoreTables(ctx context.Context, b Backup, folder *os.Root, repl
 		return err
 	}
 	wanted := func(s MigrationStatus) bool {
-		s.Applied = true
-		return slices.Contains(b.Steps, s)
+		return slices.ContainsFunc(b.Steps, func(o MigrationStatus) bool { return sameStep(s, o) })
 	}
 	for _, s := range steps {
 		if s.Applied && !replace {
@@ -412,6 +414,9 @@ func (db *DB) restoreTables(ctx context.Context, b Backup, folder *os.Root, repl
 	err = db.exclusively(ctx, func() error {
 		steps, err := db.steps(ctx, all)
 		if err != nil {
+			return err
+		}
+		if err := db.markVersions(ctx, all); err != nil {
 			return err
 		}
 		return applyAll(ctx, slices.DeleteFunc(steps, func(s step) bool { return s.Applied || !wanted(s.MigrationStatus) }))
