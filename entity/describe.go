@@ -17,7 +17,7 @@ import (
 // description is an entity as the tables see it.
 type description struct {
 	id                                    int64
-	there                                 bool              // before
+	looked, there                         bool              // whether it was looked for before the transaction, and found
 	ref                                   slipway.EntityRef // lower case
 	key                                   string            // the ref as stored
 	etag                                  string
@@ -51,7 +51,7 @@ func hasPresence(key string) bool {
 // The bounds of an entity, so that putting one never holds the writer for long, and a page of them can be held in memory.
 const (
 	MaxDocument  = 256 << 10 // bytes, as JSON
-	MaxFields    = 500       // values of fields that can be searched for; an item of a list counts twice
+	MaxFields    = 500       // values of fields that can be searched for
 	MaxRelations = 250       // entities that its spec names
 )
 
@@ -128,7 +128,7 @@ func bounded(e *slipway.Entity, document, fields int) (*description, error) {
 	case len(d.doc) > document:
 		return nil, tooLarge
 	case len(d.terms) > fields:
-		return nil, slipway.Errorf(slipway.Invalid, "%s has more than %d values that can be searched for, where an item of a list counts twice; shorten its lists", d.key, fields)
+		return nil, slipway.Errorf(slipway.Invalid, "%s has more than %d values that can be searched for; shorten its lists", d.key, fields)
 	}
 	return d, nil
 }
@@ -202,7 +202,7 @@ func (d *description) document(uid string) string {
 
 func (d *description) describeFields(tree map[string]any) {
 	fields := map[term]bool{}
-	walk(tree, "", func(key, text string) {
+	walk(tree, "", false, func(key, text string) {
 		value := searchable(text)
 		switch key {
 		case "kind", "metadata.name", "metadata.namespace":
@@ -226,8 +226,8 @@ func (d *description) describeFields(tree map[string]any) {
 }
 
 // walk visits every leaf with its key as it is searched for and its text as it is written: keys in lower case; lists leave no trace in
-// the key; a text in a list also counts as a field of its own that is true.
-func walk(v any, path string, visit func(key, text string)) {
+// the key; where it is asked for, a text in a list also counts as a field of its own that is true.
+func walk(v any, path string, asFields bool, visit func(key, text string)) {
 	leaf := func(path, value string) {
 		if key := strings.ToLower(path); len(key) <= maxSearchable && storable(key) {
 			visit(key, value)
@@ -240,12 +240,12 @@ func walk(v any, path string, visit func(key, text string)) {
 			if path != "" {
 				p = path + "." + k
 			}
-			walk(item, p, visit)
+			walk(item, p, asFields, visit)
 		}
 	case []any:
 		for _, item := range v {
-			walk(item, path, visit)
-			if s, ok := item.(string); ok {
+			walk(item, path, asFields, visit)
+			if s, ok := item.(string); ok && asFields {
 				leaf(path+"."+s, "true")
 			}
 		}
@@ -258,6 +258,21 @@ func walk(v any, path string, visit func(key, text string)) {
 	case nil:
 		leaf(path, opaque)
 	}
+}
+
+// items gives what makes a field true without being stored: a text in a list counts as a field of its own, so that metadata.tags.java is true where java is one of
+// metadata.tags. Each is a key and its value. A text counts as a list of one; labels and annotations are no lists.
+func items(key string) (terms [][2]string) {
+	if hasPresence(key) {
+		return nil
+	}
+	for i := range key {
+		list, item := key[:i], key[min(i+1, len(key)):]
+		if key[i] == '.' && strings.Contains(list, ".") && len(list) <= maxSearchable && len(item) <= maxSearchable {
+			terms = append(terms, [2]string{list, item})
+		}
+	}
+	return terms
 }
 
 // searchable is a text as it is compared.

@@ -491,7 +491,7 @@ func TestAnEntityIsBounded(t *testing.T) {
 		"values repeated":   newEntity("Component", "a", spec{"list": repeated}),
 		"a text that grows": newEntity("Component", "a", spec{"text": strings.Repeat("<", entity.MaxDocument/4)}),
 		"many others":       newEntity("Group", "a", spec{"members": names(entity.MaxRelations + 1)}),
-		"a long list":       newEntity("Component", "a", spec{"list": names(entity.MaxFields/2 + 1)}),
+		"a long list":       newEntity("Component", "a", spec{"list": names(entity.MaxFields + 1)}),
 		"many fields": newEntity("Component", "a", spec{"map": func() map[string]any {
 			m := map[string]any{}
 			for i := range entity.MaxFields + 1 {

@@ -82,11 +82,13 @@ func (s *Store) facet(ctx context.Context, plan *builder, key string, q Query, m
 		statement = b.with + `SELECT ` + column + `, COUNT(*), MIN(e.id) FROM ` + b.from + ` WHERE ` + where + ` AND ` + column + ` IS NOT NULL GROUP BY ` + column
 	case column == "" && only && All(b.reader, ReadPermission): // the terms know the kinds themselves
 		b.args = nil
-		statement = `SELECT t.value, (SELECT COUNT(*) FROM entity_term et WHERE et.term_id = t.id), (SELECT COALESCE(MIN(et.entity_id), 0) FROM entity_term et WHERE et.term_id = t.id)
-			FROM term t WHERE ` + b.valued(key) + ofKinds(&b, "t", kinds)
+		valued, value := b.valued(key)
+		statement = `SELECT ` + value + `, (SELECT COUNT(*) FROM entity_term et WHERE et.term_id = t.id), (SELECT COALESCE(MIN(et.entity_id), 0) FROM entity_term et WHERE et.term_id = t.id)
+			FROM term t WHERE ` + valued + ofKinds(&b, "t", kinds)
 	case column == "" && b.with != "" && b.driven <= 300: // few entities: from them to their terms
-		statement = b.with + `SELECT t.value, COUNT(*), MIN(et.entity_id) FROM ` + b.from + ` CROSS JOIN entity_term et CROSS JOIN term t WHERE ` + where +
-			` AND et.entity_id = e.id AND t.id = et.term_id AND ` + b.valued(key) + ` GROUP BY t.value`
+		valued, value := b.valued(key)
+		statement = b.with + `SELECT ` + value + `, COUNT(*), MIN(et.entity_id) FROM ` + b.from + ` CROSS JOIN entity_term et CROSS JOIN term t WHERE ` + where +
+			` AND et.entity_id = e.id AND t.id = et.term_id AND ` + valued + ` GROUP BY 1`
 	default: // many: all that have a value, of which those are counted that match
 		ids, err := matching()
 		if err != nil {
@@ -94,7 +96,8 @@ func (s *Store) facet(ctx context.Context, plan *builder, key string, q Query, m
 		}
 		b.args = nil
 		if column == "" {
-			statement = `SELECT t.value, (SELECT STRING_AGG(CAST(et.entity_id AS TEXT), ',') FROM entity_term et WHERE et.term_id = t.id) FROM term t WHERE ` + b.valued(key) + ofKinds(&b, "t", kinds)
+			valued, value := b.valued(key)
+			statement = `SELECT ` + value + `, (SELECT STRING_AGG(CAST(et.entity_id AS TEXT), ',') FROM entity_term et WHERE et.term_id = t.id) FROM term t WHERE ` + valued + ofKinds(&b, "t", kinds)
 		} else {
 			statement = `SELECT ` + column + `, ` + idList + ` FROM entity e WHERE ` + column + ` IS NOT NULL` + ofKinds(&b, "e", kinds) + ` GROUP BY ` + column
 		}
@@ -147,11 +150,6 @@ func (s *Store) tally(ctx context.Context, key, statement string, args []any, ro
 	return facets, err
 }
 
-// valued holds for the terms of a field that say more than that it is there.
-func (b *builder) valued(key string) string {
-	return `t.key = ` + b.arg(key) + ` AND t.value NOT IN (` + b.arg(opaque) + `, ` + b.arg(present) + `)`
-}
-
 // onlyKinds gives the kinds that a query is limited to, none for all, and says whether it asks for nothing else.
 func onlyKinds(q Query) (kinds []string, only bool) {
 	if len(q.Filters) > 1 {
@@ -193,7 +191,7 @@ func (s *Store) spell(ctx context.Context, key string, facets []Facet, examples 
 			if err := dec.Decode(&tree); err != nil {
 				return err
 			}
-			walk(tree, "", func(k, text string) {
+			walk(tree, "", true, func(k, text string) {
 				for _, i := range place[id] {
 					if k == key && searchable(text) == strings.ToLower(facets[i].Value) {
 						facets[i].Value = text

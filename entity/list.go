@@ -502,9 +502,13 @@ func (s *Store) plan(ctx context.Context, sets [][]*part) error {
 			case p.column != "":
 				continue
 			case p.values != nil:
-				selects = append(selects, fmt.Sprintf(`SELECT %d, t.id, `, n)+capped(`entity_term et WHERE et.term_id = t.id`)+
-					` FROM term t WHERE t.key = `+b.arg(p.key)+` AND t.value`+b.in(p.values)+ofKinds(&b, "t", kinds))
+				one := fmt.Sprintf(`SELECT %d, t.id, `, n) + capped(`entity_term et WHERE et.term_id = t.id`) + ` FROM term t WHERE `
+				selects = append(selects, one+`t.key = `+b.arg(p.key)+` AND t.value`+b.in(p.values)+ofKinds(&b, "t", kinds))
 				wanted[p] = len(p.values) * len(kinds)
+				if slices.Contains(p.values, "true") && len(items(p.key)) > 0 {
+					selects = append(selects, one+`(`+strings.Join(b.items(p.key), ` OR `)+`)`+ofKinds(&b, "t", kinds))
+					wanted[p] = 0 // there may be more at any time
+				}
 			case p.under != nil:
 				continue
 			default:
@@ -602,7 +606,27 @@ func ofKinds(b *builder, table string, kinds []string) string {
 
 // at holds for the terms of a field, and of those below it.
 func (b *builder) at(key string) string {
-	return `(t.key = ` + b.arg(key) + ` OR t.key > ` + b.arg(key+".") + ` AND t.key < ` + b.arg(key+"/") + `)`
+	or := append(b.items(key), `t.key = `+b.arg(key), `t.key > `+b.arg(key+".")+` AND t.key < `+b.arg(key+"/"))
+	return `(` + strings.Join(or, ` OR `) + `)`
+}
+
+// items are conditions for the terms that make a field true, see there.
+func (b *builder) items(key string) (or []string) {
+	for _, t := range items(key) {
+		or = append(or, `t.key = `+b.arg(t[0])+` AND t.value = `+b.arg(t[1]))
+	}
+	return or
+}
+
+// valued holds for the terms of a field that say more than that it is there; with what they say.
+func (b *builder) valued(key string) (condition, value string) {
+	own := `t.key = ` + b.arg(key)
+	condition = own + ` AND t.value NOT IN (` + b.arg(opaque) + `, ` + b.arg(present) + `)`
+	items := b.items(key)
+	if items == nil {
+		return condition, `t.value`
+	}
+	return `(` + condition + ` OR ` + strings.Join(items, ` OR `) + `)`, `CASE WHEN ` + own + ` THEN t.value ELSE 'true' END`
 }
 
 func numbers(ids []int64) string {
@@ -669,8 +693,8 @@ func (b *builder) page(q Query) (page, order, marked string) {
 		x := columnOf[key]
 		if x == "" {
 			// The least value, when a list has several.
-			x = `(SELECT MIN(t.value) FROM entity_term et JOIN term t ON t.id = et.term_id WHERE et.entity_id = e.id AND t.key = ` + b.arg(key) +
-				` AND t.value NOT IN (` + b.arg(opaque) + `, ` + b.arg(present) + `))`
+			valued, value := b.valued(key)
+			x = `(SELECT MIN(` + value + `) FROM entity_term et JOIN term t ON t.id = et.term_id WHERE et.entity_id = e.id AND ` + valued + `)`
 		}
 		expressions = append(expressions, x)
 		selected += fmt.Sprintf(`, %s AS o%d`, x, i)

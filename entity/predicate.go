@@ -128,8 +128,8 @@ func (b *builder) somewhere(key string, test func(value string) string) string {
 	if name, ok := strings.CutPrefix(key, "relations."); ok {
 		return `EXISTS (SELECT 1 FROM relation r WHERE r.source = e.ref AND r.type = ` + b.arg(relationNames[name]) + ` AND ` + test(`r.target`) + `)`
 	}
-	return `e.id IN (SELECT et.entity_id FROM term t JOIN entity_term et ON et.term_id = t.id WHERE t.key = ` + b.arg(key) +
-		` AND t.value NOT IN (` + b.arg(opaque) + `, ` + b.arg(present) + `) AND ` + test(`t.value`) + `)`
+	valued, value := b.valued(key)
+	return `e.id IN (SELECT et.entity_id FROM term t JOIN entity_term et ON et.term_id = t.id WHERE ` + valued + ` AND ` + test(value) + `)`
 }
 
 // Text is a search for a part of a text.

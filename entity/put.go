@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/store"
@@ -92,31 +94,38 @@ func (s *Store) Put(ctx context.Context, tx *store.Tx, source string, entities [
 // put is Put for what is described already.
 func (s *Store) put(ctx context.Context, tx *store.Tx, source string, described []*description) (PutResult, error) {
 	var result PutResult
-	stored, err := s.stored(ctx, tx, described)
-	if err != nil {
-		return result, err
-	}
-	sorted := slices.Clone(described) // everybody locks rows in one order
-	slices.SortStableFunc(sorted, func(a, b *description) int { return strings.Compare(a.key, b.key) })
 	var changes []Change
 	var added, updated []*description
-	for i, d := range sorted {
-		old, there := stored[d.key]
+	there := func(d *description, old head) error {
 		switch {
-		case i > 0 && sorted[i-1].key == d.key:
-			result.Conflicts = append(result.Conflicts, Conflict{Ref: d.ref, Source: source})
-		case there && old.source != source && !old.orphan:
+		case old.source != source && !old.orphan:
 			result.Conflicts = append(result.Conflicts, Conflict{Ref: d.ref, Source: old.source})
-		case there && old.etag == d.etag && old.source == source:
+		case old.etag == d.etag && old.source == source:
 			result.Unchanged++
-		case there:
+		default:
 			d.id = old.id
-			if err := s.update(ctx, tx, d, source, old.uid); err != nil {
-				return result, err
-			}
 			updated = append(updated, d)
 			result.Updated = append(result.Updated, d.ref)
 			changes = append(changes, Change{ID: d.id, Ref: d.ref, Action: Updated})
+			return s.update(ctx, tx, d, source, old.uid)
+		}
+		return nil
+	}
+	sorted := slices.Clone(described) // everybody locks rows in one order
+	slices.SortStableFunc(sorted, func(a, b *description) int { return strings.Compare(a.key, b.key) })
+	stored, err := s.stored(ctx, tx, slices.DeleteFunc(slices.Clone(sorted), func(d *description) bool { return d.looked && !d.there }))
+	if err != nil {
+		return result, err
+	}
+	for i, d := range sorted {
+		old, found := stored[d.key]
+		switch {
+		case i > 0 && sorted[i-1].key == d.key:
+			result.Conflicts = append(result.Conflicts, Conflict{Ref: d.ref, Source: source})
+		case found:
+			if err := there(d, old); err != nil {
+				return result, err
+			}
 		default:
 			added = append(added, d)
 		}
@@ -124,15 +133,24 @@ func (s *Store) put(ctx context.Context, tx *store.Tx, source string, described 
 	if err := s.insert(ctx, tx, added, source); err != nil {
 		return result, err
 	}
+	faster := slices.DeleteFunc(slices.Clone(added), func(d *description) bool { return d.id != 0 })
+	added = slices.DeleteFunc(added, func(d *description) bool { return d.id == 0 })
 	for _, d := range added {
-		if d.id == 0 { // another transaction has just put it; it will be seen as a conflict, or as unchanged, next time
-			result.Conflicts = append(result.Conflicts, Conflict{Ref: d.ref})
-			continue
-		}
 		result.Created = append(result.Created, d.ref)
 		changes = append(changes, Change{ID: d.id, Ref: d.ref, Action: Created})
 	}
-	added = slices.DeleteFunc(added, func(d *description) bool { return d.id == 0 })
+	stored, err = s.stored(ctx, tx, faster) // another transaction has just put them
+	if err != nil {
+		return result, err
+	}
+	for _, d := range faster {
+		old, found := stored[d.key]
+		if !found { // and another has removed it again
+			result.Conflicts = append(result.Conflicts, Conflict{Ref: d.ref})
+		} else if err := there(d, old); err != nil {
+			return result, err
+		}
+	}
 	if len(added)+len(updated) == 0 {
 		return result, nil
 	}
@@ -148,41 +166,59 @@ func (s *Store) put(ctx context.Context, tx *store.Tx, source string, described 
 // PutAll is Put for any number of entities: it opens a transaction per chunk, and none for what has not changed. Each entity is written whole or not at all; an error
 // leaves what was written before it, and a repeat goes on from there. What it has written without an error is on disk.
 func (s *Store) PutAll(ctx context.Context, source string, entities []*slipway.Entity) (PutResult, error) {
+	var mu sync.Mutex
 	var result PutResult
-	var held []*description // the chunk to be written next: the last one settles all
-	put := func(write func(context.Context, func(*store.Tx) error) error) error {
-		if len(held) == 0 {
-			return nil
-		}
+	put := func(ctx context.Context, chunk []*description, write func(context.Context, func(*store.Tx) error) error) error {
 		var r PutResult
 		err := write(ctx, func(tx *store.Tx) (err error) {
-			for _, d := range held {
+			for _, d := range chunk {
 				d.id = 0 // of a try that was rolled back
 			}
-			r, err = s.put(ctx, tx, source, held)
+			r, err = s.put(ctx, tx, source, chunk)
 			return err
 		})
 		if err == nil {
+			mu.Lock()
+			defer mu.Unlock()
 			result.add(r)
 		}
 		return err
 	}
-	for part := range s.prepared(ctx, source, entities) {
-		if part.err != nil {
-			return result, part.err
-		}
-		result.Unchanged += part.unchanged
-		for chunk := range chunks(part.changed) {
-			if err := put(s.db.WriteAhead); err != nil {
-				return result, err
+	writing, within := errgroup.WithContext(ctx)
+	writing.SetLimit(s.writers())
+	var held []*description // the chunk to be written next: the last one settles all
+	err := func() error {
+		for part := range s.prepared(within, source, entities) {
+			if part.err != nil {
+				return part.err
 			}
-			held = chunk
+			mu.Lock()
+			result.Unchanged += part.unchanged
+			mu.Unlock()
+			for chunk := range chunks(part.changed) {
+				if before := held; before != nil {
+					writing.Go(func() error { return put(within, before, s.db.WriteAhead) })
+				}
+				held = chunk
+			}
 		}
+		return within.Err()
+	}()
+	if failed := writing.Wait(); failed != nil { // it may have ended the rest
+		err = failed
 	}
-	if err := ctx.Err(); err != nil {
+	if err != nil || held == nil {
 		return result, err
 	}
-	return result, put(s.db.Write)
+	return result, put(ctx, held, s.db.Write)
+}
+
+// writers is how many chunks are written at a time: SQLite has one writer, a connection of PostgreSQL one core.
+func (s *Store) writers() int {
+	if s.db.Engine() == store.SQLite {
+		return 1
+	}
+	return 2
 }
 
 // prepared are some entities that can be written.
@@ -329,7 +365,7 @@ func (s *Store) withoutUnchanged(ctx context.Context, source string, entities []
 	}
 	return slices.DeleteFunc(described, func(d *description) bool {
 		old, there := stored[d.key]
-		d.there = there
+		d.looked, d.there = true, there
 		return there && old.source == source && old.etag == d.etag
 	}), nil
 }
@@ -440,11 +476,11 @@ func (s *Store) putTerms(ctx context.Context, tx *store.Tx, added, updated []*de
 	add := slices.SortedFunc(maps.Keys(want), func(a, b posting) int {
 		return cmp.Or(cmp.Compare(a.term, b.term), cmp.Compare(a.entity, b.entity))
 	})
-	rows := make([]any, 0, 2*len(add))
-	for _, p := range add {
-		rows = append(rows, p.term, p.entity)
+	terms, entities := make([]int64, len(add)), make([]int64, len(add))
+	for i, p := range add {
+		terms[i], entities[i] = p.term, p.entity
 	}
-	return s.insertRows(ctx, tx, `entity_term (term_id, entity_id)`, 2, rows)
+	return s.insertRows(ctx, tx, `entity_term (term_id, entity_id)`, terms, entities)
 }
 
 // eachOf reads rows of entities that were there before.
@@ -507,9 +543,8 @@ func number(described []*description, ids termIDs) {
 
 // addTerms stores new terms and gives all of them their numbers, also those that another transaction was faster to store.
 func (s *Store) addTerms(ctx context.Context, tx *store.Tx, terms []term, ids termIDs) error {
-	for part := range slices.Chunk(terms, statementRows) {
-		args := termArgs(part)
-		rows, err := tx.QueryContext(ctx, `INSERT INTO term (kind, key, value) VALUES `+s.values(len(args)/3, 3)+` ON CONFLICT DO NOTHING RETURNING id, kind, key, value`, args...)
+	for table, args := range s.tables(termColumns(terms)...) {
+		rows, err := tx.QueryContext(ctx, `INSERT INTO term (kind, key, value) `+table+` ON CONFLICT DO NOTHING RETURNING id, kind, key, value`, args...)
 		if err != nil {
 			return store.Err(err)
 		}
@@ -520,12 +555,12 @@ func (s *Store) addTerms(ctx context.Context, tx *store.Tx, terms []term, ids te
 	return s.lookUp(ctx, tx, slices.DeleteFunc(slices.Clone(terms), func(t term) bool { return ids[t] != 0 }), ids)
 }
 
-func termArgs(terms []term) []any {
-	args := make([]any, 0, 3*len(terms))
-	for _, t := range terms {
-		args = append(args, t.kind, t.key, t.value)
+func termColumns(terms []term) []any {
+	kinds, keys, values := make([]string, len(terms)), make([]string, len(terms)), make([]string, len(terms))
+	for i, t := range terms {
+		kinds[i], keys[i], values[i] = t.kind, t.key, t.value
 	}
-	return padded(args, 3)
+	return []any{kinds, keys, values}
 }
 
 func (t termIDs) scan(rows *sql.Rows) error {
@@ -538,10 +573,11 @@ func (t termIDs) scan(rows *sql.Rows) error {
 	})
 }
 
+// lookUp finds the numbers of terms. Each is asked for by itself: joined as a set, PostgreSQL would read the whole table for them.
 func (s *Store) lookUp(ctx context.Context, q store.Querier, terms []term, ids termIDs) error {
-	for part := range slices.Chunk(terms, statementRows) {
-		args := termArgs(part)
-		rows, err := q.QueryContext(ctx, `SELECT id, kind, key, value FROM term WHERE (kind, key, value) IN (VALUES `+s.values(len(args)/3, 3)+`)`, args...)
+	for table, args := range s.tables(termColumns(terms)...) {
+		rows, err := q.QueryContext(ctx, `SELECT id, kind, key, value FROM (SELECT column1 AS kind, column2 AS key, column3 AS value,
+			(SELECT t.id FROM term t WHERE t.key = w.column2 AND t.kind = w.column1 AND t.value = w.column3) AS id FROM (`+table+`) w) found WHERE id IS NOT NULL`, args...)
 		if err != nil {
 			return store.Err(err)
 		}
@@ -559,38 +595,81 @@ func (s *Store) putRelations(ctx context.Context, tx *store.Tx, added, updated [
 			want[origin{d.id, r}] = true
 		}
 	}
+	refs, ids := make([]string, len(updated)), make([]int64, len(updated))
+	for i, d := range updated {
+		refs[i], ids[i] = d.key, d.id
+	}
+	said, err := relationsSaid(ctx, tx, refs, ids)
+	if err != nil {
+		return err
+	}
 	var gone []origin
-	err := eachOf(ctx, tx, `SELECT entity_id, source, type, target FROM relation WHERE entity_id IN `, updated, func(rows *sql.Rows) error {
-		var r origin
-		if err := rows.Scan(&r.entity, &r.source, &r.kind, &r.target); err != nil {
-			return err
-		}
+	for _, r := range said {
 		if !want[r] {
 			gone = append(gone, r)
 		}
 		delete(want, r)
-		return nil
-	})
-	if err != nil {
+	}
+	if err := s.deleteRelations(ctx, tx, gone); err != nil {
 		return err
 	}
-	for _, r := range gone {
-		_, err := tx.Exec(ctx, `DELETE FROM relation WHERE source = $1 AND type = $2 AND target = $3 AND entity_id = $4`, r.source, r.kind, r.target, r.entity)
-		if err != nil {
-			return err
-		}
-	}
-	rows := make([]any, 0, 4*len(want))
-	for r := range want {
-		rows = append(rows, r.entity, r.source, r.kind, r.target)
-	}
-	return s.insertRows(ctx, tx, `relation (entity_id, source, type, target)`, 4, rows)
+	return s.insertRows(ctx, tx, `relation (entity_id, source, type, target)`, relationColumns(slices.Collect(maps.Keys(want)))...)
 }
 
 // origin is a relation with the entity that says so.
 type origin struct {
 	entity int64
 	relation
+}
+
+// relationsSaid gives the relations that entities have said, in both directions. What an entity says begins with its own ref, so that the other direction follows.
+func relationsSaid(ctx context.Context, tx *store.Tx, refs []string, ids []int64) ([]origin, error) {
+	if len(refs) == 0 {
+		return nil, nil
+	}
+	args := make([]any, len(refs))
+	for i, ref := range refs {
+		args[i] = ref
+	}
+	args = padded(args)
+	rows, err := tx.QueryContext(ctx, `SELECT entity_id, source, type, target FROM relation WHERE source IN `+list(1, len(args)), args...)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	said := map[origin]bool{}
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var r origin
+		err := rows.Scan(&r.entity, &r.source, &r.kind, &r.target)
+		if at := slices.Index(ids, r.entity); at >= 0 && refs[at] == r.source { // else a neighbour has said it
+			said[r] = true
+			said[origin{r.entity, relation{r.target, inverse[r.kind], r.source}}] = true
+		}
+		return err
+	})
+	return slices.Collect(maps.Keys(said)), err
+}
+
+func (s *Store) deleteRelations(ctx context.Context, tx *store.Tx, gone []origin) error {
+	for table, args := range s.tables(relationColumns(gone)...) {
+		// SQLite takes the key for a SELECT alone, and reads the whole table for VALUES.
+		if _, err := tx.Exec(ctx, `DELETE FROM relation WHERE (source, type, target, entity_id) IN (SELECT column2, column3, column4, column1 FROM (`+table+`) w)`, args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// relationColumns are relations in the order of their key.
+func relationColumns(relations []origin) []any {
+	slices.SortFunc(relations, func(a, b origin) int {
+		return cmp.Or(cmpStrings(a.source, b.source, a.kind, b.kind, a.target, b.target), cmp.Compare(a.entity, b.entity))
+	})
+	var entities []int64
+	var sources, types, targets []string
+	for _, r := range relations {
+		entities, sources, types, targets = append(entities, r.entity), append(sources, r.source), append(types, r.kind), append(targets, r.target)
+	}
+	return []any{entities, sources, types, targets}
 }
 
 // Remove deletes entities of a source, at most 10 (each has many postings), and gives those that were there. What another source brings stays.
@@ -607,14 +686,16 @@ func (s *Store) Remove(ctx context.Context, tx *store.Tx, source string, refs []
 		return nil, store.Err(err)
 	}
 	var changes []Change
-	var ids []any
+	var all []any
+	var ids []int64
+	var keys []string
 	var removed []slipway.EntityRef
 	err = store.Each(rows, func(rows *sql.Rows) error {
 		c := Change{Action: Removed}
 		if err := rows.Scan(&c.ID, &c.Ref.Kind, &c.Ref.Namespace, &c.Ref.Name); err != nil {
 			return err
 		}
-		changes, ids, removed = append(changes, c), append(ids, c.ID), append(removed, c.Ref)
+		changes, all, ids, keys, removed = append(changes, c), append(all, c.ID), append(ids, c.ID), append(keys, c.Ref.String()), append(removed, c.Ref)
 		return nil
 	})
 	if err != nil || len(ids) == 0 {
@@ -623,11 +704,17 @@ func (s *Store) Remove(ctx context.Context, tx *store.Tx, source string, refs []
 	for _, statement := range []string{
 		`DELETE FROM entity WHERE id IN `, // first, for its lock
 		`DELETE FROM entity_term WHERE entity_id IN `,
-		`DELETE FROM relation WHERE entity_id IN `,
 	} {
-		if _, err := tx.Exec(ctx, statement+list(1, len(ids)), ids...); err != nil {
+		if _, err := tx.Exec(ctx, statement+list(1, len(ids)), all...); err != nil {
 			return nil, err
 		}
+	}
+	said, err := relationsSaid(ctx, tx, keys, ids)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.deleteRelations(ctx, tx, said); err != nil {
+		return nil, err
 	}
 	return removed, s.changed(ctx, tx, changes)
 }
@@ -661,32 +748,82 @@ func (s *Store) changed(ctx context.Context, tx *store.Tx, changes []Change) err
 	return nil
 }
 
-// statementRows is how many rows one statement writes at most.
+// statementRows is how many rows one statement of SQLite has at most.
 const statementRows = 256
 
-// insertRows inserts rows, of so many columns each, that may be there already.
-func (s *Store) insertRows(ctx context.Context, tx *store.Tx, into string, columns int, rows []any) error {
-	for part := range slices.Chunk(rows, statementRows*columns) {
-		args := padded(part, columns)
-		if _, err := tx.Exec(ctx, `INSERT INTO `+into+` VALUES `+s.values(len(args)/columns, columns)+` ON CONFLICT DO NOTHING`, args...); err != nil {
+// tables gives rows as statements take them, with their arguments, in as many parts as needed: "VALUES (?, ?), (?, ?)", or their equal of PostgreSQL, which takes
+// whole columns: one statement for any number of rows, and one argument for each column. The columns are slices of one length and are called column1 and so on. On SQLite the
+// rows of a part are a power of two: statements of few lengths are kept compiled.
+func (s *Store) tables(columns ...any) iter.Seq2[string, []any] {
+	if len(columns) > 0 && s.db.Engine() == store.Postgres {
+		return s.unnested(columns)
+	}
+	return func(yield func(string, []any) bool) {
+		for from, rows := 0, lengthOf(columns[0]); from < rows; {
+			n := statementRows
+			for n > rows-from {
+				n /= 2
+			}
+			args := make([]any, 0, n*len(columns))
+			for i := from; i < from+n; i++ {
+				for _, c := range columns {
+					switch c := c.(type) {
+					case []int64:
+						args = append(args, c[i])
+					case []string:
+						args = append(args, c[i])
+					}
+				}
+			}
+			// The driver looks for each argument by its name, through all of them, unless it has none.
+			row := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
+			if !yield("VALUES "+row+strings.Repeat(", "+row, n-1), args) {
+				return
+			}
+			from += n
+		}
+	}
+}
+
+func (s *Store) unnested(columns []any) iter.Seq2[string, []any] {
+	return func(yield func(string, []any) bool) {
+		if lengthOf(columns[0]) == 0 {
+			return
+		}
+		var arrays, names []string
+		for i, c := range columns {
+			element := "TEXT"
+			if _, ok := c.([]int64); ok {
+				element = "BIGINT"
+			}
+			arrays, names = append(arrays, fmt.Sprintf("CAST($%d AS %s[])", i+1, element)), append(names, fmt.Sprintf("column%d", i+1))
+		}
+		yield("SELECT * FROM UNNEST("+strings.Join(arrays, ", ")+") u("+strings.Join(names, ", ")+")", columns)
+	}
+}
+
+func lengthOf(column any) int {
+	if ints, ok := column.([]int64); ok {
+		return len(ints)
+	}
+	return len(column.([]string))
+}
+
+// insertRows inserts rows that are not there, given as columns.
+func (s *Store) insertRows(ctx context.Context, tx *store.Tx, into string, columns ...any) error {
+	for table, args := range s.tables(columns...) {
+		if _, err := tx.Exec(ctx, `INSERT INTO `+into+` `+table, args...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// padded repeats the last row, of one column or of so many, until there are a power of two: statements of few lengths are kept compiled. It is
-// for statements that mean the same with a row twice.
-func padded(args []any, columns ...int) []any {
-	n := append(columns, 1)[0]
-	rows := len(args) / n
-	if rows == 0 {
-		return args
-	}
-	last := args[len(args)-n:]
+// padded repeats the last argument until there are a power of two: statements of few lengths are kept compiled. It is for lists in which one may stand twice.
+func padded(args []any) []any {
 	padded := slices.Clone(args)
-	for ; rows&(rows-1) != 0; rows++ {
-		padded = append(padded, last...)
+	for n := len(args); n > 0 && n&(n-1) != 0; n++ {
+		padded = append(padded, args[len(args)-1])
 	}
 	return padded
 }

@@ -25,7 +25,8 @@ const (
 	saveEvery  = 1000                  // positions without an event of its own after which a reader stores its cursor
 	retryFirst = time.Second
 	retryMost  = 10 * time.Minute
-	tryInvalid = 3 // times that an event is handled whose handler says that it is Invalid
+	gather     = 100 * time.Millisecond // that events which come in a row are let gather, for who works many together
+	tryInvalid = 3                      // times that an event is handled whose handler says that it is Invalid
 )
 
 // reader is a subscription at work.
@@ -221,7 +222,14 @@ func (b *Bus) sequence(ctx context.Context) (n, last int64, err error) {
 
 // read feeds one subscription.
 func (b *Bus) read(ctx context.Context, r *reader) {
+	var last time.Time // that it looked for many at once
 	for {
+		if r.Ahead != nil {
+			if !sleep(ctx, gather-time.Since(last), nil) {
+				return
+			}
+			last = time.Now()
+		}
 		wait, err := b.drain(ctx, r)
 		if err != nil && ctx.Err() == nil {
 			b.log.WarnContext(ctx, "a subscription could not read; trying again", "subscription", r.Name, "error", err)

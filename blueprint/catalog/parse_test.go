@@ -155,7 +155,7 @@ func TestADocumentThatIsTooLargeIsAFault(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 300<<10)
 	aliases := "spec:\n  text: &t " + long[:200<<10] + "\n  list: [" + strings.Repeat("*t, ", 10_000) + "*t]\n"
-	for _, text := range []string{"spec: {text: " + long + "}\n", aliases, "spec: {list: [" + numbered(400) + "]}\n"} {
+	for _, text := range []string{"spec: {text: " + long + "}\n", aliases, "spec: {list: [" + numbered(600) + "]}\n"} {
 		entities, faults, err := parse(t.Context(), []byte(head+"metadata: {name: a}\n"+text+"---\n"+head+"metadata: {name: b}\n"), allKinds, nil)
 		if err != nil || len(entities) != 1 || len(faults) != 1 || faults[0].Ref.Name != "a" {
 			t.Errorf("%.40s: %d entities, %v, %v; want one fault", text, len(entities), faults, err)

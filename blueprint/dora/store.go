@@ -180,8 +180,14 @@ func anys[E any](list []E) []any {
 
 // annotated adds what the annotations of entities name to what may be theirs.
 func annotated(ctx context.Context, q store.Querier, ids []int64, names map[int64][]string) error {
-	rows, err := q.QueryContext(ctx, `SELECT et.entity_id, t.value FROM entity_term et JOIN term t ON t.id = et.term_id
-		WHERE t.key = 'metadata.annotations.`+projectAnnotation+`' AND et.entity_id IN `+tuples(1, 1, len(ids)), anys(ids)...)
+	var some bool // most catalogs have none
+	err := q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM term WHERE key = 'metadata.annotations.`+projectAnnotation+`')`).Scan(&some)
+	if err != nil || !some {
+		return store.Err(err)
+	}
+	// The annotation first, else PostgreSQL may look through all terms.
+	rows, err := q.QueryContext(ctx, `WITH named AS MATERIALIZED (SELECT id, value FROM term WHERE key = 'metadata.annotations.`+projectAnnotation+`')
+		SELECT et.entity_id, n.value FROM named n JOIN entity_term et ON et.term_id = n.id WHERE et.entity_id IN `+tuples(1, 1, len(ids)), anys(ids)...)
 	if err != nil {
 		return store.Err(err)
 	}
