@@ -89,6 +89,7 @@ func runSlipway(url, dir string) error {
 		return err
 	}
 	configureEvents(c)
+	configureLoad(c)
 	if err := server.MakeKey(c.Secrets.KeyFile); err != nil {
 		return err
 	}
