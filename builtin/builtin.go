@@ -23,6 +23,7 @@ import (
 	"github.com/slipway-platform/slipway/provider/github"
 	"github.com/slipway-platform/slipway/provider/gitlab"
 	"github.com/slipway-platform/slipway/provider/jenkins"
+	"github.com/slipway-platform/slipway/provider/kubernetes"
 	"github.com/slipway-platform/slipway/provider/tekton"
 	"github.com/slipway-platform/slipway/provider/toolforge"
 )
@@ -59,6 +60,7 @@ func Providers() []provider.Kind {
 		github.Kind,
 		gitlab.Kind,
 		jenkins.Kind,
+		kubernetes.Kind,
 		tekton.Kind,
 		toolforge.Kind,
 	}

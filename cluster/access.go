@@ -14,11 +14,17 @@ import (
 
 // Selects says whether a label selector chooses an object, as List would. One that is none is Invalid.
 func Selects(selector string, o Object) (bool, error) {
+	matches, err := Selector(selector)
+	return err == nil && matches(o.Texts("metadata", "labels")), err
+}
+
+// Selector reads a label selector once, for many labels. Invalid: it is none.
+func Selector(selector string) (matches func(map[string]string) bool, err error) {
 	s, err := labels.Parse(selector)
 	if err != nil {
-		return false, slipway.Errorf(slipway.Invalid, "%.200q is no label selector", selector).WithCause(err)
+		return nil, slipway.Errorf(slipway.Invalid, "%.200q is no label selector", selector).WithCause(err)
 	}
-	return s.Matches(labels.Set(o.Texts("metadata", "labels"))), nil
+	return func(l map[string]string) bool { return s.Matches(labels.Set(l)) }, nil
 }
 
 // Account is whom the cluster takes us for, such as system:serviceaccount:slipway:slipway.

@@ -42,6 +42,7 @@ type Cache[T any] struct {
 	changed chan struct{}                  // closed at the next change
 	seen    uint64                         // the version that the watch has come to
 	synced  bool                           // a whole list has been read
+	tried   bool                           // the first attempt has come to an end
 	err     error                          // why it is not in step; nil while it is
 	since   time.Time                      // when it was last known to be
 }
@@ -295,7 +296,8 @@ func (c *Cache[T]) found() {
 	if c.err != nil && !c.since.IsZero() {
 		c.log.Info("a cluster is watched again", "cluster", c.client.Name(), "resource", c.resource.String())
 	}
-	c.err, c.since = nil, c.now()
+	c.err, c.since, c.tried = nil, c.now(), true
+	c.announce()
 }
 
 func (c *Cache[T]) lost(ctx context.Context, err error) {
@@ -304,7 +306,8 @@ func (c *Cache[T]) lost(ctx context.Context, err error) {
 	if c.err == nil {
 		c.since = c.now()
 	}
-	c.err = err
+	c.err, c.tried = err, true
+	c.announce()
 	c.mu.Unlock()
 	if first {
 		c.log.WarnContext(ctx, "a cluster cannot be watched; it is tried again", "cluster", c.client.Name(), "resource", c.resource.String(), "error", err)
@@ -323,6 +326,25 @@ func (c *Cache[T]) State() (time.Time, error) {
 		return time.Time{}, c.err
 	}
 	return c.since, c.err
+}
+
+// Ready waits for the end of the first attempt to get in step, and says what State says: why it is not in step, or nil.
+func (c *Cache[T]) Ready(ctx context.Context) error {
+	for {
+		c.mu.RLock()
+		changed, tried, err := c.changed, c.tried, c.err
+		c.mu.RUnlock()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if tried {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // Get gives what is kept of an object.

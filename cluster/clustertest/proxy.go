@@ -95,6 +95,9 @@ func (p *Proxy) Close() {
 	p.server.Close()
 }
 
+// Cut breaks all connections that are open, watches among them. New ones are taken.
+func (p *Proxy) Cut() { p.server.CloseClientConnections() }
+
 // Hang takes requests from now on and answers none.
 func (p *Proxy) Hang(testing.TB) {
 	p.Handle(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { <-r.Context().Done() })

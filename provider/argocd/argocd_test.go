@@ -149,7 +149,7 @@ func TestASyncIsOneDeploymentFromItsBeginningOn(t *testing.T) {
 	v := newVendor(t)
 	c := v.client(t, map[string]any{"environment": ""})
 	id := v.deploy(t, slipway.Deployment{Status: slipway.DeploymentRunning, Environment: "shop"})
-	id = strings.TrimPrefix(id, "argocd/") // an application that is named needs no namespace
+	id = strings.TrimPrefix(id, "argocd.") // an application that is named needs no namespace
 	d, err := c.get(t.Context(), "web-0", id)
 	if err != nil || d.Status != slipway.DeploymentRunning || d.Environment != "shop" || d.Version != "main" || d.Commit.Message != "web: 1.2.3" || d.Commit.Author != "Jane Doe" || d.TriggeredBy.ID != "jane" {
 		t.Fatalf("got %+v, %v", d, err)

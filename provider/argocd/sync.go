@@ -146,7 +146,7 @@ func (c *client) deployment(p project, s synced) slipway.Deployment {
 	app := s.app
 	name := app.Metadata.Name
 	if p.namespace != "" || p.name == "" {
-		name = app.Metadata.Namespace + "/" + name
+		name = app.Metadata.Namespace + "." + name
 	}
 	d := slipway.Deployment{
 		ID: name + "@" + s.start.Format("20060102T150405Z"), Environment: c.environment(app),

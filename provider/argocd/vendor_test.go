@@ -84,7 +84,7 @@ func (v *vendor) deploy(_ testing.TB, d slipway.Deployment) string {
 		"spec":     map[string]any{"project": "shop", "source": source, "destination": map[string]any{"server": "https://kubernetes.default.svc", "namespace": d.Environment}},
 		"status":   status,
 	})
-	return "argocd/" + name + "@" + start.Format("20060102T150405Z")
+	return "argocd." + name + "@" + start.Format("20060102T150405Z")
 }
 
 func refuse(w http.ResponseWriter, status int, message string) {
