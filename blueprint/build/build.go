@@ -3,7 +3,6 @@
 package build
 
 import (
-	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -267,37 +266,4 @@ func (d description) fits(b slipway.Build) bool {
 		(d.Commit == "" || b.Commit != nil && len(d.Commit) >= 7 && strings.HasPrefix(b.Commit.SHA, strings.ToLower(d.Commit))) &&
 		(d.Number == 0 || b.Number == d.Number) &&
 		(d.Attempt == 0 || b.Attempt == d.Attempt)
-}
-
-// page writes a page of builds around the documents that the index has as bytes.
-func page(p task.Page) ([]byte, error) {
-	size := 512
-	for _, raw := range p.Items {
-		size += len(raw) + 1
-	}
-	info, err := json.Marshal(p.PageInfo)
-	if err != nil {
-		return nil, err
-	}
-	if p.Sources == nil {
-		p.Sources = []slipway.Source{}
-	}
-	sources, err := json.Marshal(p.Sources)
-	if err != nil {
-		return nil, err
-	}
-	b := bytes.NewBuffer(make([]byte, 0, size+len(info)+len(sources)))
-	b.WriteString(`{"items":[`)
-	for i, raw := range p.Items {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.Write(raw)
-	}
-	b.WriteString(`],"pageInfo":`)
-	b.Write(info)
-	b.WriteString(`,"sources":`)
-	b.Write(sources)
-	b.WriteByte('}')
-	return b.Bytes(), nil
 }

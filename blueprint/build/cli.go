@@ -64,10 +64,6 @@ func read[T any](ctx context.Context, b cli, path string) (raw json.RawMessage, 
 }
 
 func (b cli) search() *cobra.Command {
-	query := url.Values{}
-	var since, until string
-	var fresh bool
-	var page, limit int
 	cmd := &cobra.Command{
 		Use:   "search [ENTITY]",
 		Short: "Show the last builds of an entity, or of all that fit",
@@ -79,95 +75,22 @@ not fresh is named below the table, and --fresh waits for it, 5 seconds at most.
   slipway build search --owner group:default/shop --triggered-by me -o json`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: b.complete,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			for name, text := range map[string]string{"since": since, "until": until} {
-				if text == "" {
-					continue
-				}
-				t, err := past(text)
-				if err != nil {
-					return slipway.Errorf(slipway.Invalid, "--%s: %w", name, err)
-				}
-				query.Set(name, t)
-			}
-			if fresh {
-				query.Set("fresh", "true")
-			}
-			for name, n := range map[string]int{"limit": limit, "pageNumber": page} {
-				if n != 0 {
-					query.Set(name, strconv.Itoa(n))
-				}
-			}
-			path := "/api/build/search"
-			if len(args) == 1 {
-				path = of(args[0]) + "/search"
-			}
-			if q := query.Encode(); q != "" {
-				path += "?" + q
-			}
-			raw, list, err := read[found](cmd.Context(), b, path)
-			if err != nil {
-				return err
-			}
-			return b.Print(cmd, raw, list.table(len(args) == 0, time.Now()))
-		},
 	}
-	f := cmd.Flags()
-	f.IntVar(&limit, "limit", 0, "builds on a page, at most 100 (default 20)")
-	f.IntVar(&page, "page", 0, "number of the page, from 1")
-	f.Var(value{query, "cursor"}, "cursor", "read on where another page ended")
-	f.Var(value{query, "order"}, "order", "desc, newest first, or asc (default desc)")
-	f.Var(value{query, "triggeredBy"}, "triggered-by", "id, name, e-mail or entity ref of who caused it; me is yourself")
-	f.Var(value{query, "status"}, "status", "starting, running, succeeded, failed, canceled, skipped or unknown; may be repeated")
-	f.Var(value{query, "branch"}, "branch", "branch or tag; may be repeated")
-	f.Var(value{query, "pipeline"}, "pipeline", "id or name of a pipeline; may be repeated")
-	f.Var(value{query, "owner"}, "owner", "without ENTITY: owner of the entities")
-	f.Var(value{query, "system"}, "system", "without ENTITY: system of the entities")
-	f.Var(value{query, "kind"}, "kind", "without ENTITY: kind of the entities")
-	f.StringVar(&since, "since", "", "created at this time or later")
-	f.StringVar(&until, "until", "", "created before this time")
-	f.BoolVar(&fresh, "fresh", false, "wait for sources that are not fresh")
-	_ = cmd.RegisterFlagCompletionFunc("status", cobra.FixedCompletions( // the flag was added above
-		[]string{"starting", "running", "succeeded", "failed", "canceled", "skipped", "unknown"}, cobra.ShellCompDirectiveNoFileComp))
-	return cmd
-}
-
-// value is a flag that goes into a query; repeated, it adds to it.
-type value struct {
-	query url.Values
-	key   string
-}
-
-func (v value) String() string {
-	if v.query == nil { // pflag asks a zero value
-		return ""
-	}
-	return strings.Join(v.query[v.key], ",")
-}
-
-// Type names the value in the help text.
-func (v value) Type() string { return "text" }
-
-// Set adds a value.
-func (v value) Set(s string) error {
-	if s == "" {
-		return errors.New("must not be empty")
-	}
-	v.query.Add(v.key, s)
-	return nil
-}
-
-// past reads a time, or how long ago it was.
-func past(s string) (string, error) {
-	if d, err := slipway.ParseDuration(s); err == nil {
-		return time.Now().Add(-d.Std()).UTC().Format(time.RFC3339), nil
-	}
-	for _, layout := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
-		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
-			return t.UTC().Format(time.RFC3339), nil
+	flags := blueprint.NewSearchFlags(cmd, Task.Statuses...)
+	flags.Filter("branch", "branch", "branch or tag; may be repeated")
+	flags.Filter("pipeline", "pipeline", "id or name of a pipeline; may be repeated")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		path, err := flags.Path(Task.Name, args)
+		if err != nil {
+			return err
 		}
+		raw, list, err := read[found](cmd.Context(), b, path)
+		if err != nil {
+			return err
+		}
+		return b.Print(cmd, raw, list.table(len(args) == 0, time.Now()))
 	}
-	return "", fmt.Errorf("%q is no time; write it like 2026-11-21, 2026-11-21T10:15:00Z or 7d", s)
+	return cmd
 }
 
 // table shows a page; with entities, whose each build is.
@@ -183,19 +106,7 @@ func (l found) table(entities bool, now time.Time) blueprint.Table {
 		}
 		t.Rows = append(t.Rows, r)
 	}
-	var below []string
-	if len(l.Items) == 0 {
-		below = append(below, "No builds.")
-	}
-	for _, s := range l.Sources {
-		if s.State != slipway.SourceFresh {
-			below = append(below, strings.TrimSuffix(fmt.Sprintf("Source %s %s is %s: %s", s.Provider, s.Project, s.State, s.Error), ": "))
-		}
-	}
-	if l.PageInfo.HasMore && l.PageInfo.NextCursor != "" {
-		below = append(below, "There are more: --cursor "+l.PageInfo.NextCursor)
-	}
-	t.Footer = strings.Join(below, "\n")
+	t.Footer = blueprint.SearchFooter("No builds.", len(l.Items), l.Sources, l.PageInfo)
 	return t
 }
 
@@ -205,14 +116,7 @@ func line(b slipway.Build, now time.Time) []string {
 	if c := b.Commit; c != nil {
 		branch, sha, message = c.Branch, c.SHA[:min(len(c.SHA), 8)], c.Message
 	}
-	return []string{b.ID, string(b.Status), b.CreatedAt.Local().Format("2006-01-02 15:04:05"), b.Took(now), branch, sha, who(b.TriggeredBy), clip(message, 50)}
-}
-
-func who(p *slipway.Person) string {
-	if p == nil {
-		return ""
-	}
-	return cmp.Or(p.Name, p.EntityRef, p.ID, p.Email)
+	return []string{b.ID, string(b.Status), b.CreatedAt.Local().Format("2006-01-02 15:04:05"), b.Took(now), branch, sha, blueprint.Who(b.TriggeredBy), clip(message, 50)}
 }
 
 func clip(s string, n int) string {
@@ -288,7 +192,7 @@ func details(b slipway.Build, now time.Time) blueprint.Table {
 	}
 	add("Attempt", strconv.Itoa(b.Attempt))
 	add("Trigger", string(b.Trigger))
-	add("Triggered by", who(b.TriggeredBy))
+	add("Triggered by", blueprint.Who(b.TriggeredBy))
 	if c := b.Commit; c != nil {
 		add("Commit", c.SHA)
 		add("Branch", c.Branch)

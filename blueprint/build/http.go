@@ -7,9 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
@@ -26,85 +24,24 @@ type Page struct {
 
 // Filters are the parameters that both searches have.
 type Filters struct {
-	Limit       int      `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many on a page"`
-	Cursor      string   `query:"cursor" doc:"pageInfo.nextCursor of the page before. Pages by cursor neither repeat nor drop a build while new ones arrive"`
-	PageNumber  int      `query:"pageNumber" minimum:"1" doc:"Which page, from 1, instead of cursor; pageNumber × limit is at most 10,000"`
-	Order       string   `query:"order" enum:"desc,asc" default:"desc" doc:"By creation: desc is newest first"`
+	blueprint.Listing
 	TriggeredBy string   `query:"triggeredBy" maxLength:"300" doc:"Who caused it: id, name, e-mail address or entity ref; me is the caller" example:"me"`
 	Status      []string `query:"status,explode" maxItems:"7" enum:"starting,running,succeeded,failed,canceled,skipped,unknown" doc:"Where it stands; repeat for any of several"`
 	Branch      []string `query:"branch,explode" maxItems:"20" doc:"Branch or tag; repeat for any of several" example:"[\"main\"]"`
 	Pipeline    []string `query:"pipeline,explode" maxItems:"20" doc:"Id or name of the pipeline; repeat for any of several"`
-	Since       moment   `query:"since" format:"date-time" doc:"Created at this moment or later" example:"2026-05-01T00:00:00Z"`
-	Until       moment   `query:"until" format:"date-time" doc:"Created before this moment" example:"2026-06-01T00:00:00Z"`
-	Fresh       bool     `query:"fresh" doc:"Have the sources read first, and wait for that, 5 seconds at most. A vendor that is down gives its last known builds, with the state failed"`
-	Sent        blueprint.Query
 }
 
-// moment is a time in a query.
-type moment struct{ time.Time }
-
-// UnmarshalText reads RFC 3339, and says so in words.
-func (m *moment) UnmarshalText(text []byte) (err error) {
-	if m.Time, err = time.Parse(time.RFC3339, string(text)); err != nil {
-		return errors.New("write a time such as 2026-01-02T15:04:05Z")
-	}
-	return nil
-}
-
-// query is what the index is asked. A filter that was sent without a value is refused: a script whose variable is empty must not be shown, or act on, everything.
 func (f Filters) query() (task.Query, error) {
-	var empty []string
-	for name, values := range f.Sent.Values {
-		if filter := name != "cursor" && name != "limit" && name != "pageNumber" && name != "order" && name != "fresh"; filter && slices.Contains(values, "") {
-			empty = append(empty, name)
-		}
-	}
-	slices.Sort(empty)
-	if len(empty) > 0 {
-		err := slipway.Errorf(slipway.Invalid, "%s: was sent without a value; leave it out, or give it one", strings.Join(empty, ", "))
-		for _, name := range empty {
-			err.Details = append(err.Details, slipway.Detail{Field: name, Code: slipway.Invalid, Message: "was sent without a value"})
-		}
-		return task.Query{}, err
-	}
-	return task.Query{
-		Statuses: f.Status,
-		Filters:  map[string][]string{"triggeredBy": {f.TriggeredBy}, "branch": f.Branch, "pipeline": f.Pipeline},
-		Since:    f.Since.Time, Until: f.Until.Time, Ascending: f.Order == "asc",
-		Limit: f.Limit, Cursor: f.Cursor, PageNumber: f.PageNumber, Fresh: f.Fresh,
-	}, nil
-}
-
-// Shown documents what the server reads of every request, before any operation, and puts into its context.
-type Shown struct {
-	Shown string `header:"Slipway-Provider-Token" doc:"Tokens of the caller's own at providers with visibility source, which show their builds only to those who may see them there: <provider>=<token>, several with commas between" example:"github=ghp_…"`
-}
-
-// OfEntity names an entity in the path.
-type OfEntity struct {
-	Shown
-	EntityRef string `path:"entityRef" maxLength:"200" doc:"[kind:][namespace/]name; kind is component and namespace is default when left out; case does not matter" example:"component:default/web"`
-}
-
-func (in OfEntity) ref() (slipway.EntityRef, error) {
-	ref, err := slipway.ParseEntityRef(in.EntityRef, slipway.EntityRef{})
-	return ref.Lower(), err
-}
-
-// allow checks a permission on the entity that the index has found.
-func allow(ctx context.Context, permission string) func(task.Object) error {
-	return func(o task.Object) error {
-		return auth.Require(ctx, permission, auth.Object{Ref: o.Ref, Owner: o.Owner})
-	}
+	return f.Query(f.Status, map[string][]string{"triggeredBy": {f.TriggeredBy}, "branch": f.Branch, "pipeline": f.Pipeline})
 }
 
 type pageOutput struct{ Body blueprint.Raw[Page] }
 
 func (s *service) search(ctx context.Context, in *struct {
-	OfEntity
+	blueprint.OfEntity
 	Filters
 }) (*pageOutput, error) {
-	ref, err := in.ref()
+	ref, err := in.Ref()
 	if err != nil {
 		return nil, err
 	}
@@ -112,63 +49,47 @@ func (s *service) search(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.index.Search(ctx, auth.CallerFrom(ctx), ref, q, allow(ctx, readPermission))
+	p, err := s.index.Search(ctx, auth.CallerFrom(ctx), ref, q, blueprint.Allow(ctx, readPermission))
 	if err != nil {
 		return nil, err
 	}
-	raw, err := page(p)
+	raw, err := blueprint.WritePage(p)
 	return &pageOutput{blueprint.Raw[Page]{JSON: raw}}, err
 }
 
 func (s *service) searchAll(ctx context.Context, in *struct {
 	Filters
-	Shown
-	Owner  []string `query:"owner,explode" maxItems:"20" doc:"Owner of the entity; repeat for any of several. The kind is group when left out" example:"[\"group:default/team-a\"]"`
-	System []string `query:"system,explode" maxItems:"20" doc:"System of the entity; repeat for any of several"`
-	Entity []string `query:"entity,explode" maxItems:"100" doc:"The entity; repeat for any of several"`
-	Kind   []string `query:"kind,explode" maxItems:"20" doc:"Kind of the entity; repeat for any of several" example:"[\"component\"]"`
+	blueprint.Shown
+	blueprint.Among
 }) (*pageOutput, error) {
 	q, err := in.query()
 	if err != nil {
 		return nil, err
 	}
-	scope := task.Scope{Kinds: in.Kind}
-	for _, p := range []struct {
-		field, kind string
-		values      []string
-		refs        *[]string
-	}{{"owner", "group", in.Owner, &scope.Owners}, {"system", "system", in.System, &scope.Systems}, {"entity", slipway.DefaultKind, in.Entity, &scope.Entities}} {
-		for _, v := range p.values {
-			ref, err := slipway.ParseEntityRef(v, slipway.EntityRef{Kind: p.kind})
-			if err != nil {
-				if e, ok := errors.AsType[*slipway.Error](err); ok {
-					return nil, slipway.Errorf(slipway.Invalid, "%s: %s", p.field, e.Message).WithDetails(slipway.Detail{Field: p.field, Code: slipway.Invalid, Message: e.Message})
-				}
-				return nil, err
-			}
-			*p.refs = append(*p.refs, ref.String())
-		}
+	scope, err := in.Scope()
+	if err != nil {
+		return nil, err
 	}
 	p, err := s.index.SearchAll(ctx, auth.Narrowed(ctx), scope, q)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := page(p)
+	raw, err := blueprint.WritePage(p)
 	return &pageOutput{blueprint.Raw[Page]{JSON: raw}}, err
 }
 
 // OfBuild names a build of an entity in the path.
 type OfBuild struct {
-	OfEntity
+	blueprint.OfEntity
 	ID string `path:"id" maxLength:"600" doc:"Id of the build, as search shows it" example:"ci:0198c2f0"`
 }
 
 func (s *service) item(ctx context.Context, in OfBuild, permission string) (item, error) {
-	ref, err := in.ref()
+	ref, err := in.Ref()
 	if err != nil {
 		return item{}, err
 	}
-	return s.index.Get(ctx, auth.CallerFrom(ctx), ref, in.ID, allow(ctx, permission))
+	return s.index.Get(ctx, auth.CallerFrom(ctx), ref, in.ID, blueprint.Allow(ctx, permission))
 }
 
 func (s *service) get(ctx context.Context, in *OfBuild) (*struct{ Body blueprint.Raw[slipway.Build] }, error) {
@@ -323,11 +244,11 @@ func pathEscape(id string) string {
 }
 
 func (s *service) postRetrigger(ctx context.Context, in *struct {
-	OfEntity
+	blueprint.OfEntity
 	Force bool           `query:"force" doc:"Also a build that neither failed nor was canceled"`
 	Body  *retriggerBody // nil: no body, as good as {}
 }) (*acceptedOutput, error) {
-	ref, err := in.ref()
+	ref, err := in.Ref()
 	if err != nil {
 		return nil, err
 	}
@@ -335,11 +256,11 @@ func (s *service) postRetrigger(ctx context.Context, in *struct {
 	body := cmp.Or(in.Body, &retriggerBody{})
 	var it item
 	if body.BuildID != "" {
-		it, err = s.index.Get(ctx, caller, ref, body.BuildID, allow(ctx, retriggerPermission))
+		it, err = s.index.Get(ctx, caller, ref, body.BuildID, blueprint.Allow(ctx, retriggerPermission))
 	} else {
 		var d description
 		if d, err = body.describe(); err == nil {
-			it, err = s.find(ctx, caller, ref, d, allow(ctx, retriggerPermission))
+			it, err = s.find(ctx, caller, ref, d, blueprint.Allow(ctx, retriggerPermission))
 		}
 	}
 	if err != nil {
@@ -353,15 +274,15 @@ func (s *service) postRetrigger(ctx context.Context, in *struct {
 }
 
 func (s *service) postStart(ctx context.Context, in *struct {
-	OfEntity
+	blueprint.OfEntity
 	Body *startBody // nil: no body, as good as {}
 }) (*acceptedOutput, error) {
-	ref, err := in.ref()
+	ref, err := in.Ref()
 	if err != nil {
 		return nil, err
 	}
 	caller := auth.CallerFrom(ctx)
-	o, places, err := s.index.Places(ctx, caller, ref, allow(ctx, startPermission))
+	o, places, err := s.index.Places(ctx, caller, ref, blueprint.Allow(ctx, startPermission))
 	if err != nil {
 		return nil, err
 	}

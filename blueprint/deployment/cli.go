@@ -4,8 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,86 +16,137 @@ import (
 func commands(c *blueprint.Client) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "deployment", Short: "Find deployments",
-		Long:    "Find the deployments of entities, whoever did them. What they say of a team's speed is told by slipway dora.",
-		Example: "  slipway deployment search web",
+		Long: `Find the deployments of entities, whoever did them. An entity is written [kind:][namespace/]name, so that component:default/web and web are the
+same. What deployments say of a team's speed is told by slipway dora.`,
+		Example: `  slipway deployment search web
+  slipway deployment show web`,
 	}
-	cmd.AddCommand(search(c))
+	cmd.AddCommand(search(c), show(c))
 	return cmd
 }
 
 func search(c *blueprint.Client) *cobra.Command {
-	var statuses, environments []string
-	var owner, cursor string
-	var limit int
 	cmd := &cobra.Command{
-		Use: "search [ENTITY]", Short: "Show the last deployments of an entity, or of all",
-		Long: "Show the last deployments, newest first: of one entity, or without one, of all that --owner leaves. Several values of one flag mean any of them.",
+		Use: "search [ENTITY]", Short: "Show the last deployments of an entity, or of all that fit",
+		Long: `Show the last deployments, newest first: of one entity, or without one, of all entities that --owner, --system and --kind leave. Several values
+of one flag mean any of them. --since and --until take a time or how long ago it was. Answers come from an index; a source that
+is not fresh is named below the table, and --fresh waits for it, 5 seconds at most.`,
 		Example: `  slipway deployment search component:default/web --environment production
-  slipway deployment search --owner group:default/shop --status failed`,
+  slipway deployment search --owner group:default/shop --status failed --since 7d`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			q := url.Values{"status": statuses, "environment": environments}
-			for name, v := range map[string]string{"owner": owner, "cursor": cursor} {
-				if v != "" {
-					q.Set(name, v)
-				}
-			}
-			if limit != 0 {
-				q.Set("limit", strconv.Itoa(limit))
-			}
-			path := "/api/deployment/search"
-			if len(args) == 1 {
-				path = "/api/deployment/by-entity/" + url.PathEscape(args[0]) + "/search"
-			}
-			if text := q.Encode(); text != "" {
-				path += "?" + text
-			}
-			var raw json.RawMessage
-			var p Page
-			if err := c.Do(cmd.Context(), http.MethodGet, path, nil, &raw); err != nil {
-				return err
-			}
-			if err := json.Unmarshal(raw, &p); err != nil {
-				return err
-			}
-			return c.Print(cmd, raw, p.table())
-		},
 	}
-	f := cmd.Flags()
-	f.StringSliceVar(&statuses, "status", nil, "starting, running, succeeded, failed, canceled or unknown; may be repeated")
-	f.StringSliceVar(&environments, "environment", nil, "environment, in the vendor's words; may be repeated")
-	f.StringVar(&owner, "owner", "", "without ENTITY: owner of the entities")
-	f.StringVar(&cursor, "cursor", "", "read on where another page ended")
-	f.IntVar(&limit, "limit", 0, "how many on a page, at most 100 (default 20)")
+	flags := blueprint.NewSearchFlags(cmd, Task.Statuses...)
+	flags.Filter("environment", "environment", "environment, in the vendor's words; may be repeated")
+	flags.Filter("version", "version", "what was deployed; may be repeated")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		path, err := flags.Path(Task.Name, args)
+		if err != nil {
+			return err
+		}
+		var raw json.RawMessage
+		var p Page
+		if err := c.Do(cmd.Context(), http.MethodGet, path, nil, &raw); err != nil {
+			return err
+		}
+		if err := json.Unmarshal(raw, &p); err != nil {
+			return err
+		}
+		return c.Print(cmd, raw, p.table(len(args) == 0))
+	}
 	return cmd
 }
 
-func (p Page) table() blueprint.Table {
-	t := blueprint.Table{Header: []string{"Entity", "ID", "Environment", "Version", "Status", "Created", "Triggered by", "Commit"}}
+// table shows a page; with entities, whose each deployment is.
+func (p Page) table(entities bool) blueprint.Table {
+	t := blueprint.Table{Header: []string{"ID", "Environment", "Version", "Status", "Created", "Took", "Commit", "Triggered by"}}
+	if entities {
+		t.Header = append([]string{"Entity"}, t.Header...)
+	}
 	for _, d := range p.Items {
-		sha, who := "", ""
+		sha := ""
 		if d.Commit != nil {
 			sha = d.Commit.SHA[:min(8, len(d.Commit.SHA))]
 		}
-		if by := d.TriggeredBy; by != nil {
-			if who = by.Name; who == "" {
-				who = by.ID
+		r := []string{d.ID, d.Environment, d.Version, string(d.Status), clock(&d.CreatedAt), took(d), sha, blueprint.Who(d.TriggeredBy)}
+		if entities {
+			r = append([]string{d.EntityRef}, r...)
+		}
+		t.Rows = append(t.Rows, r)
+	}
+	t.Footer = blueprint.SearchFooter("No deployments.", len(p.Items), p.Sources, p.PageInfo)
+	return t
+}
+
+func clock(at *time.Time) string {
+	if at == nil {
+		return ""
+	}
+	return at.Local().Format("2006-01-02 15:04:05")
+}
+
+func took(d slipway.Deployment) string {
+	b := slipway.Build{Status: slipway.BuildStatus(d.Status), StartedAt: d.StartedAt, DurationSeconds: d.DurationSeconds}
+	return b.Took(time.Now())
+}
+
+func show(c *blueprint.Client) *cobra.Command {
+	return &cobra.Command{
+		Use: "show ENTITY [ID]", Short: "Show all that is known of a deployment",
+		Long: "Show one deployment with all its fields; without ID, the newest one.",
+		Example: `  slipway deployment show web
+  slipway deployment show component:default/web github:145988746 -o yaml`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of := "/api/deployment/by-entity/" + url.PathEscape(args[0])
+			id := args[len(args)-1]
+			if len(args) == 1 {
+				var p Page
+				if err := c.Do(cmd.Context(), http.MethodGet, of+"/search?limit=1", nil, &p); err != nil {
+					return err
+				}
+				if len(p.Items) == 0 {
+					return slipway.Errorf(slipway.NotFound, "%s has no deployments yet; slipway deployment search %[1]s tells of its sources", args[0])
+				}
+				id = p.Items[0].ID
 			}
+			var raw json.RawMessage
+			var d slipway.Deployment
+			if err := c.Do(cmd.Context(), http.MethodGet, of+"/deployments/"+url.PathEscape(id), nil, &raw); err != nil {
+				return err
+			}
+			if err := json.Unmarshal(raw, &d); err != nil {
+				return err
+			}
+			return c.Print(cmd, raw, details(d))
+		},
+	}
+}
+
+// details shows one deployment, a field a line.
+func details(d slipway.Deployment) (t blueprint.Table) {
+	add := func(name, text string) {
+		if text != "" {
+			t.Rows = append(t.Rows, []string{name, text})
 		}
-		t.Rows = append(t.Rows, []string{d.EntityRef, d.ID, d.Environment, d.Version, string(d.Status), d.CreatedAt.Local().Format("2006-01-02 15:04:05"), who, sha})
 	}
-	var below []string
-	if len(p.Items) == 0 {
-		below = append(below, "No deployments.")
+	add("ID", d.ID)
+	add("Entity", d.EntityRef)
+	add("Environment", d.Environment)
+	add("Version", d.Version)
+	add("Status", string(d.Status))
+	add("Detail", d.Detail)
+	add("Provider", d.Provider.Name+" ("+d.Provider.Type+")")
+	add("Triggered by", blueprint.Who(d.TriggeredBy))
+	if c := d.Commit; c != nil {
+		add("Commit", c.SHA)
+		add("Branch", c.Branch)
+		add("Author", c.Author)
+		add("Message", c.Message)
 	}
-	for _, s := range p.Sources {
-		if s.State != slipway.SourceFresh {
-			below = append(below, strings.TrimSuffix("Source "+s.Provider+" "+s.Project+" is "+string(s.State)+": "+s.Error, ": "))
-		}
-	}
-	if p.PageInfo.NextCursor != "" {
-		below = append(below, "There are more: --cursor "+p.PageInfo.NextCursor)
-	}
-	t.Footer = strings.Join(below, "\n")
+	add("Created", clock(&d.CreatedAt))
+	add("Started", clock(d.StartedAt))
+	add("Finished", clock(d.FinishedAt))
+	add("Took", took(d))
+	add("Page", d.URL)
 	return t
 }

@@ -3,7 +3,6 @@
 package deployment
 
 import (
-	"bytes"
 	"context"
 	"embed"
 	"encoding/json"
@@ -183,27 +182,3 @@ var (
 		Sources: []slipway.Source{{Provider: "github", Type: "github", Project: "octo/web", State: slipway.SourceFresh, AsOf: &exampleTime}},
 	}
 )
-
-// write writes a page of deployments around the documents that the index has as bytes.
-func write(p task.Page) ([]byte, error) {
-	if p.Sources == nil {
-		p.Sources = []slipway.Source{}
-	}
-	info, err := json.Marshal(p.PageInfo)
-	if err != nil {
-		return nil, err
-	}
-	sources, err := json.Marshal(p.Sources)
-	if err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	b.WriteString(`{"items":[`)
-	b.Write(bytes.Join(p.Items, []byte{','}))
-	b.WriteString(`],"pageInfo":`)
-	b.Write(info)
-	b.WriteString(`,"sources":`)
-	b.Write(sources)
-	b.WriteByte('}')
-	return b.Bytes(), nil
-}
