@@ -336,7 +336,7 @@ type Retention struct {
 	Jobs   slipway.Duration `yaml:"jobs" doc:"Finished jobs"`
 	Audit  slipway.Duration `yaml:"audit" doc:"Audit records"`
 
-	Deployments slipway.Duration `yaml:"deployments" doc:"Deployments, changes and incidents, from which DORA metrics come"`
+	Deployments slipway.Duration `yaml:"deployments" doc:"Deployments in the index, and what DORA metrics come from: deployments, changes and incidents"`
 }
 
 // Client is what a blueprint's commands talk through: set up from flags and environment before a command runs.

@@ -197,3 +197,23 @@ func TestACacheOutlivesACrashOfTheServer(t *testing.T) {
 		t.Errorf("got version %q, %v", v, err)
 	}
 }
+
+func TestReadyWaitsForTheFirstAttempt(t *testing.T) {
+	t.Parallel()
+	s := clustertest.Shared(t)
+	ns := s.Namespace(t, "ready-")
+	s.Create(t, configMaps, ns, configMap("one", map[string]any{"text": "a"}))
+	cache := follow(t, s.Client(), ns)
+	if err := cache.Ready(t.Context()); err != nil || len(cache.List(ns)) != 1 {
+		t.Errorf("got %v and %v", err, cache.List(ns))
+	}
+	refused := follow(t, s.Client().As("nobody-at-all"), ns)
+	if err := refused.Ready(t.Context()); !errors.Is(err, slipway.Forbidden) {
+		t.Errorf("got %v, want forbidden", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := cluster.NewCache(s.Client(), configMaps, cluster.CacheOptions{}, func(cluster.Object) kept { return kept{} }).Ready(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("nobody fills it: got %v, want the context's error", err)
+	}
+}

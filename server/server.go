@@ -778,7 +778,11 @@ func (s *Server) housekeeping(ctx context.Context) error {
 			"levels of the log":        func() error { return s.pruneLevels(ctx) },
 		}
 		for _, info := range s.infos {
-			steps[info.Name] = func() error { _, err := s.tasks.Prune(ctx, info.Name, r.Builds.Std()); return err }
+			keep := r.Builds
+			if info.Name == "deployment" {
+				keep = r.Deployments
+			}
+			steps[info.Name] = func() error { _, err := s.tasks.Prune(ctx, info.Name, keep.Std()); return err }
 		}
 		for what, step := range steps {
 			if err := step(); err != nil && ctx.Err() == nil {
