@@ -16,9 +16,13 @@ var placeholder = regexp.MustCompile(`\{([^{}]*)\}`)
 // Faults says what is wrong with a template at field, of which the kind fills in the given names. One that ends in a colon takes any word behind it: {label:team}.
 func (t Template) Faults(field string, names ...string) (faults []slipway.Detail) {
 	for _, m := range placeholder.FindAllStringSubmatch(string(t), -1) {
-		if !slices.ContainsFunc(names, func(n string) bool {
-			return m[1] == n || strings.HasSuffix(n, ":") && len(m[1]) > len(n) && strings.HasPrefix(m[1], n)
-		}) {
+		known := slices.ContainsFunc(names, func(n string) bool {
+			if strings.HasSuffix(n, ":") {
+				return len(m[1]) > len(n) && strings.HasPrefix(m[1], n)
+			}
+			return m[1] == n
+		})
+		if !known {
 			faults = append(faults, fault(field, "has {%s}, which nothing is known of; known are {%s}", clip(m[1]), strings.Join(names, "}, {")))
 		}
 	}
