@@ -552,7 +552,7 @@ func TestEachProviderTrustsAnAuthorityOfItsOwn(t *testing.T) {
 				}
 			},
 		})
-		if len(names) != 8 {
+		if len(names) != 9 {
 			t.Errorf("%v can be told of authorities", names)
 		}
 		address := func(name string) (f task.Finding) {
