@@ -26,11 +26,10 @@ const everywhere = "*"
 // String writes it as a project: namespace/selector.
 func (l Labelled) String() string { return cmp.Or(l.Namespace, everywhere) + "/" + l.Selector }
 
-// ReadLabelled reads what String wrote. false: nobody wrote it.
+// ReadLabelled reads a project. false: it is none.
 func ReadLabelled(project string) (Labelled, bool) {
 	namespace, selector, ok := strings.Cut(project, "/")
-	spelled, known := Selector(selector)
-	if !ok || !known || spelled != selector || namespace != everywhere && !NamespaceName(namespace) {
+	if !ok || !selects.MatchString(selector) || namespace != everywhere && !NamespaceName(namespace) {
 		return Labelled{}, false
 	}
 	return Labelled{strings.TrimPrefix(namespace, everywhere), selector}, true
