@@ -54,11 +54,17 @@ type attributed struct {
 	Facts      map[string]*Facts
 	ChangeOf   map[int64]int64 // change → deployment
 	IncidentOf map[int64]int64 // incident → deployment
-	Failed     map[int64]int64 // deployments that an incident followed → seconds until it did; that were rolled back → rolledBack
+	Fate       map[int64]fate  // deployment → what became of it, where anything did
 }
 
-// rolledBack stands for the time until an incident where a deployment was rolled back and nobody reported one.
-const rolledBack = -1
+// fate is what became of a deployment.
+type fate struct {
+	IncidentAfter int64 // seconds until the first incident that it is taken to have caused; none
+	RolledBack    bool  // the next one put an older version back
+	PutBack       bool  // it put an older version back itself
+}
+
+var noFate = fate{IncidentAfter: none}
 
 // maxLead is how long after it was merged a change can still be brought to users by the next deployment. What is older was there before deployments were reported.
 const maxLead = 180 * day
@@ -69,25 +75,27 @@ const maxLead = 180 * day
 //     its commits are one.
 //   - An incident belongs to the last such deployment that ended before it began, unless somebody said to which. Whether that caused it is a rule
 //     (Rules.IncidentWindow), which may change without anything being tied anew.
-//   - A deployment rolls back the one before it when it says so, or when its version was deployed before and then replaced.
+//   - A deployment rolls back the one before it when it says so, or when its version was deployed not long before and then replaced.
 func attribute(h history) attributed {
-	a := attributed{Facts: map[string]*Facts{}, ChangeOf: map[int64]int64{}, IncidentOf: map[int64]int64{}, Failed: map[int64]int64{}}
+	a := attributed{Facts: map[string]*Facts{}, ChangeOf: map[int64]int64{}, IncidentOf: map[int64]int64{}, Fate: map[int64]fate{}}
 	slices.SortFunc(h.Deployments, func(x, y deployed) int {
-		return cmp.Or(cmp.Compare(x.Finished, y.Finished), cmp.Compare(x.ID, y.ID))
+		return cmp.Or(cmp.Compare(x.Finished, y.Finished), cmp.Compare(x.ExternalID, y.ExternalID), cmp.Compare(x.ID, y.ID))
 	})
 	facts := make([]DeploymentFact, len(h.Deployments))
 	var live []int // deployments to production that succeeded, in order
 	named := map[string]int{}
 	last := map[string]int{} // by environment: the last one that succeeded
+	putBack := map[int]bool{}
+	versions := versions{map[string]string{}, map[[2]string]int64{}}
 	for i, d := range h.Deployments {
 		facts[i] = DeploymentFact{At: d.Finished, Result: d.Result, Rework: d.Rework, Incident: none, Recovered: none}
 		if d.Result != Succeeded {
 			continue
 		}
-		if before, ok := last[d.Environment]; ok && (d.Rollback || rollsBack(h.Deployments[:i], d)) {
-			facts[before].RolledBack, facts[i].Rework = true, true
-			a.Failed[h.Deployments[before].ID] = rolledBack
+		if before, ok := last[d.Environment]; ok && touches(h.Deployments[before], d) && (d.Rollback || versions.rollsBack(d)) {
+			facts[before].RolledBack, facts[i].Rework, putBack[i] = true, true, true
 		}
+		versions.add(d)
 		last[d.Environment] = i
 		if d.Environment == production {
 			live = append(live, i)
@@ -102,7 +110,7 @@ func attribute(h history) attributed {
 		switch n, ok := next[d.Environment]; {
 		case d.Result == Succeeded:
 			next[d.Environment] = i
-		case d.Result == Failed && ok:
+		case d.Result == Failed && ok && h.Deployments[n].Finished-d.Finished <= maxBack:
 			facts[i].Recovered = h.Deployments[n].Finished - d.Finished
 		}
 	}
@@ -162,7 +170,6 @@ func attribute(h history) attributed {
 			if f := &facts[i]; f.Incident == none || after < f.Incident {
 				f.Incident = after
 			}
-			a.Failed[d.ID] = facts[i].Incident
 		}
 		if in.Resolved != 0 && in.Resolved >= in.Started {
 			of(production).Recoveries = append(of(production).Recoveries, r)
@@ -170,35 +177,39 @@ func attribute(h history) attributed {
 	}
 	for i, d := range h.Deployments {
 		of(d.Environment).Deployments = append(of(d.Environment).Deployments, facts[i])
+		if became := (fate{facts[i].Incident, facts[i].RolledBack, putBack[i]}); became != noFate {
+			a.Fate[d.ID] = became
+		}
 	}
 	return a
 }
 
-// maxBack is how many deployments back a version is looked for that was put back.
-const maxBack = 20
+// maxBack is how far back a version is looked for that was put back: what was live longer ago is deployed anew. A deployment that succeeds later after one that failed is not its recovery, and
+// outside of production it does not roll back what was deployed so long before: what is reported late changes what is near.
+const maxBack = 31 * day
 
-// rollsBack says whether a deployment puts back a version that was live before the one that it replaces.
-func rollsBack(before []deployed, d deployed) bool {
-	if d.Version == "" {
-		return false
+// touches says whether a deployment may roll another one back.
+func touches(a, b deployed) bool {
+	return a.Environment == production || b.Finished-a.Finished <= maxBack
+}
+
+// versions is what was live: in each environment the last version, and when each was deployed last.
+type versions struct {
+	last map[string]string
+	at   map[[2]string]int64
+}
+
+func (v versions) add(d deployed) {
+	if d.Version != "" {
+		v.last[d.Environment], v.at[[2]string{d.Environment, d.Version}] = d.Version, d.Finished
 	}
-	replaced := ""
-	for i, seen := len(before)-1, 0; i >= 0 && seen < maxBack; i-- {
-		b := before[i]
-		if b.Environment != d.Environment || b.Result != Succeeded || b.Version == "" {
-			continue
-		}
-		seen++
-		switch {
-		case replaced == "" && b.Version == d.Version:
-			return false // the same again
-		case replaced == "":
-			replaced = b.Version
-		case b.Version == d.Version:
-			return true
-		}
-	}
-	return false
+}
+
+// rollsBack says whether a deployment puts back a version that was live before the one that it replaces. The same version again does not.
+func (v versions) rollsBack(d deployed) bool {
+	replaced := v.last[d.Environment]
+	at, seen := v.at[[2]string{d.Environment, d.Version}]
+	return replaced != "" && replaced != d.Version && seen && d.Finished-at <= maxBack
 }
 
 // cycle is DevLake's cycle time of a pull request in minutes: coding, until the merge, and until the deployment, each rounded up; a negative span counts as none.

@@ -298,7 +298,7 @@ func (d cli) explain() *cobra.Command {
 		Args:      cobra.RangeArgs(1, 2),
 		ValidArgs: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m := map[string]string{"cursor": "cursor"}
+			m := map[string]string{"benchmark": "benchmark", "definitions": "definitions", "cursor": "cursor"}
 			for k, v := range aboutFlags {
 				m[k] = v
 			}
@@ -318,6 +318,8 @@ func (d cli) explain() *cobra.Command {
 		},
 	}
 	f.about(cmd)
+	f.text(cmd, "benchmark", "benchmark", "table of performance classes, as for the metrics (default as configured)")
+	f.text(cmd, "definitions", "definitions", "what the metrics mean: slipway or devlake (default as configured)")
 	f.text(cmd, "cursor", "cursor", "read on where another page ended")
 	return cmd
 }

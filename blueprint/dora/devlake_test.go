@@ -75,6 +75,27 @@ func TestAnExistingDevLakeDatabaseAnswers(t *testing.T) {
 		t.Errorf("all projects: what belongs to two counts once; got %d services, %d deployments, %+v", r.Services, r.Metrics.DeploymentFrequency.Count, r.Groups)
 	}
 
+	// What is behind each number makes it.
+	for _, project := range []string{"Shop", "Both", "Other", "Seldom"} {
+		for _, more := range []string{"&definitions=devlake", "&definitions=devlake&benchmark=2021", "", "&benchmark=2021", "&environment=staging"} {
+			agree(t, s.Client, "startDate=2025-04-01&endDate=2026-03-30&project="+project+more)
+		}
+	}
+	agree(t, s.Client, "startDate=2026-03-01&endDate=2026-03-30")
+	var e dora.Explanation
+	s.Get("/api/devlake/dora-metrics/explain?metric=timeToRestoreService&definitions=devlake&project=Shop&startDate=2026-03-01&endDate=2026-03-30").Is(200).Into(&e)
+	if len(e.Items) != 3 || e.Items[0].Incident.ID != "i3" || e.Items[0].DeploymentID != "d4" || *e.Items[2].Seconds != 6300 || e.Items[2].Incident.Title != "Down" {
+		t.Errorf("got %+v", e)
+	}
+	s.Get("/api/devlake/dora-metrics/explain?metric=leadTimeForChanges&definitions=devlake&project=Shop&startDate=2026-03-01&endDate=2026-03-30").Is(200).Into(&e)
+	if len(e.Items) != 3 || e.Items[2].Change.ID != "p1" || *e.Items[2].Seconds != 1501*60 || e.Items[1].Counts || e.Items[1].Why == "" {
+		t.Errorf("got %+v", e)
+	}
+	s.Get("/api/devlake/dora-metrics/explain?metric=changeFailureRate&project=Shop&startDate=2026-03-01&endDate=2026-03-30").Is(200).Into(&e)
+	if len(e.Items) != 4 || e.Items[0].Deployment.ID != "d4" || e.Items[0].Counts || e.Items[3].Deployment.Commit.SHA != "cccccccc" || !e.Items[3].Counts {
+		t.Errorf("got %+v", e)
+	}
+
 	var h dora.History
 	s.Get("/api/devlake/deployment-history?service=Shop&limit=4").Is(200).Into(&h)
 	ids := func() (list []string) {

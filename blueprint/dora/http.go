@@ -187,40 +187,41 @@ type Explained struct {
 
 func (s *service) getExplanation(ctx context.Context, in *struct {
 	About
-	Metric string `query:"metric" required:"true" enum:"deploymentFrequency,leadTimeForChanges,changeFailureRate,timeToRestoreService,reworkRate" doc:"The metric to explain"`
-	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many on a page"`
-	Cursor string `query:"cursor" doc:"pageInfo.nextCursor of the page before"`
+	Metric      string `query:"metric" required:"true" enum:"deploymentFrequency,leadTimeForChanges,changeFailureRate,timeToRestoreService,reworkRate" doc:"The metric to explain"`
+	Benchmark   string `query:"benchmark" maxLength:"100" doc:"Table of performance classes, as for the metrics: with 2021, all incidents count; absent: as configured"`
+	Definitions string `query:"definitions" enum:"slipway,devlake" doc:"What the metrics mean; absent: as configured"`
+	Limit       int    `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many on a page"`
+	Cursor      string `query:"cursor" doc:"pageInfo.nextCursor of the page before"`
 }) (*body[Explanation], error) {
-	q, err := s.question(in.About, "", "")
+	q, err := s.question(in.About, in.Benchmark, in.Definitions)
 	if err != nil {
 		return nil, err
-	}
-	if s.lake != nil {
-		return nil, slipway.Errorf(slipway.Unsupported, "the answers come from an existing DevLake database, which is not taken apart here; see its dashboards")
 	}
 	sc, err := s.scopeOf(ctx, historyPermission, in.Project, in.Team)
 	if err != nil {
 		return nil, err
 	}
-	cursors := secret.CursorsOf[historyKey](s.keys, "dora explain", in.Metric, key(in.Project), key(in.Team), q.environment, q.period.StartDate, q.period.EndDate)
+	cursors := secret.CursorsOf[explainedKey](s.keys, "dora explain", in.Metric, q.rules.DevLake, q.rules.AllIncidents, key(in.Project), key(in.Team), q.environment, q.period.StartDate, q.period.EndDate)
 	after, err := cursors.Read(in.Cursor)
 	if err != nil {
 		return nil, err
 	}
-	out := Explanation{Of: "deployments", Period: q.period, Items: []Explained{}, PageInfo: slipway.PageInfo{Limit: in.Limit}}
+	out := Explanation{Of: "deployments", Period: q.period, Text: explanations[in.Metric], Items: []Explained{}, PageInfo: slipway.PageInfo{Limit: in.Limit}}
+	if q.rules.DevLake {
+		out.Text = devLakeExplanations[in.Metric]
+	}
 	switch in.Metric {
 	case "leadTimeForChanges":
-		out.Of, out.Text = "changes", "The median of the time from the first commit of each change to the end of the deployment that brought it. Deployments without a change count from their first commit."
+		out.Of = "changes"
 	case "timeToRestoreService":
-		out.Of, out.Text = "incidents", "The median length of the incidents that count."
-	case "changeFailureRate":
-		out.Text = "The deployments that count, as a share of all that succeeded."
-	case "reworkRate":
-		out.Text = "The deployments that were made because of an incident, as a share of all that succeeded."
-	default:
-		out.Text = "The number of deployments that succeeded, divided by the weeks of the period."
+		out.Of = "incidents"
 	}
-	list, err := readExplained(ctx, s.db, sc, out.Of, q.environment, q.window, after, in.Limit+1)
+	var list []explained
+	if s.lake != nil {
+		list, err = s.lake.explain(ctx, s.environments.normalise, sc.titles(), in.Metric, q.environment, q.window, q.rules, after, in.Limit+1)
+	} else {
+		list, err = readExplained(ctx, s.db, sc, in.Metric, q.environment, q.window, q.rules, after, in.Limit+1)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +231,7 @@ func (s *service) getExplanation(ctx context.Context, in *struct {
 		out.PageInfo.NextCursor = cursors.Write(list[len(list)-1].key)
 	}
 	for _, e := range list {
-		x, err := e.explain(in.Metric, q.rules)
+		x, err := e.explain(in.Metric, q.window, q.rules)
 		if err != nil {
 			return nil, err
 		}
@@ -239,66 +240,139 @@ func (s *service) getExplanation(ctx context.Context, in *struct {
 	return &body[Explanation]{out}, nil
 }
 
+// explanations say how a number comes of the items behind it.
+var explanations = map[string]string{
+	"deploymentFrequency":  "The number of deployments that succeeded, divided by the weeks of the period.",
+	"leadTimeForChanges":   "The median of the time from the first commit of each change to the end of the deployment that brought it. Deployments without a change count from their first commit.",
+	"changeFailureRate":    "The deployments that count, as a share of all that succeeded.",
+	"timeToRestoreService": "The median length of the incidents that count.",
+	"reworkRate":           "The deployments that were made because of an incident, as a share of all that succeeded.",
+}
+
+var devLakeExplanations = map[string]string{
+	"deploymentFrequency":  "The days with a deployment that counts, of the middle calendar week or month.",
+	"leadTimeForChanges":   "The lower middle of the cycle times of the pull requests that count, in whole minutes.",
+	"changeFailureRate":    "The deployments that count, as a share of all that succeeded.",
+	"timeToRestoreService": "The lower middle of the time from the end of the deployment to the end of the incident, of those that count; with the benchmark 2021, of the length of all incidents.",
+	"reworkRate":           explanations["reworkRate"],
+}
+
 // explain says what an item has to do with a metric.
-func (e explained) explain(metric string, r Rules) (Explained, error) {
-	x := Explained{Service: e.service, DeploymentID: e.deployment.String}
-	share := func(d time.Duration) { n := int64(d / time.Second); x.Seconds = &n }
-	var err error
-	switch metric {
-	case "leadTimeForChanges":
-		x.Change, x.Counts = &Change{}, true
-		if err = json.Unmarshal([]byte(e.doc), x.Change); err == nil && x.Change.MergedAt != nil {
-			first := moment(cmp.Or(x.Change.FirstCommitAt, &x.Change.OpenedAt))
-			share(e.deployed.Sub(first))
-		}
-	case "timeToRestoreService":
+func (e explained) explain(metric string, w Window, r Rules) (x Explained, err error) {
+	x = Explained{Service: e.title, DeploymentID: e.owner.String}
+	switch e.key.Kind {
+	case "change":
+		x.Change = &Change{}
+		err = json.Unmarshal([]byte(e.doc), x.Change)
+		e.explainChange(&x, r)
+	case "incident":
 		x.Incident = &Incident{}
-		if err = json.Unmarshal([]byte(e.doc), x.Incident); err == nil && x.Incident.ResolvedAt != nil {
-			share(x.Incident.ResolvedAt.Sub(x.Incident.StartedAt))
-			after := int64(none)
-			if !e.deployed.IsZero() {
-				after = max(0, int64(x.Incident.StartedAt.Sub(e.deployed.Time)/time.Second))
-			}
-			switch {
-			case r.AllIncidents:
-				x.Counts, x.Why = true, "all incidents count"
-			case x.Incident.DeploymentID != "":
-				x.Counts, x.Why = true, "its reporter names the deployment"
-			case after == none:
-				x.Why = "there was no deployment before it"
-			case r.caused(after):
-				x.Counts, x.Why = true, fmt.Sprintf("it began %s after the deployment", spellSeconds(after))
-			default:
-				x.Why = fmt.Sprintf("it began %s after the last deployment, which is taken to be too long", spellSeconds(after))
-			}
-		}
+		err = json.Unmarshal([]byte(e.doc), x.Incident)
+		e.explainIncident(&x, w, r)
 	default:
 		x.Deployment = &Deployment{}
-		if err = json.Unmarshal([]byte(e.doc), x.Deployment); err == nil {
-			ok := x.Deployment.Status == statusSuccess
-			switch metric {
-			case "changeFailureRate":
-				x.Counts = r.FailedCount && x.Deployment.Status == statusFailure
-				switch after := e.failed.Int64; {
-				case !ok || !e.failed.Valid:
-				case after == rolledBack:
-					x.Counts, x.Why = !r.DevLake, "the next deployment put an older version back"
-				case r.caused(after):
-					x.Counts, x.Why = true, fmt.Sprintf("an incident followed after %s", spellSeconds(after))
-				default:
-					x.Why = fmt.Sprintf("an incident followed after %s, which is taken to be too long", spellSeconds(after))
-				}
-			case "reworkRate":
-				x.Counts = ok && (x.Deployment.Rework || x.Deployment.Rollback)
-			default:
-				x.Counts = ok
-			}
-			if !ok && x.Why == "" {
-				x.Why = "it did not succeed"
-			}
-		}
+		err = json.Unmarshal([]byte(e.doc), x.Deployment)
+		e.explainDeployment(&x, metric, r)
 	}
 	return x, err
+}
+
+// lasts is the share of an item in whole seconds.
+func (x *Explained) lasts(from, to time.Time) { x.Seconds = ptr(to.Unix() - from.Unix()) }
+
+func (e explained) explainChange(x *Explained, r Rules) {
+	c := x.Change
+	first := *cmp.Or(c.FirstCommitAt, &c.OpenedAt)
+	x.lasts(first, e.ended.Time)
+	switch {
+	case r.DevLake && e.first:
+		x.Why = "it came with the first deployment, of which DevLake counts no changes"
+	case r.DevLake:
+		minutes := e.cycle
+		if minutes == none && !e.unmeasured && c.MergedAt != nil {
+			minutes = cycle(changed{FirstCommit: first.Unix(), Opened: c.OpenedAt.Unix(), Merged: c.MergedAt.Unix()}, e.ended.Unix())
+		}
+		if x.Counts = minutes >= 0; x.Counts {
+			x.Seconds = ptr(minutes * minute)
+		} else {
+			x.Why = "DevLake knows no cycle time of it"
+		}
+	case *x.Seconds < 0:
+		x.Why = "its first commit was made after it was deployed"
+	default:
+		x.Counts = true
+	}
+}
+
+func (e explained) explainIncident(x *Explained, w Window, r Rules) {
+	in := x.Incident
+	if in.ResolvedAt == nil {
+		return
+	}
+	x.lasts(in.StartedAt, *in.ResolvedAt)
+	after := int64(none)
+	if !e.ended.IsZero() {
+		after = max(0, in.StartedAt.Unix()-e.ended.Unix())
+	}
+	switch {
+	case r.DevLake && r.AllIncidents:
+		x.Counts, x.Why, *x.Seconds = true, "all incidents count", *x.Seconds/minute*minute
+		if e.cycle >= 0 {
+			*x.Seconds = e.cycle * minute // as DevLake has it
+		}
+	case r.AllIncidents:
+		x.Counts, x.Why = true, "all incidents count"
+	case after == none:
+		x.Why = "there was no deployment before it"
+	case r.DevLake && !w.has(in.ResolvedAt.Unix()-*x.Seconds-after):
+		x.Why = "its deployment ended before the period, where DevLake counts no incident"
+	case r.DevLake:
+		x.Counts, x.Why, *x.Seconds = true, "DevLake counts from the end of the deployment", (*x.Seconds+after)/minute*minute
+	case in.DeploymentID != "" && in.DeploymentID == e.owner.String:
+		x.Counts, x.Why = true, "its reporter names the deployment"
+	case r.caused(after):
+		x.Counts, x.Why = true, fmt.Sprintf("it began %s after the deployment", spellSeconds(after))
+	default:
+		x.Why = fmt.Sprintf("it began %s after the last deployment, which is taken to be too long", spellSeconds(after))
+	}
+}
+
+func (e explained) explainDeployment(x *Explained, metric string, r Rules) {
+	d := x.Deployment
+	ok := d.Status == statusSuccess
+	switch metric {
+	case "leadTimeForChanges":
+		x.Counts, x.Why = true, "no change is known to have come with it: its first commit counts"
+		x.lasts(d.firstCommit(), e.ended.Time)
+	case "timeToRestoreService":
+		x.Counts, x.Why, x.Seconds = true, "it failed, and the next one that succeeded was its recovery", ptr(e.recovered)
+	case "changeFailureRate":
+		switch after := e.IncidentAfter; {
+		case d.Status == statusFailure && r.FailedCount && !r.DevLake:
+			x.Counts, x.Why = true, "it failed"
+		case !ok:
+			x.Why = "it did not succeed"
+		case after != none && r.caused(after):
+			x.Counts, x.Why = true, fmt.Sprintf("an incident followed after %s", spellSeconds(after))
+		case e.RolledBack && !r.DevLake:
+			x.Counts, x.Why = true, "the next deployment put an older version back"
+		case after != none:
+			x.Why = fmt.Sprintf("an incident followed after %s, which is taken to be too long", spellSeconds(after))
+		}
+	case "reworkRate":
+		switch {
+		case !ok:
+			x.Why = "it did not succeed"
+		case d.Rework:
+			x.Counts, x.Why = true, "its reporter says so"
+		case e.PutBack:
+			x.Counts, x.Why = true, "it put an older version back"
+		}
+	default:
+		if x.Counts = ok; !ok {
+			x.Why = "it did not succeed"
+		}
+	}
 }
 
 func spellSeconds(n int64) string {

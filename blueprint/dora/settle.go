@@ -2,7 +2,6 @@ package dora
 
 import (
 	"context"
-	"database/sql"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -116,7 +115,7 @@ type dirty struct {
 	past, next  int64 // what is looked at: from the deployment before these months to the one after them
 	history     history
 	links       map[bool]map[int64]int64 // true: changes, false: incidents → the deployment as it is stored
-	failed      map[int64]sql.NullInt64  // deployments → as it is stored
+	fates       map[int64]fate           // deployments → as it is stored
 	have        map[blockKey]bool        // blocks that are there
 	earlier     []RecoveryFact           // of incidents that ended in these months and belong to deployments before what is looked at
 	result      attributed
@@ -125,12 +124,12 @@ type dirty struct {
 
 // derived is one row that follows from what was reported.
 type derived struct {
-	block  blockKey
-	facts  []byte // nil: the block goes
-	table  string // else a link: where,
-	row    int64  // which row,
-	column string // and what it becomes
-	value  any
+	block blockKey
+	facts []byte // nil: the block goes
+	fate  *fate  // of a deployment
+	table string // of a change or incident that belongs to a deployment
+	row   int64  // which row of the table
+	link  int64  // and to which deployment
 }
 
 // changes are the rows that have to be written.
@@ -146,19 +145,21 @@ func (d *dirty) changes() (list []derived) {
 	}
 	for id, is := range d.result.ChangeOf {
 		if was, ok := d.links[true][id]; ok && was != is {
-			list = append(list, derived{table: changeKind.table, row: id, column: "deployment_id", value: is})
+			list = append(list, derived{table: changeKind.table, row: id, link: is})
 		}
 	}
 	for id, is := range d.result.IncidentOf {
 		if was, ok := d.links[false][id]; ok && was != is {
-			list = append(list, derived{table: incidentKind.table, row: id, column: "deployment_id", value: is})
+			list = append(list, derived{table: incidentKind.table, row: id, link: is})
 		}
 	}
 	for _, dep := range d.history.Deployments { // the last one may be followed by what was not looked at
-		after, failed := d.result.Failed[dep.ID]
-		is := sql.NullInt64{Int64: after, Valid: failed}
-		if at := dep.Finished * 1e6; at >= d.lo && at < d.hi && d.failed[dep.ID] != is {
-			list = append(list, derived{table: deploymentKind.table, row: dep.ID, column: "failed_after", value: is})
+		is, some := d.result.Fate[dep.ID]
+		if !some {
+			is = noFate
+		}
+		if at := dep.Finished * 1e6; at >= d.lo && at < d.hi && d.fates[dep.ID] != is {
+			list = append(list, derived{fate: &is, row: dep.ID})
 		}
 	}
 	return list

@@ -434,7 +434,7 @@ func scanDirty(rows *sql.Rows, err error) (list []*dirty, _ error) {
 		return nil, store.Err(err)
 	}
 	return list, store.Each(rows, func(rows *sql.Rows) error {
-		d := &dirty{links: map[bool]map[int64]int64{true: {}, false: {}}, failed: map[int64]sql.NullInt64{}, have: map[blockKey]bool{}}
+		d := &dirty{links: map[bool]map[int64]int64{true: {}, false: {}}, fates: map[int64]fate{}, have: map[blockKey]bool{}}
 		err := rows.Scan(&d.id, &d.version, &d.from, &d.to)
 		list = append(list, d)
 		return err
@@ -476,7 +476,30 @@ const (
 	endOfTime   = 253402300799 * 1e6
 )
 
-// widen finds the months that have to be written anew: those of what has changed, and those of the deployments before and after it, whose changes and incidents may move.
+// surroundings reads, for a stretch of time of each service, how far back and how far on lie deployments that it may change, in any environment: those since the last that succeeded, and
+// those in which a version may be put back. Where there are none, it is the stretch itself.
+func surroundings(ctx context.Context, q store.Querier, stretches [][]int64) (map[int64][2]int64, error) {
+	const back = maxBack * 1_000_000
+	rows, err := q.QueryContext(ctx, fmt.Sprintf(`SELECT r.column1,
+		COALESCE((SELECT MIN(e.since) FROM (SELECT COALESCE(MAX(CASE WHEN d.status = 'SUCCESS' THEN d.finished END), MIN(d.finished)) AS since FROM dora_deployment d
+			WHERE d.service_id = r.column1 AND d.finished >= r.column2 - %d AND d.finished < r.column2 GROUP BY d.environment) e), r.column2),
+		COALESCE((SELECT MAX(d.finished) FROM dora_deployment d WHERE d.service_id = r.column1 AND d.finished > r.column3 AND d.finished <= r.column3 + %d), r.column3)
+		FROM `, int64(back), int64(back))+ranges(stretches))
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	found := map[int64][2]int64{}
+	return found, store.Each(rows, func(rows *sql.Rows) error {
+		var id int64
+		var n [2]int64
+		err := rows.Scan(&id, &n[0], &n[1])
+		found[id] = n
+		return err
+	})
+}
+
+// widen finds the months that have to be written anew: those of what has changed, of the deployments to production before and after it, whose changes and incidents may move, and of those around it
+// that it may roll back, or that may roll back others because of it.
 func widen(ctx context.Context, q store.Querier, list []*dirty) error {
 	var stretches [][]int64
 	for _, d := range list {
@@ -486,14 +509,18 @@ func widen(ctx context.Context, q store.Querier, list []*dirty) error {
 	if err != nil {
 		return err
 	}
+	around, err := surroundings(ctx, q, stretches)
+	if err != nil {
+		return err
+	}
 	stretches = nil
 	for _, d := range list {
-		from, to := d.from, d.to
+		from, to := around[d.id][0], around[d.id][1]
 		if n := near[d.id]; n[0] != beginOfTime {
-			from = n[0]
+			from = min(from, n[0])
 		}
 		if n := near[d.id]; n[1] != endOfTime {
-			to = n[1]
+			to = max(to, n[1])
 		}
 		d.lo, d.hi = monthStart(monthOf(floorDiv(from, 1e6)))*1e6, monthStart(monthOf(floorDiv(to, 1e6))+1)*1e6
 		stretches = append(stretches, []int64{d.id, d.lo, d.hi - 1})
@@ -514,9 +541,15 @@ func loadHistories(ctx context.Context, q store.Querier, list []*dirty) error {
 	var deployments, between, blocks [][]int64
 	for _, d := range list {
 		byID[d.id] = d
-		// Versions that were live before the months are looked for among what the months before hold.
-		back := max(beginOfTime, min(d.past, d.lo-int64(31*day)*1e6))
-		deployments = append(deployments, []int64{d.id, back, d.next})
+		// What is near the months on either side has to do with what is in them.
+		from, to := d.lo-maxBack*1e6, d.hi+maxBack*1e6
+		if d.past != beginOfTime {
+			from = min(from, d.past)
+		}
+		if d.next != endOfTime {
+			to = max(to, d.next)
+		}
+		deployments = append(deployments, []int64{d.id, from, to})
 		between = append(between, []int64{d.id, d.past, d.next, d.lo, d.hi})
 		blocks = append(blocks, []int64{d.id, monthOf(d.lo / 1e6), monthOf(d.hi / 1e6)})
 	}
@@ -527,14 +560,14 @@ func loadHistories(ctx context.Context, q store.Querier, list []*dirty) error {
 		}
 		return store.Each(rows, scan)
 	}
-	err := each(`SELECT d.service_id, d.id, d.external_id, d.environment, d.status, d.finished, d.deployed, d.first_commit, d.rework, d.rollback, d.failed_after
+	err := each(`SELECT d.service_id, d.id, d.external_id, d.environment, d.status, d.finished, d.deployed, d.first_commit, d.rework, d.rollback, COALESCE(d.failed_after, -1), d.rolled_back, d.put_back
 		FROM `+ranges(deployments)+` CROSS JOIN dora_deployment d WHERE d.service_id = r.column1 AND d.finished >= r.column2 AND d.finished <= r.column3`, func(rows *sql.Rows) error {
 		var service int64
 		var x deployed
 		var status string
 		var first sql.NullInt64
-		var failed sql.NullInt64
-		if err := rows.Scan(&service, &x.ID, &x.ExternalID, &x.Environment, &status, &x.Finished, &x.Version, &first, &x.Rework, &x.Rollback, &failed); err != nil {
+		var is fate
+		if err := rows.Scan(&service, &x.ID, &x.ExternalID, &x.Environment, &status, &x.Finished, &x.Version, &first, &x.Rework, &x.Rollback, &is.IncidentAfter, &is.RolledBack, &is.PutBack); err != nil {
 			return err
 		}
 		x.Finished, x.Result = floorDiv(x.Finished, 1e6), results[status]
@@ -543,7 +576,7 @@ func loadHistories(ctx context.Context, q store.Querier, list []*dirty) error {
 		}
 		d := byID[service]
 		d.history.Deployments = append(d.history.Deployments, x)
-		d.failed[x.ID] = failed
+		d.fates[x.ID] = is
 		return nil
 	})
 	if err != nil {
@@ -555,7 +588,7 @@ func loadHistories(ctx context.Context, q store.Querier, list []*dirty) error {
 	named := func(table, columns string) string {
 		return ` UNION SELECT ` + columns + ` FROM ` + ranges(between) + ` CROSS JOIN dora_deployment t CROSS JOIN ` + table + ` x
 			WHERE EXISTS (SELECT 1 FROM ` + table + ` y WHERE y.service_id = r.column1 AND y.told <> '') AND
-			t.service_id = r.column1 AND t.finished >= r.column2 AND t.finished <= r.column3 AND x.told = t.external_id AND x.told <> '' AND x.service_id = r.column1`
+			t.service_id = r.column1 AND t.environment = 'prod' AND t.status = 'SUCCESS' AND t.finished >= r.column2 AND t.finished <= r.column3 AND x.told = t.external_id AND x.told <> '' AND x.service_id = r.column1`
 	}
 	columns := `x.service_id, x.id, x.first_commit, x.opened, x.merged, x.told, x.deployment_id`
 	err = each(`SELECT `+columns+` FROM `+ranges(between)+` CROSS JOIN dora_change x WHERE x.service_id = r.column1 AND x.merged > r.column2 AND x.merged <= r.column3 AND NOT (`+elsewhere+`)`+
@@ -581,8 +614,9 @@ func loadHistories(ctx context.Context, q store.Querier, list []*dirty) error {
 	// Incidents that ended in these months and began before what is looked at belong to deployments before it, which are looked for one by one.
 	columns = `x.service_id, x.id, x.started, x.resolved, x.told, x.deployment_id, CAST(0 AS BIGINT)`
 	earlier, of := map[int64]RecoveryFact{}, map[int64]*dirty{}
-	old := `x.service_id, x.id, x.started, x.resolved, x.told, x.deployment_id, COALESCE((SELECT MAX(t.finished) FROM dora_deployment t
-		WHERE t.service_id = r.column1 AND t.environment = 'prod' AND t.status = 'SUCCESS' AND t.finished < x.started), 0)`
+	old := `x.service_id, x.id, x.started, x.resolved, CASE WHEN ` + elsewhere + ` THEN x.told ELSE '' END, x.deployment_id, COALESCE(CASE WHEN ` + elsewhere + ` THEN
+			(SELECT MAX(t.finished) FROM dora_deployment t WHERE t.external_id = x.told AND t.service_id + 0 = r.column1 AND t.environment = 'prod' AND t.status = 'SUCCESS')
+		ELSE (SELECT MAX(t.finished) FROM dora_deployment t WHERE t.service_id = r.column1 AND t.environment = 'prod' AND t.status = 'SUCCESS' AND t.finished < x.started) END, 0)`
 	err = each(`SELECT `+columns+` FROM `+ranges(between)+` CROSS JOIN dora_incident x WHERE x.service_id = r.column1 AND x.started >= r.column2 AND x.started <= r.column3 AND NOT (`+elsewhere+`)`+
 		named("dora_incident", columns)+
 		` UNION SELECT `+old+` FROM `+ranges(between)+` CROSS JOIN dora_incident x WHERE x.service_id = r.column1 AND x.resolved >= r.column4 AND x.resolved < r.column5 AND (x.started < r.column2 OR `+elsewhere+`)`,
@@ -602,7 +636,7 @@ func loadHistories(ctx context.Context, q store.Querier, list []*dirty) error {
 				x.Resolved = floorDiv(resolved.Int64, 1e6)
 			}
 			if before != 0 {
-				earlier[x.ID] = RecoveryFact{At: x.Resolved, Took: x.Resolved - x.Started, After: x.Started - floorDiv(before, 1e6), Told: x.Deployment != ""}
+				earlier[x.ID] = RecoveryFact{At: x.Resolved, Took: x.Resolved - x.Started, After: max(0, x.Started-floorDiv(before, 1e6)), Told: x.Deployment != ""}
 				of[x.ID] = d
 				return nil
 			}
@@ -659,7 +693,10 @@ func writeDerived(ctx context.Context, tx *store.Tx, batch []settling) error {
 		for _, r := range s.rows {
 			switch {
 			case r.table != "":
-				_, err = tx.Exec(ctx, `UPDATE `+r.table+` SET `+r.column+` = $1 WHERE id = $2`, r.value, r.row)
+				_, err = tx.Exec(ctx, `UPDATE `+r.table+` SET deployment_id = $1 WHERE id = $2`, r.link, r.row)
+			case r.fate != nil:
+				after := sql.NullInt64{Int64: r.fate.IncidentAfter, Valid: r.fate.IncidentAfter != none}
+				_, err = tx.Exec(ctx, `UPDATE dora_deployment SET failed_after = $1, rolled_back = $2, put_back = $3 WHERE id = $4`, after, r.fate.RolledBack, r.fate.PutBack, r.row)
 			case r.facts == nil:
 				_, err = tx.Exec(ctx, `DELETE FROM dora_block WHERE environment = $1 AND month = $2 AND service_id = $3`, r.block.env, r.block.month, s.id)
 			default:

@@ -89,9 +89,9 @@ var lakeColumns = map[string]string{
 	"project_mapping":         "project_name table row_id",
 	"cicd_deployments":        "id cicd_scope_id display_title url result status environment original_environment created_date started_date finished_date",
 	"cicd_deployment_commits": "id cicd_scope_id cicd_deployment_id result environment finished_date commit_sha commit_msg ref_name repo_url",
-	"pull_requests":           "id base_repo_id created_date merged_date",
+	"pull_requests":           "id base_repo_id title created_date merged_date merge_commit_sha",
 	"project_pr_metrics":      "id project_name deployment_commit_id pr_cycle_time first_commit_authored_date",
-	"incidents":               "id table scope_id created_date resolution_date lead_time_minutes",
+	"incidents":               "id title url severity table scope_id created_date resolution_date lead_time_minutes",
 	"project_incident_deployment_relationships": "id project_name deployment_id",
 	"commits": "sha author_name author_email authored_date",
 }
@@ -306,7 +306,6 @@ func (l *lake) history(ctx context.Context, normalise func(string) string, proje
 	if len(projects) == 0 {
 		return page, nil
 	}
-	const began = "COALESCE(d.started_date, d.created_date)"
 	err = l.read(ctx, func(q store.Querier) error {
 		var args []any
 		where := " FROM cicd_deployments d WHERE EXISTS (SELECT 1 FROM project_mapping pm WHERE pm.row_id = d.cicd_scope_id AND pm.`table` = 'cicd_scopes' AND pm.project_name IN " + marks(&args, projects) + ")"
@@ -325,59 +324,62 @@ func (l *lake) history(ctx context.Context, normalise func(string) string, proje
 			return err
 		}
 		if after != nil {
-			where += " AND (" + seconds(began) + ", d.id) < (?, ?)"
+			where += " AND (" + seconds(lakeBegan) + ", d.id) < (?, ?)"
 			args = append(args, after.Started, after.Name)
 		}
-		rows, err := q.QueryContext(ctx, "SELECT d.id, d.cicd_scope_id, COALESCE(d.display_title, ''), COALESCE(d.url, ''), COALESCE(d.result, ''), COALESCE(d.status, ''), COALESCE(d.environment, ''), COALESCE(d.original_environment, ''), "+
-			"COALESCE("+seconds(began)+", 0), "+seconds("d.finished_date")+", (SELECT MIN(pm.project_name) FROM project_mapping pm WHERE pm.row_id = d.cicd_scope_id AND pm.`table` = 'cicd_scopes' AND pm.project_name IN "+quoted(projects)+")"+
-			where+fmt.Sprintf(" ORDER BY %s DESC, d.id DESC LIMIT %d", began, limit+1), args...)
+		list, keys, err := lakeDeployments(ctx, q, normalise, projects, where+fmt.Sprintf(" ORDER BY %s DESC, d.id DESC LIMIT %d", lakeBegan, limit+1), args)
 		if err != nil {
 			return err
 		}
-		var list []Deployment
-		at := map[string]int{}
-		scopes := map[string]bool{}
-		var k historyKey
-		err = store.Each(rows, func(rows *sql.Rows) error {
-			if len(list) == limit {
-				page.next = &historyKey{Started: k.Started, Name: k.Name}
-				return nil
-			}
-			d := Deployment{Source: "devlake"}
-			var scope, result, state, env string
-			var finished sql.NullInt64
-			if err := rows.Scan(&d.ID, &scope, &d.Detail, &d.URL, &result, &state, &env, &d.OriginalEnvironment, &k.Started, &finished, &d.Service); err != nil {
-				return err
-			}
-			k.Name = d.ID
-			d.StartTime, d.Environment = time.Unix(k.Started, 0).UTC(), normalise(env)
-			if d.OriginalEnvironment == "" {
-				d.OriginalEnvironment = env
-			}
-			if d.Status = lakeStatus(result, state, finished.Valid); finished.Valid && d.Status != statusInProgress {
-				end, took := time.Unix(finished.Int64, 0).UTC(), finished.Int64-k.Started
-				d.EndTime, d.Duration = &end, &took
-			}
-			at[d.ID], scopes[scope] = len(list), true
-			list = append(list, d)
-			return nil
-		})
-		if err != nil || len(list) == 0 {
-			return err
-		}
-		if err := lakeCommits(ctx, q, list, at, scopes); err != nil {
-			return err
+		if len(list) > limit {
+			list, page.next = list[:limit], &keys[limit-1]
 		}
 		for i := range list {
-			raw, err := json.Marshal(list[i])
-			if err != nil {
-				return err
-			}
-			page.items = append(page.items, raw)
+			page.items = append(page.items, json.RawMessage(document(list[i])))
 		}
 		return nil
 	})
 	return page, err
+}
+
+// lakeBegan is when a deployment began, as far as DevLake knows.
+const lakeBegan = "COALESCE(d.started_date, d.created_date)"
+
+// lakeDeployments reads deployments with their commits, and their places in the history.
+func lakeDeployments(ctx context.Context, q store.Querier, normalise func(string) string, projects []string, where string, args []any) (list []Deployment, keys []historyKey, err error) {
+	rows, err := q.QueryContext(ctx, "SELECT d.id, d.cicd_scope_id, COALESCE(d.display_title, ''), COALESCE(d.url, ''), COALESCE(d.result, ''), COALESCE(d.status, ''), COALESCE(d.environment, ''), COALESCE(d.original_environment, ''), "+
+		"COALESCE("+seconds(lakeBegan)+", 0), "+seconds("d.finished_date")+", (SELECT MIN(pm.project_name) FROM project_mapping pm WHERE pm.row_id = d.cicd_scope_id AND pm.`table` = 'cicd_scopes' AND pm.project_name IN "+quoted(projects)+")"+
+		where, args...)
+	if err != nil {
+		return nil, nil, err
+	}
+	at := map[string]int{}
+	scopes := map[string]bool{}
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		d := Deployment{Source: "devlake"}
+		var k historyKey
+		var scope, result, state, env string
+		var finished sql.NullInt64
+		if err := rows.Scan(&d.ID, &scope, &d.Detail, &d.URL, &result, &state, &env, &d.OriginalEnvironment, &k.Started, &finished, &d.Service); err != nil {
+			return err
+		}
+		k.Name = d.ID
+		d.StartTime, d.Environment = time.Unix(k.Started, 0).UTC(), normalise(env)
+		if d.OriginalEnvironment == "" {
+			d.OriginalEnvironment = env
+		}
+		if d.Status = lakeStatus(result, state, finished.Valid); finished.Valid && d.Status != statusInProgress {
+			end, took := time.Unix(finished.Int64, 0).UTC(), finished.Int64-k.Started
+			d.EndTime, d.Duration = &end, &took
+		}
+		at[d.ID], scopes[scope] = len(list), true
+		list, keys = append(list, d), append(keys, k)
+		return nil
+	})
+	if err != nil || len(list) == 0 {
+		return nil, nil, err
+	}
+	return list, keys, lakeCommits(ctx, q, list, at, scopes)
 }
 
 // quoted is a list of texts as it stands in a query.
@@ -427,4 +429,191 @@ func lakeCommits(ctx context.Context, q store.Querier, list []Deployment, at map
 		d.Version = &version
 		return nil
 	})
+}
+
+// explain reads what is behind a number, as readExplained does.
+func (l *lake) explain(ctx context.Context, normalise func(string) string, projects []string, metric, environment string, w Window, r Rules, after *explainedKey, limit int) (list []explained, err error) {
+	if len(projects) == 0 || environment != production && (metric == "leadTimeForChanges" || metric == "timeToRestoreService") {
+		return nil, nil
+	}
+	err = l.read(ctx, func(q store.Querier) (err error) {
+		switch metric {
+		case "leadTimeForChanges":
+			list, err = lakeChanges(ctx, q, projects, w, after, limit)
+		case "timeToRestoreService":
+			list, err = lakeIncidents(ctx, q, projects, w, r, after, limit)
+		default:
+			list, err = lakeEnded(ctx, q, normalise, projects, environment, w, after, limit)
+		}
+		return err
+	})
+	return list, err
+}
+
+// beyond is the condition that a row comes after a place in the order of what is behind a number.
+func beyond(args *[]any, after *explainedKey, at, id string) string {
+	if after == nil {
+		return "TRUE"
+	}
+	*args = append(*args, after.At, after.Name)
+	return "(" + at + ", " + id + ") < (?, ?)"
+}
+
+// lakeEnded reads deployments that ended in a window, with the first incident that each is taken to have caused. One of several commits succeeded when one of them did.
+func lakeEnded(ctx context.Context, q store.Querier, normalise func(string) string, projects []string, environment string, w Window, after *explainedKey, limit int) (list []explained, err error) {
+	var args []any
+	query := "SELECT d.cicd_deployment_id, MAX(d.result = 'SUCCESS'), COALESCE(MAX(IF(d.result = 'SUCCESS', " + seconds("d.finished_date") + ", NULL)), MAX(" + seconds("d.finished_date") + ")) AS ended, MIN(pm.project_name) FROM cicd_deployment_commits d " +
+		"JOIN project_mapping pm ON d.cicd_scope_id = pm.row_id AND pm.`table` = 'cicd_scopes' WHERE pm.project_name IN " + marks(&args, projects) + " AND d.environment IN " + marks(&args, devLakeEnvironments(environment)) +
+		" AND d.result IN ('SUCCESS', 'FAILURE') AND d.finished_date >= ? GROUP BY 1 HAVING ended < ?"
+	args = append(args, stamp(w.From), w.Until)
+	query += " AND " + beyond(&args, after, "ended", "d.cicd_deployment_id") + fmt.Sprintf(" ORDER BY ended DESC, 1 DESC LIMIT %d", limit)
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	docs := map[string]*Deployment{}
+	var ids []string
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		e := explained{fate: noFate, cycle: none, recovered: none}
+		var succeeded bool
+		if err := rows.Scan(&e.key.Name, &succeeded, &e.key.At, &e.title); err != nil {
+			return err
+		}
+		e.key.Kind, e.ended = "deployment", store.At(time.Unix(e.key.At, 0))
+		d := Deployment{ID: e.key.Name, Service: e.title, Source: "devlake", Environment: environment, Status: statusFailure, StartTime: e.ended.Time, EndTime: e.ended.Ptr()}
+		if succeeded {
+			d.Status = statusSuccess
+		}
+		docs[d.ID] = &d
+		ids, list = append(ids, d.ID), append(list, e)
+		return nil
+	})
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	args = nil
+	details, _, err := lakeDeployments(ctx, q, normalise, projects, " FROM cicd_deployments d WHERE d.id IN "+marks(&args, ids), args)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range details { // what its commits say of how it went is what DevLake counts
+		d.Status, d.EndTime = docs[d.ID].Status, docs[d.ID].EndTime
+		docs[d.ID] = &d
+	}
+	args = nil
+	rows, err = q.QueryContext(ctx, "SELECT p.deployment_id, MIN("+seconds("i.created_date")+") FROM project_incident_deployment_relationships p JOIN incidents i ON i.id = p.id WHERE p.deployment_id IN "+marks(&args, ids)+" GROUP BY 1", args...)
+	if err != nil {
+		return nil, err
+	}
+	first := map[string]int64{}
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var id string
+		var at sql.NullInt64
+		err := rows.Scan(&id, &at)
+		if at.Valid {
+			first[id] = at.Int64
+		}
+		return err
+	})
+	for i := range list {
+		e := &list[i]
+		if at, ok := first[e.key.Name]; ok && docs[e.key.Name].Status == statusSuccess {
+			e.IncidentAfter = max(0, at-e.key.At)
+		}
+		e.doc = document(docs[e.key.Name])
+	}
+	return list, err
+}
+
+// lakeChanges reads merged pull requests whose deployment ended in a window.
+func lakeChanges(ctx context.Context, q store.Querier, projects []string, w Window, after *explainedKey, limit int) (list []explained, err error) {
+	var args []any
+	query := "SELECT " + seconds("d.finished_date") + " AS ended, pr.id AS id, MIN(pm.project_name), MAX(d.cicd_deployment_id), MAX(m.pr_cycle_time), MIN(COALESCE(pr.title, '')), MIN(COALESCE(pr.merge_commit_sha, '')), MIN(" + seconds("pr.created_date") + "), MIN(" +
+		seconds("pr.merged_date") + "), MIN(" + seconds("m.first_commit_authored_date") + ") FROM cicd_deployment_commits d JOIN project_pr_metrics m ON m.deployment_commit_id = d.id JOIN pull_requests pr ON pr.id = m.id " +
+		"JOIN project_mapping pm ON pr.base_repo_id = pm.row_id AND pm.`table` = 'repos' WHERE pm.project_name IN " + marks(&args, projects) + " AND pr.merged_date IS NOT NULL AND d.finished_date >= ? AND d.finished_date < ? GROUP BY 1, 2 HAVING "
+	args = append(args, stamp(w.From), stamp(w.Until))
+	rows, err := q.QueryContext(ctx, query+beyond(&args, after, "ended", "id")+fmt.Sprintf(" ORDER BY 1 DESC, 2 DESC LIMIT %d", limit), args...)
+	if err != nil {
+		return nil, err
+	}
+	return list, store.Each(rows, func(rows *sql.Rows) error {
+		e := explained{fate: noFate, cycle: none, recovered: none}
+		c := Change{Source: "devlake"}
+		var cycle, opened, merged, first sql.NullInt64
+		if err := rows.Scan(&e.key.At, &e.key.Name, &e.title, &e.owner, &cycle, &c.Title, &c.MergeCommit, &opened, &merged, &first); err != nil {
+			return err
+		}
+		c.ID, c.Service, c.OpenedAt, c.MergedAt, c.FirstCommitAt = e.key.Name, e.title, time.Unix(opened.Int64, 0).UTC(), clock(merged), clock(first)
+		if cycle.Valid {
+			e.cycle = cycle.Int64
+		}
+		e.key.Kind, e.ended, e.unmeasured, e.doc = "change", store.At(time.Unix(e.key.At, 0)), !cycle.Valid, document(c)
+		list = append(list, e)
+		return nil
+	})
+}
+
+// lakeIncidents reads incidents that were resolved in a window and that a deployment is taken to have caused; where all count, all of the projects' boards and repositories.
+func lakeIncidents(ctx context.Context, q store.Querier, projects []string, w Window, r Rules, after *explainedKey, limit int) (list []explained, err error) {
+	var args []any
+	of := "SELECT p.id, p.project_name, p.deployment_id FROM project_incident_deployment_relationships p WHERE p.project_name IN " + marks(&args, projects)
+	if r.AllIncidents {
+		of += " UNION ALL SELECT x.id, pm.project_name, NULL FROM incidents x JOIN project_mapping pm ON x.scope_id = pm.row_id AND pm.`table` = x.`table` WHERE pm.project_name IN " + marks(&args, projects)
+	}
+	query := "SELECT " + seconds("i.resolution_date") + " AS resolved, i.id AS id, MIN(cause.project_name), COALESCE(MAX(cause.deployment_id), ''), MIN(COALESCE(i.title, '')), MIN(COALESCE(i.severity, '')), MIN(COALESCE(i.url, '')), MIN(" + seconds("i.created_date") + "), MIN(i.lead_time_minutes) " +
+		"FROM incidents i JOIN (" + of + ") cause ON cause.id = i.id WHERE i.resolution_date >= ? AND i.resolution_date < ? GROUP BY 1, 2 HAVING "
+	args = append(args, stamp(w.From), stamp(w.Until))
+	rows, err := q.QueryContext(ctx, query+beyond(&args, after, "resolved", "id")+fmt.Sprintf(" ORDER BY 1 DESC, 2 DESC LIMIT %d", limit), args...)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		e := explained{fate: noFate, cycle: none, recovered: none}
+		in := Incident{Source: "devlake"}
+		var created, minutes sql.NullInt64
+		if err := rows.Scan(&e.key.At, &e.key.Name, &e.title, &e.owner, &in.Title, &in.Severity, &in.URL, &created, &minutes); err != nil {
+			return err
+		}
+		in.ID, in.Service, in.StartedAt, in.ResolvedAt = e.key.Name, e.title, time.Unix(created.Int64, 0).UTC(), clock(sql.NullInt64{Int64: e.key.At, Valid: true})
+		if minutes.Valid {
+			e.cycle = minutes.Int64
+		}
+		e.key.Kind, e.doc = "incident", document(in)
+		ids, list = append(ids, e.owner.String), append(list, e)
+		return nil
+	})
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	// When their deployments ended: through the scopes, because of the index on them.
+	args = nil
+	rows, err = q.QueryContext(ctx, "SELECT d.cicd_deployment_id, MAX("+seconds("d.finished_date")+") FROM cicd_deployment_commits d WHERE d.cicd_scope_id IN (SELECT pm.row_id FROM project_mapping pm WHERE pm.`table` = 'cicd_scopes' AND pm.project_name IN "+
+		marks(&args, projects)+") AND d.cicd_deployment_id IN "+marks(&args, ids)+" AND d.result = 'SUCCESS' AND d.environment = 'PRODUCTION' GROUP BY 1", args...)
+	if err != nil {
+		return nil, err
+	}
+	ended := map[string]int64{}
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var id string
+		var at int64
+		err := rows.Scan(&id, &at)
+		ended[id] = at
+		return err
+	})
+	for i := range list {
+		if at, ok := ended[list[i].owner.String]; ok {
+			list[i].ended = store.At(time.Unix(at, 0))
+		}
+	}
+	return list, err
+}
+
+// clock is a time that may be absent.
+func clock(at sql.NullInt64) *time.Time {
+	if !at.Valid {
+		return nil
+	}
+	t := time.Unix(at.Int64, 0).UTC()
+	return &t
 }

@@ -280,52 +280,85 @@ func (sc scope) condition(column string) string {
 	return " AND " + column + " IN (" + joined(sc.ids()) + ")"
 }
 
-// Explained is a thing behind a number.
+// explained is a thing behind a number.
 type explained struct {
-	key historyKey
-	doc string
-	more
+	key   explainedKey
+	doc   string
+	title string         // of the service
+	owner sql.NullString // external id of the deployment that a change or incident belongs to
+	ended store.Time     // when that ended, or a deployment itself
+	fate
+	first      bool  // of a change: it came with the first deployment of its service
+	recovered  int64 // of a deployment that failed: seconds until the next one that succeeded; none
+	cycle      int64 // DevLake's minutes: the cycle time of a change, the length of an incident; none
+	unmeasured bool  // of a change: DevLake has no cycle time
 }
 
-type more struct {
-	service    string
-	deployment sql.NullString // external id of the deployment that it belongs to
-	deployed   store.Time     // when that ended
-	failed     sql.NullInt64  // of a deployment: seconds until an incident, or rolledBack
+// explainedKey orders what is behind a number: newest first.
+type explainedKey struct {
+	At   int64  `json:"a"`
+	Kind string `json:"t"`
+	ID   int64  `json:"i,omitempty"`
+	Name string `json:"n,omitempty"` // in DevLake's database, whose ids are texts
 }
 
-// readExplained reads the deployments, changes or incidents behind a number, newest first: of deployments those that ended in the window, of changes those whose deployment
-// did, of incidents those that were resolved in it.
-func readExplained(ctx context.Context, q store.Querier, sc scope, what, environment string, w Window, after *historyKey, limit int) (list []explained, err error) {
+// readExplained reads what is behind a number, newest first: the deployments that ended in the window; for the lead time, the changes whose deployment did, and deployments without changes, whose commits
+// count; for the time to restore, the incidents that were resolved in it, and where failures count, the deployments that failed and were recovered in it.
+func readExplained(ctx context.Context, q store.Querier, sc scope, metric, environment string, w Window, r Rules, after *explainedKey, limit int) (list []explained, err error) {
 	if len(sc.services) == 0 {
 		return nil, nil
 	}
 	var args arguments
-	var query, time string
 	from, until := args.add(w.From*1e6), args.add(w.Until*1e6)
-	switch what {
-	case "deployments":
-		time = "x.finished"
-		query = `SELECT x.finished, x.id, x.doc, s.title, NULL, NULL, x.failed_after FROM dora_deployment x JOIN dora_service s ON s.id = x.service_id WHERE x.environment = ` + args.add(environment)
-	case "changes":
-		time = "d.finished"
-		query = `SELECT d.finished, x.id, x.doc, s.title, d.external_id, d.finished, d.failed_after FROM dora_deployment d JOIN dora_change x ON x.deployment_id = d.id JOIN dora_service s ON s.id = x.service_id WHERE d.environment = 'prod'`
-	default:
-		time = "x.resolved"
-		query = `SELECT x.resolved, x.id, x.doc, s.title, d.external_id, d.finished, NULL FROM dora_incident x LEFT JOIN dora_deployment d ON d.id = x.deployment_id JOIN dora_service s ON s.id = x.service_id WHERE TRUE`
-	}
-	query += ` AND ` + time + ` >= ` + from + ` AND ` + time + ` < ` + until
-	query += sc.condition("s.id")
+	in := func() string { return " AND d.environment = " + args.add(environment) }
+	order, beyond := fmt.Sprintf(" ORDER BY 1 DESC, 2 DESC, 3 DESC LIMIT %d", limit), ""
 	if after != nil {
-		query += ` AND (` + time + `, x.id) < (` + args.add(after.Started) + `, ` + args.add(after.ID) + `)`
+		beyond = " AND (x.at, x.kind, x.id) < (" + args.add(after.At) + ", " + args.add(after.Kind) + ", " + args.add(after.ID) + ")"
 	}
-	rows, err := q.QueryContext(ctx, query+fmt.Sprintf(` ORDER BY %s DESC, x.id DESC LIMIT %d`, time, limit), args...)
+	var parts []string
+	part := func(query string) {
+		n := len(parts)
+		parts = append(parts, fmt.Sprintf(`SELECT * FROM (SELECT x.at, x.kind, x.id, x.owner, x.ended, x.first, x.recovered FROM (%s) x WHERE x.at >= %s AND x.at < %s%s%s) p%d`, query, from, until, beyond, order, n))
+	}
+	mine := sc.condition("d.service_id")
+	const deployments = `SELECT d.finished AS at, 'deployment' AS kind, d.id AS id, NULL AS owner, d.finished AS ended, 0 AS first, CAST(-1 AS BIGINT) AS recovered FROM dora_deployment d WHERE d.finished IS NOT NULL`
+	switch metric {
+	case "leadTimeForChanges":
+		if environment == production {
+			part(`SELECT d.finished AS at, 'change' AS kind, c.id AS id, d.external_id AS owner, d.finished AS ended, CASE WHEN EXISTS (SELECT 1 FROM dora_deployment p WHERE p.service_id = d.service_id AND
+				p.environment = 'prod' AND p.status = 'SUCCESS' AND p.finished < d.finished) THEN 0 ELSE 1 END AS first, CAST(-1 AS BIGINT) AS recovered FROM dora_deployment d JOIN dora_change c ON c.deployment_id = d.id WHERE TRUE` + mine)
+		}
+		if !r.DevLake {
+			part(deployments + in() + ` AND d.status = 'SUCCESS' AND d.first_commit <= d.finished AND NOT EXISTS (SELECT 1 FROM dora_change c WHERE c.deployment_id = d.id AND c.deployment_id <> 0)` + mine)
+		}
+	case "timeToRestoreService":
+		if environment == production {
+			part(`SELECT i.resolved AS at, 'incident' AS kind, i.id AS id, d.external_id AS owner, d.finished AS ended, 0 AS first, CAST(-1 AS BIGINT) AS recovered
+				FROM dora_incident i LEFT JOIN dora_deployment d ON d.id = i.deployment_id WHERE i.resolved IS NOT NULL` + sc.condition("i.service_id"))
+		}
+		if r.FailedCount && !r.DevLake {
+			part(fmt.Sprintf(`SELECT y.finished + y.recovered AS at, 'deployment' AS kind, y.id AS id, NULL AS owner, y.finished AS ended, 0 AS first, y.recovered AS recovered FROM (SELECT d.id, d.finished,
+				(SELECT MIN(n.finished) FROM dora_deployment n WHERE n.service_id = d.service_id AND n.environment = d.environment AND n.status = 'SUCCESS' AND n.finished >= d.finished AND n.finished <= d.finished + %d) - d.finished AS recovered
+				FROM dora_deployment d WHERE d.finished >= %s - %d AND d.finished < %s%s AND d.status = 'FAILURE'%s) y WHERE y.recovered IS NOT NULL`, maxBack*1_000_000, from, maxBack*1_000_000, until, in(), mine))
+		}
+	default:
+		part(deployments + in() + mine)
+	}
+	if len(parts) == 0 {
+		return nil, nil
+	}
+	rows, err := q.QueryContext(ctx, `SELECT k.at, k.kind, k.id, COALESCE(d.doc, c.doc, i.doc), s.title, k.owner, k.ended, COALESCE(d.failed_after, -1), COALESCE(d.rolled_back, FALSE), COALESCE(d.put_back, FALSE), k.first, k.recovered
+		FROM (`+strings.Join(parts, " UNION ALL ")+order+`) k LEFT JOIN dora_deployment d ON k.kind = 'deployment' AND d.id = k.id LEFT JOIN dora_change c ON k.kind = 'change' AND c.id = k.id
+		LEFT JOIN dora_incident i ON k.kind = 'incident' AND i.id = k.id JOIN dora_service s ON s.id = COALESCE(d.service_id, c.service_id, i.service_id)`+order, args...)
 	if err != nil {
 		return nil, store.Err(err)
 	}
 	return list, store.Each(rows, func(rows *sql.Rows) error {
-		var e explained
-		err := rows.Scan(&e.key.Started, &e.key.ID, &e.doc, &e.service, &e.deployment, &e.deployed, &e.failed)
+		e := explained{cycle: none}
+		err := rows.Scan(&e.key.At, &e.key.Kind, &e.key.ID, &e.doc, &e.title, &e.owner, &e.ended, &e.IncidentAfter, &e.RolledBack, &e.PutBack, &e.first, &e.recovered)
+		if e.recovered != none {
+			e.recovered /= 1e6
+		}
 		list = append(list, e)
 		return err
 	})

@@ -21,8 +21,8 @@ CREATE TABLE dora_binding (
 ) {clustered};
 CREATE INDEX dora_binding_entity ON dora_binding (entity_id, service_id);
 
--- doc is what is shown, written as it is. The other columns are what is searched and counted. failed_after is derived: seconds until an
--- incident followed, -1 where it was only rolled back, NULL where nothing was wrong.
+-- doc is what is shown, written as it is. The other columns are what is searched and counted. Derived are failed_after, the seconds until an incident followed; rolled_back: the next one
+-- put an older version back; and put_back: it did so itself.
 CREATE TABLE dora_deployment (
     id           {id},
     external_id  TEXT    NOT NULL,
@@ -37,13 +37,15 @@ CREATE TABLE dora_deployment (
     rework       BOOLEAN NOT NULL,
     rollback     BOOLEAN NOT NULL,
     failed_after BIGINT,
+    rolled_back  BOOLEAN NOT NULL DEFAULT FALSE,
+    put_back     BOOLEAN NOT NULL DEFAULT FALSE,
     revision     BIGINT  NOT NULL,
     doc          TEXT    NOT NULL,
     UNIQUE (external_id, source)
 );
 CREATE INDEX dora_deployment_service ON dora_deployment (service_id, started, id, environment, status);
 -- Holds all that settling reads, so that it need not go to rows that are long and lie apart.
-CREATE INDEX dora_deployment_finished ON dora_deployment (service_id, finished, environment, status, external_id, deployed, first_commit, rework, rollback, failed_after) WHERE finished IS NOT NULL;
+CREATE INDEX dora_deployment_finished ON dora_deployment (service_id, finished, environment, status, external_id, deployed, first_commit, rework, rollback, failed_after, rolled_back, put_back) WHERE finished IS NOT NULL;
 CREATE INDEX dora_deployment_started ON dora_deployment (environment, started, id, status);
 -- Those that did not succeed are few, and lie far apart among the others.
 CREATE INDEX dora_deployment_other ON dora_deployment (status, started, id) WHERE status <> 'SUCCESS';
