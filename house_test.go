@@ -91,7 +91,7 @@ var behind = map[string][]string{
 	"github.com/robfig/cron":                {"job"},
 	"github.com/coreos/go-oidc":             {"auth"},
 	"github.com/go-jose":                    {"auth"},
-	"github.com/go-sql-driver/mysql":        {"blueprint/dora"},
+	"github.com/go-sql-driver/mysql":        {"blueprint/dora", "bench"},
 	"k8s.io":                                {"cluster"},
 	"github.com/failsafe-go":                {"provider"},
 	"github.com/nats-io":                    {"event"},

@@ -90,6 +90,7 @@ func runSlipway(url, dir string) error {
 	}
 	configureEvents(c)
 	configureLoad(c)
+	configureLake(c)
 	if err := server.MakeKey(c.Secrets.KeyFile); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"database/sql"
 	"fmt"
 	"net/http"
 	"os"
@@ -13,9 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/slipway-platform/slipway/blueprint/dora"
 	"github.com/slipway-platform/slipway/builtin"
 	"github.com/slipway-platform/slipway/server"
 	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/store/storetest"
 )
 
 // TestDoraNumbers takes the numbers of DORA metrics over five years of BENCH_DEPLOYMENTS deployments, 2 million by default, of 1,000 services. Its parts are subtests, such as
@@ -25,6 +30,9 @@ func TestDoraNumbers(t *testing.T) {
 		if only := os.Getenv("BENCH_ENGINE"); only == "" || only == string(e) {
 			t.Run(string(e), func(t *testing.T) { measureDora(t, e) })
 		}
+	}
+	if only := os.Getenv("BENCH_ENGINE"); only == "" || only == string(store.MySQL) {
+		t.Run(string(store.MySQL), measureLake)
 	}
 	fmt.Printf("\n| what | engine | measured | wanted |\n|---|---|---|---|\n%s\n", strings.Join(doraNumbers.lines, "\n"))
 }
@@ -204,4 +212,70 @@ func fillDora(t *testing.T, e store.Engine, url string, n int) {
 		exec("PRAGMA wal_checkpoint(TRUNCATE)")
 	}
 	t.Logf("%s: %d deployments of %d services in %s", e, n, doraServices, time.Since(begin).Round(time.Second))
+}
+
+// lakeVariable names the section dora of a server's configuration that reads a DevLake database.
+const lakeVariable = "SLIPWAY_BENCH_LAKE"
+
+func configureLake(c *server.Config) {
+	if address := os.Getenv(lakeVariable); address != "" {
+		c.Databases["lake"] = address
+		if c.Sections == nil {
+			c.Sections = server.Sections(builtin.Blueprints())
+		}
+		c.Sections["dora"].(*dora.Config).Database = "lake"
+	}
+}
+
+// measureLake takes the numbers of an existing DevLake database, on a MariaDB of its own: 100,000 deployments of 50 projects over two years, each with a pull request, every twentieth with an incident.
+func measureLake(t *testing.T) {
+	const deployments, projects = 100_000, 50
+	seconds := float64(number("BENCH_SECONDS", 5))
+	m := storetest.NewMariaDB(t)
+	schema, err := os.ReadFile("../blueprint/dora/testdata/devlake/schema.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := mysql.NewConfig()
+	c.User, c.Net, c.Addr, c.MultiStatements = "root", "unix", m.Socket(), true
+	connector, err := mysql.NewConnector(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := sql.OpenDB(connector)
+	defer db.Close()
+	at := fmt.Sprintf("DATE_SUB(UTC_TIMESTAMP(), INTERVAL seq * %d SECOND)", 2*365*86400/deployments)
+	of := func(prefix string) string { return fmt.Sprintf("CONCAT('%s', seq MOD %d)", prefix, projects) }
+	from := fmt.Sprintf(" FROM seq_1_to_%d", deployments)
+	begin := time.Now()
+	if _, err := db.ExecContext(t.Context(), "CREATE DATABASE lake CHARACTER SET utf8mb4; USE lake; "+string(schema)+`
+		INSERT INTO projects (name) SELECT CONCAT('project-', seq) FROM seq_0_to_49;
+		INSERT INTO project_mapping SELECT CONCAT('project-', seq), 'cicd_scopes', CONCAT('scope', seq) FROM seq_0_to_49;
+		INSERT INTO project_mapping SELECT CONCAT('project-', seq), 'repos', CONCAT('repo', seq) FROM seq_0_to_49;
+		INSERT INTO cicd_deployments (id, cicd_scope_id, display_title, url, result, status, environment, created_date, started_date, finished_date)
+			SELECT CONCAT('d', seq), `+of("scope")+`, 'A release of it', CONCAT('https://ci.example.com/runs/', seq), 'SUCCESS', 'DONE', 'PRODUCTION', `+at+`, `+at+`, `+at+from+`;
+		INSERT INTO cicd_deployment_commits (id, cicd_scope_id, cicd_deployment_id, result, environment, finished_date, commit_sha, commit_msg, ref_name, repo_url)
+			SELECT CONCAT('d', seq, ':c'), `+of("scope")+`, CONCAT('d', seq), 'SUCCESS', 'PRODUCTION', `+at+`, SHA1(seq), 'Change what has to be changed', 'refs/heads/main', `+of("https://github.com/octo/")+from+`;
+		INSERT INTO pull_requests (id, base_repo_id, title, created_date, merged_date) SELECT CONCAT('p', seq), `+of("repo")+`, 'Change it', DATE_SUB(`+at+`, INTERVAL 30 HOUR), DATE_SUB(`+at+`, INTERVAL 3 HOUR)`+from+`;
+		INSERT INTO project_pr_metrics (id, project_name, deployment_commit_id, pr_cycle_time, first_commit_authored_date) SELECT CONCAT('p', seq), `+of("project-")+`, CONCAT('d', seq, ':c'), 2000 + seq MOD 900, DATE_SUB(`+at+`, INTERVAL 40 HOUR)`+from+`;
+		INSERT INTO incidents (id, title, created_date, resolution_date, lead_time_minutes) SELECT CONCAT('i', seq), 'Down', DATE_ADD(`+at+`, INTERVAL 1 HOUR), DATE_ADD(`+at+`, INTERVAL 3 HOUR), 120`+from+` WHERE seq MOD 20 = 0;
+		INSERT INTO project_incident_deployment_relationships SELECT CONCAT('i', seq), `+of("project-")+`, CONCAT('d', seq)`+from+` WHERE seq MOD 20 = 0`); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("mysql: %d deployments of %d projects in %s", deployments, projects, time.Since(begin).Round(time.Second))
+	t.Setenv(lakeVariable, "mysql://root@localhost/lake?socket="+m.Socket())
+	p := start(t, "slipway", storetest.URL(t, store.SQLite), t.TempDir())
+	for _, c := range []struct{ what, path, want string }{
+		{"DevLake: 30 days of one project", "/api/devlake/dora-metrics?project=project-7", "≤ 200 ms"},
+		{"DevLake: 30 days of all projects", "/api/devlake/dora-metrics", "≤ 200 ms"},
+		{"DevLake: 30 days of all projects, with DevLake's definitions", "/api/devlake/dora-metrics?definitions=devlake", "≤ 200 ms"},
+		{"DevLake: a year of all projects by week", "/api/devlake/dora-metrics?interval=week&startDate=" + daysAgo(364), "noted"},
+		{"DevLake: history of one project", "/api/devlake/deployment-history?service=project-7", "noted"},
+		{"DevLake: history of all projects", "/api/devlake/deployment-history", "noted"},
+		{"DevLake: what is behind the failure rate of one project", "/api/devlake/dora-metrics/explain?metric=changeFailureRate&project=project-7", "noted"},
+	} {
+		p.do(t, http.MethodGet, c.path, "")
+		o, top, cpu := p.steady(t, c.path, seconds)
+		doraNumbers.note(t, c.what+": 99th percentile at a quarter of the top rate", store.MySQL, fmt.Sprintf("%.1f ms (median %.1f ms, %.1f ms of CPU of ours, top %.0f a second)", o.P99, o.P50, cpu, top), c.want)
+	}
 }

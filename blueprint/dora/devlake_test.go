@@ -1,17 +1,22 @@
 package dora_test
 
 import (
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/go-sql-driver/mysql"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
 	"github.com/slipway-platform/slipway/blueprint/dora"
 	"github.com/slipway-platform/slipway/server"
 	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/store/storetest"
 )
 
 // What DevLake's own dashboards (grafana/dashboards/DORA.json of apache/incubator-devlake at 420e494, their SQL run on this database, with a range from the first day at 00:00:00 to the last
@@ -37,12 +42,12 @@ var dashboards = []struct{ project, from, benchmark, want string }{
 
 func TestAnExistingDevLakeDatabaseAnswers(t *testing.T) {
 	t.Parallel()
-	m := newMariaDB(t)
+	m := storetest.NewMariaDB(t)
 	shop, err := os.ReadFile("testdata/devlake/shop.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := m.create(t, "lake", string(shop))
+	address := lakeOf(t, m, "lake", string(shop))
 	serve := func(address string) *blueprinttest.Server {
 		o := options()
 		o.Configure = func(c *server.Config) {
@@ -122,15 +127,44 @@ func TestAnExistingDevLakeDatabaseAnswers(t *testing.T) {
 	s.With("catalog.entity.read", "dora.metrics.read:component:default/none").Get("/api/devlake/dora-metrics?project=Shop").Fails(404, slipway.NotFound)
 
 	// A database that is older, or gone, says so, and comes back.
-	older := m.create(t, "older", "RENAME TABLE incidents TO issues", "ALTER TABLE project_pr_metrics DROP COLUMN first_commit_authored_date")
+	older := lakeOf(t, m, "older", "RENAME TABLE incidents TO issues", "ALTER TABLE project_pr_metrics DROP COLUMN first_commit_authored_date")
 	if f := serve(older).Get("/api/devlake/dora-metrics").Fails(501, slipway.Unsupported); !strings.Contains(f.Error, "incidents") || !strings.Contains(f.Error, "project_pr_metrics.first_commit_authored_date") {
 		t.Errorf("got %q", f.Error)
 	}
-	m.stop(t)
+	m.Stop(t)
 	a := s.Get("/api/devlake/dora-metrics?project=Shop")
 	if a.Fails(503, slipway.Unavailable); a.Header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
-	m.start(t)
+	m.Start(t)
 	blueprinttest.Eventually(t, "it answers again", func() bool { return s.Get("/api/devlake/dora-metrics?project=Shop").Status == 200 })
+}
+
+var databases sync.Mutex
+
+// lakeOf makes a database of DevLake's tables, filled by statements, and gives its address.
+func lakeOf(t testing.TB, m *storetest.MariaDB, name string, statements ...string) string {
+	t.Helper()
+	databases.Lock()
+	defer databases.Unlock()
+	schema, err := os.ReadFile("testdata/devlake/schema.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := mysql.NewConfig()
+	c.User, c.Net, c.Addr, c.MultiStatements = "root", "unix", m.Socket(), true
+	for _, s := range append([]string{"CREATE DATABASE " + name + " CHARACTER SET utf8mb4", string(schema)}, statements...) {
+		connector, err := mysql.NewConnector(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db := sql.OpenDB(connector)
+		_, err = db.Exec(s)
+		_ = db.Close()
+		if err != nil {
+			t.Fatalf("%v: %.300s", err, s)
+		}
+		c.DBName = name
+	}
+	return "mysql://root@localhost/" + name + "?socket=" + m.Socket()
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -90,7 +91,7 @@ var lakeColumns = map[string]string{
 	"cicd_deployments":        "id cicd_scope_id display_title url result status environment original_environment created_date started_date finished_date",
 	"cicd_deployment_commits": "id cicd_scope_id cicd_deployment_id result environment finished_date commit_sha commit_msg ref_name repo_url",
 	"pull_requests":           "id base_repo_id title created_date merged_date merge_commit_sha",
-	"project_pr_metrics":      "id project_name deployment_commit_id pr_cycle_time first_commit_authored_date",
+	"project_pr_metrics":      "id project_name deployment_commit_id pr_cycle_time first_commit_authored_date pr_deployed_date",
 	"incidents":               "id title url severity table scope_id created_date resolution_date lead_time_minutes",
 	"project_incident_deployment_relationships": "id project_name deployment_id",
 	"commits": "sha author_name author_email authored_date",
@@ -179,6 +180,29 @@ func seconds(column string) string { return "TIMESTAMPDIFF(SECOND, '1970-01-01',
 // stamp is a time as DevLake stores it.
 func stamp(at int64) string { return time.Unix(at, 0).UTC().Format("2006-01-02 15:04:05") }
 
+// fewScopes is how many scopes or repositories a query names one by one.
+const fewScopes = 20
+
+// lakeScopes gives the projects of each scope and of each repository.
+func lakeScopes(ctx context.Context, q store.Querier, projects []string) (scopes, repos map[string][]string, err error) {
+	var args []any
+	rows, err := q.QueryContext(ctx, "SELECT project_name, `table`, row_id FROM project_mapping WHERE `table` IN ('cicd_scopes', 'repos') AND project_name IN "+marks(&args, projects), args...)
+	if err != nil {
+		return nil, nil, err
+	}
+	scopes, repos = map[string][]string{}, map[string][]string{}
+	return scopes, repos, store.Each(rows, func(rows *sql.Rows) error {
+		var project, table, id string
+		err := rows.Scan(&project, &table, &id)
+		if table == "repos" {
+			repos[id] = append(repos[id], project)
+		} else {
+			scopes[id] = append(scopes[id], project)
+		}
+		return err
+	})
+}
+
 // facts reads what happened to projects in a window, for one environment.
 func (l *lake) facts(ctx context.Context, projects []string, environment string, w Window, r Rules) (found *lakeFacts, err error) {
 	deployments, incidents := map[string]*lakeDeployment{}, map[string]*lakeIncident{}
@@ -195,27 +219,49 @@ func (l *lake) facts(ctx context.Context, projects []string, environment string,
 			}
 			return store.Each(rows, scan)
 		}
+		scopes, repos, err := lakeScopes(ctx, q, projects)
+		if err != nil {
+			return err
+		}
+		// A few scopes are found by DevLake's index; of many, one look through all deployments is quicker, and there is no index on time.
 		var args []any
-		query := "SELECT pm.project_name, d.cicd_deployment_id, d.result, MAX(" + seconds("d.finished_date") + ") AS finished FROM cicd_deployment_commits d " +
-			"JOIN project_mapping pm ON d.cicd_scope_id = pm.row_id AND pm.`table` = 'cicd_scopes' WHERE pm.project_name IN " + marks(&args, projects) + " AND d.environment IN " + marks(&args, devLakeEnvironments(environment)) +
-			" AND d.result IN ('SUCCESS', 'FAILURE') AND d.finished_date >= ? GROUP BY 1, 2, 3 HAVING finished < ?"
-		err := each(append(args, stamp(w.From), w.Until), query, func(rows *sql.Rows) error {
-			var project, id, result string
+		query := "SELECT d.id, d.cicd_scope_id, d.cicd_deployment_id, d.result, " + seconds("d.finished_date") + " FROM cicd_deployment_commits d WHERE d.environment IN " + marks(&args, devLakeEnvironments(environment)) +
+			" AND d.result IN ('SUCCESS', 'FAILURE') AND d.finished_date >= ?"
+		args = append(args, stamp(w.From))
+		if len(scopes) <= fewScopes {
+			query += " AND d.cicd_scope_id IN " + marks(&args, append(slices.Collect(maps.Keys(scopes)), ""))
+		}
+		finished := map[string]int64{} // of commits
+		ended := map[[2]string]int64{} // of deployments, by result
+		of := map[[2]string]string{}   // scopes
+		err = each(args, query, func(rows *sql.Rows) error {
+			var commit, scope, id, result string
 			var at int64
-			if err := rows.Scan(&project, &id, &result, &at); err != nil {
+			if err := rows.Scan(&commit, &scope, &id, &result, &at); err != nil || scopes[scope] == nil {
 				return err
+			}
+			finished[commit] = at
+			k := [2]string{id, result}
+			ended[k], of[k] = max(ended[k], at), scope
+			return nil
+		})
+		for k, at := range ended {
+			id, result := k[0], results[k[1]]
+			if at >= w.Until {
+				continue
 			}
 			d := deployments[id]
 			if d == nil {
-				d = &lakeDeployment{projects: map[string]bool{}, fact: DeploymentFact{At: at, Result: results[result], Incident: none, Recovered: none}}
+				d = &lakeDeployment{projects: map[string]bool{}, fact: DeploymentFact{At: at, Result: result, Incident: none, Recovered: none}}
 				deployments[id] = d
 			}
-			d.projects[project] = true
-			if results[result] == Succeeded && d.fact.Result != Succeeded { // some commits of it succeeded: DevLake counts those
+			for _, project := range scopes[of[k]] {
+				d.projects[project] = true
+			}
+			if result == Succeeded { // some commits of it succeeded: DevLake counts those
 				d.fact.Result, d.fact.At = Succeeded, at
 			}
-			return nil
-		})
+		}
 		if err != nil || environment != production {
 			return err
 		}
@@ -262,24 +308,34 @@ func (l *lake) facts(ctx context.Context, projects []string, environment string,
 				return err
 			}
 		}
-		args = nil
-		query = "SELECT DISTINCT pm.project_name, pr.id, m.pr_cycle_time, " + seconds("d.finished_date") + ", " + seconds("COALESCE(m.first_commit_authored_date, pr.created_date)") + " FROM cicd_deployment_commits d " +
-			"JOIN project_pr_metrics m ON m.deployment_commit_id = d.id JOIN pull_requests pr ON pr.id = m.id JOIN project_mapping pm ON pr.base_repo_id = pm.row_id AND pm.`table` = 'repos' WHERE pm.project_name IN " +
-			marks(&args, projects) + " AND pr.merged_date IS NOT NULL AND d.finished_date >= ? AND d.finished_date < ?"
-		return each(append(args, stamp(w.From), stamp(w.Until)), query, func(rows *sql.Rows) error {
+		// Pull requests, by the deployment that brought them. What was deployed before the window is left out early, where DevLake says when that was.
+		args = []any{stamp(w.From - day)}
+		query = "SELECT pr.id, pr.base_repo_id, m.pr_cycle_time, m.deployment_commit_id, " + seconds("COALESCE(m.first_commit_authored_date, pr.created_date)") + " FROM project_pr_metrics m JOIN pull_requests pr ON pr.id = m.id " +
+			"WHERE (m.pr_deployed_date IS NULL OR m.pr_deployed_date >= ?) AND m.deployment_commit_id <> '' AND pr.merged_date IS NOT NULL"
+		if len(repos) <= fewScopes {
+			query += " AND pr.base_repo_id IN " + marks(&args, append(slices.Collect(maps.Keys(repos)), ""))
+		}
+		return each(args, query, func(rows *sql.Rows) error {
 			var c change
+			var repo, commit string
 			var cycle, first sql.NullInt64
-			if err := rows.Scan(&c.project, &c.id, &cycle, &c.fact.At, &first); err != nil {
+			if err := rows.Scan(&c.id, &repo, &cycle, &commit, &first); err != nil {
 				return err
 			}
-			c.fact.Lead, c.fact.Cycle = none, none
+			at, ok := finished[commit]
+			if !ok || !w.has(at) {
+				return nil
+			}
+			c.fact = ChangeFact{At: at, Lead: none, Cycle: none}
 			if first.Valid {
-				c.fact.Lead = c.fact.At - first.Int64
+				c.fact.Lead = at - first.Int64
 			}
 			if cycle.Valid {
 				c.fact.Cycle = cycle.Int64
 			}
-			changes = append(changes, c)
+			for _, c.project = range repos[repo] {
+				changes = append(changes, c)
+			}
 			return nil
 		})
 	})
