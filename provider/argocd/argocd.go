@@ -152,8 +152,19 @@ func (c *client) account(ctx context.Context) (string, error) {
 	return who.Username, nil
 }
 
-func (c *client) inspect(ctx context.Context, _ string) (in provider.Insight, err error) {
-	in.Account, err = c.account(ctx)
+// inspect asks whose the credential is, and whether anything is shown to it: Argo CD leaves out of lists what is not.
+func (c *client) inspect(ctx context.Context, text string) (in provider.Insight, err error) {
+	if in.Account, err = c.account(ctx); err != nil {
+		return in, err
+	}
+	p, err := find(text)
+	if err != nil {
+		return in, err
+	}
+	apps, err := c.applications(ctx, p, nil)
+	if err == nil && len(apps) == 0 {
+		in.Lacks = append(in.Lacks, "no application has these labels, or Argo CD shows none of them to "+in.Account+"; grant it `applications, get`")
+	}
 	return in, err
 }
 

@@ -191,7 +191,11 @@ func TestCheckAndInspect(t *testing.T) {
 	if err := p.Check(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if in, err := p.Inspect(t.Context(), web); err != nil || in.Account != "slipway" {
+	if in, err := p.Inspect(t.Context(), web); err != nil || in.Account != "slipway" || len(in.Lacks) != 1 {
+		t.Errorf("nothing is shown: got %+v, %v", in, err)
+	}
+	v.deploy(t, slipway.Deployment{Status: slipway.DeploymentSucceeded, Environment: "production"})
+	if in, err := p.Inspect(t.Context(), web); err != nil || len(in.Lacks) > 0 {
 		t.Errorf("got %+v, %v", in, err)
 	}
 	wrong := v.client(t, map[string]any{"credential": map[string]any{"type": "secretText", "secret": "old"}}).provider()
