@@ -23,7 +23,7 @@ type SearchFlags struct {
 	limit, page  int
 }
 
-// NewSearchFlags adds them to a command. statuses are the task's.
+// NewSearchFlags adds them to a command. statuses are the task's, at least one.
 func NewSearchFlags(cmd *cobra.Command, statuses ...string) *SearchFlags {
 	s := &SearchFlags{cmd: cmd, query: url.Values{}}
 	f := cmd.Flags()
