@@ -165,17 +165,19 @@ func (n *news) read(r *replica) {
 			Items []struct {
 				Position int64 `json:"position"`
 				Data     struct {
-					Deployment string `json:"deployment"`
-					Status     string `json:"status"`
+					Custom struct {
+						Deployment string `json:"deployment"`
+						Status     string `json:"status"`
+					} `json:"customData"`
 				} `json:"data"`
 			} `json:"items"`
 		}
-		if r.do("GET", fmt.Sprintf("/api/events?limit=100&type=dev.slipway.tool.deployment.changed.v1&after=%d", n.position), nil, &page) != 200 || len(page.Items) == 0 {
+		if r.do("GET", fmt.Sprintf("/api/events?limit=100&type=dev.cdeventsx.slipway-tooldeployment.*&after=%d", n.position), nil, &page) != 200 || len(page.Items) == 0 {
 			return
 		}
 		for _, e := range page.Items {
 			n.position = e.Position
-			n.told[e.Data.Deployment] = append(n.told[e.Data.Deployment], e.Data.Status)
+			n.told[e.Data.Custom.Deployment] = append(n.told[e.Data.Custom.Deployment], e.Data.Custom.Status)
 		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
-	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/job"
 )
 
@@ -30,8 +29,6 @@ const (
 	tokenPermission       = "tool.token.manage"
 )
 
-const eventChanged = "dev.slipway.tool.deployment.changed.v1"
-
 // Blueprint is tools: their configurations and deployments.
 var Blueprint = blueprint.Blueprint{
 	Name: "tool", Version: "0.1.0", Stability: blueprint.Experimental,
@@ -44,10 +41,11 @@ var Blueprint = blueprint.Blueprint{
 		{Prefix: "/components/openapi.json", Dialect: blueprint.Plain, Lenient: true},
 	},
 	Databases: []blueprint.Database{{Name: "main", Migrations: Migrations.FS, Tables: []string{"tool_config", "tool_deployment", "tool_token", "tool_refresh", "tool_owed"}}},
-	Events:    []event.Type{{Name: eventChanged, Text: "A deployment of a tool was created or has ended", Data: changedData{}}},
+	Events:    events,
 	Jobs: []blueprint.Job{
 		blueprint.Work((*service).step, job.Worker{Text: "Does what is next in a deployment: starts builds, cancels them, runs what was built", Timeout: 2 * time.Minute, MaxAttempts: 1000}),
 		blueprint.Work((*service).release, job.Worker{Text: "Cancels builds that no deployment waits for any more", Timeout: time.Minute, MaxAttempts: 20}),
+		blueprint.Work((*service).tellOfServices, job.Worker{Text: "Tells which components of a deployment run now", MaxAttempts: 20}),
 		blueprint.Work((*service).entities, job.Worker{Text: "Makes the entities of a tool's components what its configuration says", Timeout: 2 * time.Minute}),
 	},
 	Permissions: []auth.Permission{

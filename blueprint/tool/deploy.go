@@ -18,7 +18,6 @@ import (
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
-	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/fetch"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/provider"
@@ -149,7 +148,7 @@ func (s *service) update(ctx context.Context, tool, id string, change func(d *De
 		before := d
 		d.Components = slices.Clone(d.Components)
 		err = change(&d)
-		if errors.Is(err, errUnchanged) {
+		if errors.Is(err, errUnchanged) || err == nil && !before.Status.Active() { // one that has ended never changes again: another one may have seen it end first
 			return before, nil
 		}
 		if err != nil {
@@ -192,23 +191,16 @@ func (s *service) then(d *Deployment) Then {
 			}
 		}
 		for _, status := range told {
-			data, err := json.Marshal(changedData{Tool: d.Tool, Deployment: d.ID, Status: status})
-			if err != nil {
-				return err
-			}
-			if err := s.host.Events.Publish(ctx, tx, event.Event{Type: eventChanged, Source: "/slipway/tool", Subject: d.ID, Data: data}); err != nil {
+			if err := s.tell(ctx, tx, d, status); err != nil {
 				return err
 			}
 		}
+		if n.Ended && slices.ContainsFunc(d.Components, func(c Component) bool { return c.Run.Status == RunSuccessful }) {
+			_, _, err := s.host.Jobs.Insert(ctx, tx, tellArgs{Tool: d.Tool, ID: d.ID}, job.Insert{})
+			return err
+		}
 		return nil
 	}
-}
-
-// changedData is the data of an event of a deployment.
-type changedData struct {
-	Tool       string `json:"tool" doc:"The tool"`
-	Deployment string `json:"deployment" doc:"Id of the deployment"`
-	Status     Status `json:"status" doc:"Where it stands"`
 }
 
 // nextStep says when something is to be done about a deployment that no look at the builder does.

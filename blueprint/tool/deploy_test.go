@@ -387,6 +387,8 @@ func TestRuns(t *testing.T) {
 				t.Errorf("nothing is restarted where nothing was built, and all where that is forced: %+v", ran)
 			}
 
+			y.told(t, d.ID)
+
 			v.RefuseRun("web", slipway.Errorf(slipway.Invalid, "Bad request (400): no such image"))
 			d = into[peer](y.do("POST", "/mytool/deployment", nil).Is(200)).Data
 			p = y.ended(t, "mytool", d.ID)
@@ -397,6 +399,56 @@ func TestRuns(t *testing.T) {
 				t.Errorf("%d runs, want 7: the second component is not run after the first has failed", n)
 			}
 		})
+	}
+}
+
+// told checks what events tell of a deployment whose components run, in the words of CDEvents, to whoever may read the tool's deployments and to nobody else.
+func (y *yard) told(t *testing.T, id string) {
+	t.Helper()
+	type told struct {
+		Type, Subject string
+		Data          struct {
+			Subject struct {
+				ID, Type string
+				Content  struct {
+					Environment         struct{ ID string }
+					ArtifactID, Outcome string
+				}
+			}
+			CustomData struct{ Deployment, Status, Component, Commit string }
+		}
+	}
+	read := func(c *blueprinttest.Client) (of []told) {
+		var list struct{ Items []told }
+		c.Get("/api/events?limit=100&type=dev.cdeventsx.slipway-tooldeployment.*&type=dev.cdevents.service.*").Is(200).Into(&list)
+		return slices.DeleteFunc(list.Items, func(e told) bool { return e.Data.CustomData.Deployment != id })
+	}
+	reader := y.As(y.NewToken(auth.NewToken{Name: "events", Permissions: []string{"tool.deployment.read:component:tool-mytool/*", "catalog.entity.read", "platform.self.read"}}))
+	var list []told
+	blueprinttest.Eventually(t, "four events tell of the deployment", func() bool { list = read(y.Client); return len(list) >= 4 })
+	var types []string
+	for _, e := range list {
+		types = append(types, e.Type)
+		if e.Data.Subject.Content.Environment.ID != "tool-mytool" {
+			t.Errorf("the environment is %+v", e)
+		}
+	}
+	const deployed = "dev.cdevents.service.deployed.0.2.0"
+	if !slices.Equal(types, []string{"dev.cdeventsx.slipway-tooldeployment.queued.0.1.0", "dev.cdeventsx.slipway-tooldeployment.finished.0.1.0", deployed, deployed}) {
+		t.Fatalf("told are %q", types)
+	}
+	if e := list[1].Data; e.Subject.ID != id || e.Subject.Type != "slipway-tooldeployment" || e.Subject.Content.Outcome != "success" || e.CustomData.Status != "successful" {
+		t.Errorf("that it ended is told so: %+v", e)
+	}
+	if e := list[3]; e.Subject != "component:tool-mytool/cron" || e.Data.Subject.Content.ArtifactID != "pkg:oci/web@sha256%3A1?repository_url=web" || e.Data.CustomData.Component != "cron" || e.Data.CustomData.Commit != sha {
+		t.Errorf("that a component runs is told so: %+v", e)
+	}
+	if own := read(reader); len(own) != 4 {
+		t.Errorf("who may read the tool's deployments reads %d of 4 events", len(own))
+	}
+	stranger := y.As(y.NewToken(auth.NewToken{Name: "stranger", Permissions: []string{"tool.deployment.read:component:tool-other/*", "catalog.entity.read", "platform.self.read"}}))
+	if got := read(stranger); len(got) != 0 {
+		t.Errorf("another tool's reader reads %+v", got)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint/build"
 	"github.com/slipway-platform/slipway/blueprint/catalog"
 	"github.com/slipway-platform/slipway/blueprint/local"
+	"github.com/slipway-platform/slipway/blueprint/platform"
 	"github.com/slipway-platform/slipway/blueprint/tool"
 	"github.com/slipway-platform/slipway/server"
 )
@@ -30,7 +31,7 @@ func dn(name string) []string {
 }
 
 // blueprints are those that tools need to be seen everywhere.
-var blueprints = []blueprint.Blueprint{build.Blueprint, catalog.Blueprint, local.Blueprint, tool.Blueprint}
+var blueprints = []blueprint.Blueprint{build.Blueprint, catalog.Blueprint, local.Blueprint, platform.Blueprint, tool.Blueprint}
 
 // repository makes a git repository below a folder whose build.sh has this text.
 func repository(t *testing.T, roots, name, script string) string {
