@@ -93,7 +93,7 @@ func TestDeploymentsKilledAtEachStep(t *testing.T) {
 			}
 		}
 	})
-	t.Logf("NOTE: killed with -9 %d times: every deployment ended right, once, and none of %d builds ran twice: %t", killed.Load(), builds.Load(), !t.Failed())
+	t.Logf("NOTE: killed with -9 %d times: every deployment ended right, once, and none of the %d builds that began ran twice: %t", killed.Load(), builds.Load(), !t.Failed())
 }
 
 func killAtEachStep(t *testing.T, engine store.Engine, storage string, first, kills int, random bool) (killed, builds int) {
@@ -149,7 +149,7 @@ func killAtEachStep(t *testing.T, engine store.Engine, storage string, first, ki
 	if len(news.told) != kills {
 		t.Errorf("events tell of %d deployments, want %d", len(news.told), kills)
 	}
-	t.Logf("NOTE: %s with storage %s: killed %d times in %s; %d builds, %d of which began to run", engine, storage, killed, time.Since(begun).Round(time.Second), len(built), builds)
+	t.Logf("NOTE: %s with storage %s: killed %d times in %s; deployments name %d builds, and %d began to run", engine, storage, killed, time.Since(begun).Round(time.Second), len(built), builds)
 	return killed, builds
 }
 

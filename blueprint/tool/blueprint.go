@@ -105,7 +105,10 @@ func operations(prefix, base, deploy string) []blueprint.Operation {
 	latest := op("deploy.latest", "GET", deploy+"/latest", readPermission, "Get a tool's newest deployment", deployment)
 	get := op("deploy.get", "GET", deploy+"/{id}", readPermission, "Get a deployment", deployment)
 	get.Description = "Where it stands at this moment: it is brought up to date with the builder first. With `wait` the answer comes when the deployment has ended, or after that time."
-	get.Waits, get.Timeout = true, maxPoll+15*time.Second
+	latest.Description = "As it stands at this moment. With `wait` the answer comes when it has ended, or after that time."
+	for _, o := range []*blueprint.Operation{&get, &latest} {
+		o.Waits, o.Timeout = true, maxPoll+15*time.Second
+	}
 	cancel := op("deploy.cancel", "PUT", deploy+"/{id}/cancel", cancelPermission, "Cancel a deployment", deployment, slipway.Conflict)
 	cancel.Description = "Builds that go on are cancelled. 409 for one that is neither pending nor running."
 	drop := op("deploy.delete", "DELETE", deploy+"/{id}", deletePermission, "Delete a deployment", deployment, slipway.Conflict)

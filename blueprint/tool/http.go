@@ -385,14 +385,22 @@ func (s *service) read(ctx context.Context, in *readInput) (Deployment, error) {
 	if err := allow(ctx, in.Tool, readPermission); err != nil {
 		return Deployment{}, err
 	}
-	var wait time.Duration
-	if in.Wait != "" {
-		var err error
-		if wait, err = time.ParseDuration(in.Wait); err != nil || wait < 0 || wait > maxPoll {
-			return Deployment{}, slipway.Errorf(slipway.Invalid, "wait: write a time of at most %s, such as 30s", maxPoll)
-		}
+	wait, err := waitOf(in.Wait)
+	if err != nil {
+		return Deployment{}, err
 	}
 	return s.deployment(ctx, in.Tool, in.ID, wait)
+}
+
+// waitOf reads how long an answer may wait.
+func waitOf(text string) (wait time.Duration, err error) {
+	if text == "" {
+		return 0, nil
+	}
+	if wait, err = time.ParseDuration(text); err != nil || wait < 0 || wait > maxPoll {
+		return 0, slipway.Errorf(slipway.Invalid, "wait: write a time of at most %s, such as 30s", maxPoll)
+	}
+	return wait, nil
 }
 
 func (s *service) getDeploy(ctx context.Context, in *readInput) (*seedBody, error) {
@@ -405,20 +413,34 @@ func (s *service) getDeployment(ctx context.Context, in *readInput) (*peerBody, 
 	return &peerBody{peerOf(d)}, err
 }
 
-func (s *service) newest(ctx context.Context, tool string) (Deployment, error) {
-	if err := allow(ctx, tool, readPermission); err != nil {
-		return Deployment{}, err
-	}
-	return s.latest(ctx, tool)
+// latestInput names a tool whose newest deployment is to be read.
+type latestInput struct {
+	OfTool
+	Wait string `query:"wait" doc:"Answer when the deployment has ended, or after this time at the latest; at most 60s" example:"60s"`
 }
 
-func (s *service) latestDeploy(ctx context.Context, in *OfTool) (*seedBody, error) {
-	d, err := s.newest(ctx, in.Tool)
+func (s *service) newest(ctx context.Context, in *latestInput) (Deployment, error) {
+	if err := allow(ctx, in.Tool, readPermission); err != nil {
+		return Deployment{}, err
+	}
+	wait, err := waitOf(in.Wait)
+	if err != nil {
+		return Deployment{}, err
+	}
+	d, err := s.latest(ctx, in.Tool)
+	if err != nil || wait == 0 || !d.Status.Active() {
+		return d, err
+	}
+	return s.deployment(ctx, in.Tool, d.ID, wait)
+}
+
+func (s *service) latestDeploy(ctx context.Context, in *latestInput) (*seedBody, error) {
+	d, err := s.newest(ctx, in)
 	return &seedBody{seedOf(d)}, err
 }
 
-func (s *service) latestDeployment(ctx context.Context, in *OfTool) (*peerBody, error) {
-	d, err := s.newest(ctx, in.Tool)
+func (s *service) latestDeployment(ctx context.Context, in *latestInput) (*peerBody, error) {
+	d, err := s.newest(ctx, in)
 	return &peerBody{peerOf(d)}, err
 }
 
