@@ -751,7 +751,8 @@ func (p *pass) run(ctx context.Context, d *Deployment) error {
 
 // end cancels the builds of a deployment, also those of which nobody has heard yet: their keys tell them.
 func (p *pass) end(ctx context.Context, d *Deployment) error {
-	ids := map[string]string{} // by component
+	ids := map[string]string{}                   // of builds that go on, by component
+	over := map[string]provider.ComponentBuild{} // builds of which nobody had heard, and which have ended
 	for _, c := range d.Components {
 		if !c.Build.Status.Ended() && c.Build.ID != "" {
 			ids[c.Name] = c.Build.ID
@@ -764,7 +765,11 @@ func (p *pass) end(ctx context.Context, d *Deployment) error {
 		for _, c := range d.Components {
 			key := orderKey(d.ID, c.Name)
 			for _, found := range list {
-				if found.Order.Key == key && c.Build.ID == "" && !found.Status.Finished() {
+				switch {
+				case found.Order.Key != key || c.Build.ID != "":
+				case found.Status.Finished() && found.Status != slipway.BuildCanceled: // that one may have been cancelled by a run of this step before
+					over[c.Name] = found
+				default:
 					ids[c.Name] = found.ID
 				}
 			}
@@ -789,6 +794,9 @@ func (p *pass) end(ctx context.Context, d *Deployment) error {
 		d.Status, d.Detail, d.Finished = Cancelled, "Deployment was cancelled", &now
 		for i := range d.Components {
 			c := &d.Components[i]
+			if found, ok := over[c.Name]; ok && !c.Build.Status.Ended() && c.Build.ID == "" {
+				c.Build = follow(c.Build, found, d.Tool, c.Name, p.logCommand(d.Builder))
+			}
 			if !c.Build.Status.Ended() {
 				c.Build.ID = cmp.Or(c.Build.ID, ids[c.Name])
 				c.Build.Status, c.Build.Detail = BuildCancelled, textCancelled
