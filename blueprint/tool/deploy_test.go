@@ -568,6 +568,38 @@ func TestOneListForAll(t *testing.T) {
 	})
 }
 
+// A build that waits for room is tried when another one has ended, and not only when its time has come.
+func TestRoomIsTakenWhenThereIsSome(t *testing.T) {
+	t.Parallel()
+	for _, engine := range []store.Engine{store.SQLite, store.Postgres} {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			var added atomic.Int64
+			start := time.Now()
+			y := clockedYard(t, engine, fake.New(fake.Config{}), "", func() time.Time { return start.Add(time.Duration(added.Load())) }, nil)
+			y.v.Room(1)
+			d := y.deploy(t, "mytool", "a", "b")
+			first := ""
+			y.until(t, "mytool", d.ID, "one is started and the other one waits", func(p peer) bool {
+				for name, b := range p.Builds {
+					if b.ID != "no-id-yet" {
+						first = name
+					}
+				}
+				return first != "" && strings.Contains(p.Builds[map[string]string{"a": "b", "b": "a"}[first]].Long, "Waiting for room")
+			})
+			y.move("mytool", first, y.get(t, "mytool", d.ID).Builds[first].ID, slipway.BuildSucceeded)
+			added.Add(int64(2 * time.Second)) // it would be tried again after five
+			second := map[string]string{"a": "b", "b": "a"}[first]
+			y.move("mytool", second, y.started(t, "mytool", d.ID, second), slipway.BuildSucceeded)
+			added.Add(int64(2 * time.Second))
+			if p := y.ended(t, "mytool", d.ID); p.Status != "successful" {
+				t.Errorf("got %+v", p)
+			}
+		})
+	}
+}
+
 // Two replicas ask no more often than one, and both show what one was told.
 func TestOneListForTwoReplicas(t *testing.T) {
 	t.Parallel()

@@ -425,11 +425,18 @@ func (w *watcher) shown(d Deployment, l listing) map[string]provider.ComponentBu
 	return news
 }
 
-// follow makes the builds of a deployment what is known of them.
+// follow makes the builds of a deployment what is known of them. Where one has ended there may be room for those that wait.
 func (w *watcher) follow(d *Deployment, news map[string]provider.ComponentBuild) {
+	room := false
 	for i, c := range d.Components {
 		if found, ok := news[c.Build.ID]; ok && c.Build.ID != "" && !c.Build.Status.Ended() {
 			d.Components[i].Build = w.followed(*d, c, found)
+			room = room || d.Components[i].Build.Status.Ended()
+		}
+	}
+	for i := range d.Components {
+		if room {
+			d.Components[i].Build.Next = nil
 		}
 	}
 }

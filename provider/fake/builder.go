@@ -13,9 +13,11 @@ import (
 // project provider.ComponentProject; tests move them as any others.
 type tools struct {
 	orders map[string]provider.BuildOrder // by id of the build
+	keys   map[string]string              // ids by key of the order
 	images map[string]string              // the same
 	room   int                            // builds that may go on at a time; 0: any number
 	asked  int                            // lists
+	all    int                            // those of them that were of all tools
 	starts int                            // orders that were taken
 	lose   bool                           // the answer to the next start is lost
 
@@ -52,6 +54,13 @@ func (v *Vendor) Ordered() (starts, lists int) {
 	return v.tools.starts, v.tools.asked
 }
 
+// ListedAll says how often the builds of all tools were listed.
+func (v *Vendor) ListedAll() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.tools.all
+}
+
 // RunTools switches on that the vendor runs what it builds.
 func (v *Vendor) RunTools() {
 	v.mu.Lock()
@@ -74,7 +83,7 @@ func (v *Vendor) Ran() []provider.RunOrder {
 }
 
 func newTools() tools {
-	return tools{orders: map[string]provider.BuildOrder{}, images: map[string]string{}, refuse: map[string]error{}}
+	return tools{orders: map[string]provider.BuildOrder{}, keys: map[string]string{}, images: map[string]string{}, refuse: map[string]error{}}
 }
 
 func (v *Vendor) builder() *provider.Builder {
@@ -102,27 +111,19 @@ func (v *Vendor) order(ctx context.Context, o provider.BuildOrder) (c provider.C
 		return c, err
 	}
 	err = v.call(ctx, func() error {
-		project := provider.ComponentProject(o.Tool, o.Component)
-		going := 0
-		for id, known := range v.tools.orders {
-			b := v.project(provider.ComponentProject(known.Tool, known.Component)).find(id)
-			if b == nil {
-				continue
-			}
-			if known.Key == o.Key {
+		if id, known := v.tools.keys[o.Key]; known {
+			if b := v.project(provider.ComponentProject(v.tools.orders[id].Tool, v.tools.orders[id].Component)).find(id); b != nil {
 				c = v.component(b)
 				return nil
 			}
-			if !b.Status.Finished() {
-				going++
-			}
 		}
-		if v.tools.room > 0 && going >= v.tools.room {
+		if going := v.going(); v.tools.room > 0 && going >= v.tools.room {
 			return slipway.Errorf(slipway.RateLimited, "%d builds go on already", going)
 		}
+		project := provider.ComponentProject(o.Tool, o.Component)
 		b := v.add(project, slipway.Build{Status: slipway.BuildStarting, Trigger: slipway.TriggerAPI, TriggeredBy: person(o.By), Commit: &slipway.Commit{SHA: o.Commit, Branch: o.Ref}})
-		b.auto = v.cfg.Pace > 0
-		v.tools.orders[b.ID] = o
+		v.pace(v.project(project), b)
+		v.tools.orders[b.ID], v.tools.keys[o.Key] = o, b.ID
 		v.tools.starts++
 		if v.tools.lose {
 			v.tools.lose = false
@@ -132,6 +133,19 @@ func (v *Vendor) order(ctx context.Context, o provider.BuildOrder) (c provider.C
 		return nil
 	})
 	return c, err
+}
+
+// going counts the ordered builds that have not ended, where their number matters.
+func (v *Vendor) going() (n int) {
+	if v.tools.room == 0 {
+		return 0
+	}
+	for id, o := range v.tools.orders {
+		if b := v.project(provider.ComponentProject(o.Tool, o.Component)).find(id); b != nil && !b.Status.Finished() {
+			n++
+		}
+	}
+	return n
 }
 
 // find gives an ordered build of a tool.
@@ -172,6 +186,9 @@ func (v *Vendor) cancelOrdered(ctx context.Context, tool, id string) error {
 func (v *Vendor) listOrdered(ctx context.Context, q provider.ComponentQuery) (list []provider.ComponentBuild, err error) {
 	err = v.call(ctx, func() error {
 		v.tools.asked++
+		if q.Tool == "" {
+			v.tools.all++
+		}
 		var found []*build
 		for name, p := range v.projects {
 			tool, component, ok := provider.ToolOf(name)

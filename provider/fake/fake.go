@@ -90,6 +90,7 @@ type Vendor struct {
 	members  map[string][]string // projects that the holder of a token may see, by token
 	asked    int                 // how often somebody's access was checked
 	tools    tools
+	paced    []paced // that have not ended
 }
 
 type project struct {
@@ -415,19 +416,32 @@ func (v *Vendor) call(ctx context.Context, f func() error) error {
 
 // advance moves builds that go by the clock.
 func (v *Vendor) advance() {
-	pace := v.cfg.Pace.Std()
-	for _, p := range v.projects {
-		for _, b := range p.builds {
-			if !b.auto {
-				continue
-			}
-			if b.Status == slipway.BuildStarting && v.now().Sub(*b.UpdatedAt) >= pace {
-				v.move(p, b, slipway.BuildRunning)
-			} else if b.Status == slipway.BuildRunning && v.now().Sub(*b.UpdatedAt) >= pace {
-				b.log.WriteString("done\n")
-				v.move(p, b, slipway.BuildSucceeded)
-			}
+	before := v.now().Add(-v.cfg.Pace.Std())
+	v.paced = slices.DeleteFunc(v.paced, func(m paced) bool {
+		if m.build.UpdatedAt.After(before) {
+			return false
 		}
+		switch m.build.Status {
+		case slipway.BuildStarting:
+			v.move(m.project, m.build, slipway.BuildRunning)
+		case slipway.BuildRunning:
+			m.build.log.WriteString("done\n")
+			v.move(m.project, m.build, slipway.BuildSucceeded)
+		}
+		return m.build.Status.Finished()
+	})
+}
+
+// paced is a build that goes by the clock.
+type paced struct {
+	project *project
+	build   *build
+}
+
+// pace has a build that was started go by the clock, where the configuration says so.
+func (v *Vendor) pace(p *project, b *build) {
+	if b.auto = v.cfg.Pace > 0; b.auto {
+		v.paced = append(v.paced, paced{p, b})
 	}
 }
 
@@ -569,7 +583,7 @@ func (v *Vendor) retrigger(ctx context.Context, name, id string, extra map[strin
 			b.log.Reset()
 			v.move(p, b, slipway.BuildStarting)
 		}
-		b.auto = v.cfg.Pace > 0
+		v.pace(p, b)
 		now := b.Build
 		result = &now
 		return nil
@@ -590,7 +604,7 @@ func (v *Vendor) start(ctx context.Context, name string, o provider.StartOptions
 			Status: slipway.BuildStarting, Trigger: slipway.TriggerAPI, TriggeredBy: person(by),
 			Pipeline: slipway.Pipeline{ID: o.Pipeline, Name: o.Pipeline}, Commit: &slipway.Commit{Branch: o.Ref},
 		})
-		b.auto = v.cfg.Pace > 0
+		v.pace(v.project(name), b)
 		now := b.Build
 		result = &now
 		return nil
