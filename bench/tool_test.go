@@ -70,6 +70,8 @@ type toolYard struct {
 	kube   *clustertest.Server
 	prefix string
 	tools  int
+
+	components int // whose builds have been looked for
 }
 
 func openYard(t *testing.T, engine store.Engine, k *clustertest.Server) *toolYard {
@@ -113,16 +115,15 @@ func each(n int, f func(i int)) {
 	wg.Wait()
 }
 
-// quiet waits until what follows of new configurations, entities and their builds, has been looked at.
-func (y *toolYard) quiet(t *testing.T, entities int) {
-	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
-		before, _ := y.v.Lists()
-		time.Sleep(time.Second)
-		if after, _ := y.v.Lists(); after == before && after >= entities {
+// looked waits until what follows of new configurations has been done: their components are entities, and the builds of each have been looked for.
+func (y *toolYard) looked(t *testing.T, components int) {
+	y.components += components
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if lists, _ := y.v.Lists(); lists >= y.components {
 			return
 		}
 	}
-	t.Log("the index of builds was not quiet within three minutes")
+	t.Fatal("not all components were looked at within three minutes")
 }
 
 func (y *toolYard) configure(t *testing.T, tools int) {
@@ -133,7 +134,7 @@ func (y *toolYard) configure(t *testing.T, tools int) {
 		}
 		y.Post(y.at(i)+"/config", toolConfig(3)).Is(200)
 	})
-	y.quiet(t, 3*tools)
+	y.looked(t, 3*tools)
 }
 
 type toolDeployment struct {
@@ -165,7 +166,7 @@ func (y *toolYard) posts(t *testing.T) {
 	for i := range tools {
 		y.Post(y.at(i)+"/config", toolConfig(components)).Is(200)
 	}
-	y.quiet(t, tools*components)
+	y.looked(t, tools*components)
 	var alone, burst []time.Duration
 	ids := make([]string, tools)
 	for i := range tools {
@@ -199,7 +200,7 @@ func (y *toolYard) parallel(t *testing.T, room int) {
 	y.v.Room(room)
 	i := 1000 + room
 	y.Post(y.at(i)+"/config", toolConfig(50)).Is(200)
-	y.quiet(t, 0)
+	y.looked(t, 50)
 	list := y.v.Provider().Builder.List
 	begun := time.Now()
 	id, _ := y.deploy(i, "")

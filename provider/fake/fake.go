@@ -447,6 +447,9 @@ func (v *Vendor) pace(p *project, b *build) {
 
 func (v *Vendor) existing(name string) (*project, error) {
 	p := v.projects[name]
+	if _, _, tool := provider.ToolOf(name); tool && p == nil { // a component that nobody has built yet
+		p = v.project(name)
+	}
 	if p == nil {
 		return nil, slipway.Errorf(slipway.NotFound, "the fake vendor has no project %q", name)
 	}
