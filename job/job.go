@@ -82,7 +82,7 @@ func (w Worker) withDefaults() Worker {
 // Insert says how a job is stored.
 type Insert struct {
 	// Unique: while a job with the same kind and key waits or runs, no second one is stored. If one runs, it is marked to run once more after it ends
-	// (what was learned after it began is not lost), with the arguments that it has: the key stands for them. One that is scheduled for
+	// (what was learned after it began is not lost) and not before At, with the arguments that it has: the key stands for them. One that is scheduled for
 	// later than At is moved forward. Without a key nothing is compared.
 	Unique   string
 	At       time.Time // not before; zero: now
@@ -190,8 +190,11 @@ func Done(ctx context.Context, tx *store.Tx) error {
 	}
 	tx.AfterCommit(func() {
 		t.stored.Store(true)
-		if ends[t.id] == Available {
+		switch ends[t.id] {
+		case Available:
 			t.q.wake(0, t.kind)
+		case Scheduled:
+			t.q.wake(time.Millisecond, t.kind)
 		}
 	})
 	return nil

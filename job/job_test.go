@@ -611,6 +611,40 @@ func TestAClockThatIsPutBack(t *testing.T) {
 	})
 }
 
+// A job that asks for itself later does not run until then.
+func TestAJobThatRunsIsAskedForLater(t *testing.T) {
+	each(t, func(t *testing.T, db *store.DB) {
+		c := newClock()
+		var q *Queue
+		var runs atomic.Int64
+		begin := c.now()
+		ask := func(ctx context.Context, after time.Duration) error {
+			return db.Write(ctx, func(tx *store.Tx) error {
+				_, _, err := q.Insert(ctx, tx, note{}, Insert{Unique: "one", At: begin.Add(after)})
+				return err
+			})
+		}
+		q = newQueue(t, db, Work(func(ctx context.Context, _ note) error {
+			if runs.Add(1) > 1 {
+				return nil
+			}
+			return errors.Join(ask(ctx, 2*time.Hour), ask(ctx, time.Hour), ask(ctx, 3*time.Hour))
+		}))
+		q.Now = c.now
+		start(t, q)
+		id, _ := insert(t, q, note{}, Insert{Unique: "one"})
+		reach(t, q, id, Scheduled)
+		if j := mustGet(t, q, id); !j.ScheduledAt.Equal(begin.Add(time.Hour)) || j.FinishedAt != nil {
+			t.Errorf("it waits until %v, want the first time that was asked for, %v", j.ScheduledAt, begin.Add(time.Hour))
+		}
+		c.pass(time.Hour)
+		reach(t, q, id, Completed)
+		if n := runs.Load(); n != 2 {
+			t.Errorf("it ran %d times, want 2", n)
+		}
+	})
+}
+
 func TestStoppingLetsRunningJobsFinish(t *testing.T) {
 	each(t, func(t *testing.T, db *store.DB) {
 		began, finish := make(chan bool), make(chan bool)

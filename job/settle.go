@@ -80,11 +80,13 @@ func (r *runner) settled(results []result, ends map[int64]State) {
 			continue
 		case end == Available:
 			r.q.wake(0, t.kind)
+		case end == Scheduled:
+			r.lookIn(0)
 		case end == Retrying:
 			r.lookIn(res.at.Sub(r.q.now()))
 		}
 		if r.q.OnRun != nil && res.outcome != giveBack {
-			if end == Available { // asked for once more
+			if end == Available || end == Scheduled { // asked for once more
 				end = State(res.outcome)
 			}
 			r.q.OnRun(t.kind, end, res.took)
@@ -118,7 +120,7 @@ func (q *Queue) record(ctx context.Context, results []result) (map[int64]State, 
 	return ends, err
 }
 
-// complete ends many runs well with one statement. Its sizes are few, so that prepared statements are found again.
+// complete ends many runs well with one statement. What was asked for meanwhile waits for the time that it was asked for, unless the clock was put back. The sizes are few, so that prepared statements are found again.
 func complete(ctx context.Context, tx *store.Tx, tasks []*task, now store.Time, ends map[int64]State) error {
 	if len(tasks) == 0 {
 		return nil
@@ -138,7 +140,7 @@ func complete(ctx context.Context, tx *store.Tx, tasks []*task, now store.Time, 
 		fmt.Fprintf(&rows, "(CAST($%d AS BIGINT), CAST($%d AS BIGINT))", len(args)-1, len(args))
 	}
 	return states(ctx, tx, ends, `
-		UPDATE job SET state = CASE WHEN again THEN 'available' ELSE 'completed' END,
+		UPDATE job SET state = CASE WHEN again AND scheduled_at > CAST($1 AS BIGINT) AND started_at <= CAST($1 AS BIGINT) THEN 'scheduled' WHEN again THEN 'available' ELSE 'completed' END,
 			attempt = CASE WHEN again THEN 0 ELSE attempt END,
 			finished_at = CASE WHEN again THEN NULL ELSE CAST($1 AS BIGINT) END,
 			cancel_asked = FALSE, again = FALSE
