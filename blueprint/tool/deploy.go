@@ -173,7 +173,7 @@ func (s *service) update(ctx context.Context, tool, id string, change func(d *De
 // then stores with a deployment what belongs to it: the job of its next step, the events of its news, and what ends builds that nobody waits for.
 func (s *service) then(d *Deployment) Then {
 	return func(ctx context.Context, tx *store.Tx, n News) error {
-		if at, ok := s.nextStep(d); ok {
+		if at, ok := s.nextStep(d); ok && ctx.Value(stepping{}) != (stepArgs{d.Tool, d.ID}) {
 			if err := s.insertStep(ctx, tx, d.Tool, d.ID, at); err != nil {
 				return err
 			}
@@ -363,10 +363,13 @@ type stepArgs struct {
 
 func (stepArgs) Kind() string { return "tool.step" }
 
+// stepping is the key of a context for the step that it belongs to, which looks itself at what is next.
+type stepping struct{}
+
 // step does what is to be done about a deployment: each pass does one thing at the builder, which may be done twice, and stores what became of it. A
 // pass that fails is repeated, here or on another replica.
 func (s *service) step(ctx context.Context, a stepArgs) error {
-	ctx = auth.WithCaller(ctx, auth.System())
+	ctx = context.WithValue(auth.WithCaller(ctx, auth.System()), stepping{}, a)
 	begun := time.Now()
 	p := &pass{service: s, refs: map[string]resolved{}}
 	for time.Since(begun) < stepTime {

@@ -596,6 +596,15 @@ func TestRoomIsTakenWhenThereIsSome(t *testing.T) {
 			if p := y.ended(t, "mytool", d.ID); p.Status != "successful" {
 				t.Errorf("got %+v", p)
 			}
+			db, err := store.Open("look", y.Database)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = db.Close() }()
+			var runs int
+			if err := db.QueryRowContext(t.Context(), "SELECT max(run) FROM job WHERE kind = 'tool.step'").Scan(&runs); err != nil || runs > 5 {
+				t.Errorf("the job of a step ran %d times, %v; it has nothing to do while its deployment waits", runs, err)
+			}
 		})
 	}
 }
