@@ -576,7 +576,9 @@ func TestRoomIsTakenWhenThereIsSome(t *testing.T) {
 			t.Parallel()
 			var added atomic.Int64
 			start := time.Now()
-			y := clockedYard(t, engine, fake.New(fake.Config{}), "", func() time.Time { return start.Add(time.Duration(added.Load())) }, nil)
+			y := openYard(t, engine, fake.New(fake.Config{}), "", nil, func(o *blueprinttest.Options) {
+				o.Now = func() time.Time { return start.Add(time.Duration(added.Load())) }
+			})
 			y.v.Room(1)
 			d := y.deploy(t, "mytool", "a", "b")
 			first := ""
