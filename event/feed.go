@@ -13,10 +13,11 @@ import (
 	"github.com/slipway-platform/slipway/entity"
 )
 
-// How many of the newest events are kept in memory for streams, and how many one read brings.
+// How many of the newest events are kept in memory for streams, and with how many bytes, and how many one read brings.
 const (
-	ringSize = 4096
-	ringRead = 500
+	ringSize  = 4096
+	ringBytes = 32 << 20
+	ringRead  = 500
 )
 
 // Framed is an event with its JSON, and as one server-sent event, which many streams write. The bytes are shared.
@@ -311,7 +312,7 @@ func (b *Bus) fill(ctx context.Context, last int64) error {
 		}
 		f.to = until
 		f.events = append(f.events, framed...)
-		if cut := len(f.events) - ringSize; cut > 0 {
+		if cut := surplus(f.events); cut > 0 {
 			f.from = f.events[cut-1].Position
 			f.events = slices.Clone(f.events[cut:]) // streams read the old one
 		}
@@ -319,4 +320,15 @@ func (b *Bus) fill(ctx context.Context, last int64) error {
 		f.changed, f.shared = make(chan struct{}), map[sharedKey]*sharedRead{}
 		f.mu.Unlock()
 	}
+}
+
+// surplus is how many of the oldest events are more than memory is to hold.
+func surplus(events []Framed) int {
+	size := 0
+	for i, e := range slices.Backward(events) {
+		if size += len(e.SSE); size > ringBytes || len(events)-i > ringSize {
+			return i + 1
+		}
+	}
+	return 0
 }

@@ -5,14 +5,19 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
+	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
+	"github.com/slipway-platform/slipway/blueprint/platform"
 	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/store"
 )
@@ -59,6 +64,7 @@ func listen(t *testing.T, c *blueprinttest.Client, path string, header ...string
 		t.Fatalf("%s: %d, %v", path, res.StatusCode, res.Header)
 	}
 	l := &listener{t: t, lines: bufio.NewScanner(res.Body), end: cancel}
+	l.lines.Buffer(nil, 1<<20)
 	l.lines.Scan() // retry, which says that it has begun
 	return l
 }
@@ -216,4 +222,58 @@ func TestEventTypesHaveSchemas(t *testing.T) {
 		}
 		s.Get("/api/events/schemas/no.such.type").Fails(404, slipway.NotFound)
 	})
+}
+
+// TestAListenerThatDoesNotReadIsGivenUp has many streams open that nobody reads: they cost no memory but their own, hold up nobody, and end.
+func TestAListenerThatDoesNotReadIsGivenUp(t *testing.T) {
+	t.Parallel()
+	w, b := &work{}, workBlueprint
+	b.Open = func(_ context.Context, h *blueprint.Host) (any, error) { w.host = h; return w, nil }
+	s := fixture{blueprinttest.Start(t, store.SQLite, blueprinttest.Options{Blueprints: []blueprint.Blueprint{platform.Blueprint, b}}), w}
+	active := func() string {
+		_, after, _ := strings.Cut(string(s.Get("/metrics").Is(200).Body), "\nslipway_streams_active ")
+		n, _, _ := strings.Cut(after, "\n")
+		return n
+	}
+	const deaf, events, size = 15, 300, 60 << 10 // 18 MB for each, far above what sockets hold
+	for range deaf {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+		if _, err := fmt.Fprintf(conn, "GET /api/events/stream?type=dev.slipway.work.* HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", s.Token); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hears := listen(t, s.Client, "/api/events/stream?type=dev.slipway.work.*")
+	until(t, active, func(n string) bool { return n == fmt.Sprint(deaf+1) })
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	subject := strings.Repeat("x", size)
+	go func() {
+		for i := range events {
+			s.publish(t, fmt.Sprint(subject, i))
+		}
+	}()
+	for i := range events {
+		if e, ok := hears.next(); !ok || e.Subject != fmt.Sprint(subject, i) {
+			t.Fatalf("who reads got %d bytes, %v as event %d", len(e.Subject), ok, i)
+		}
+	}
+	// What is kept for streams is kept once for all, as it came and as it is sent.
+	if grown := int64(heap()) - int64(before); grown > 4*events*size {
+		t.Errorf("%d streams that nobody reads cost %d MB; the events are %d MB", deaf, grown>>20, events*size>>20)
+	}
+	for end := time.Now().Add(3 * time.Minute); active() != "1"; time.Sleep(100 * time.Millisecond) { // each write waits for 30 s
+		if time.Now().After(end) {
+			t.Fatalf("%s streams are open", active())
+		}
+	}
 }
