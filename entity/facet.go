@@ -80,14 +80,14 @@ func (s *Store) facet(ctx context.Context, plan *builder, key string, q Query, m
 			` AND r.source = e.ref AND r.type = ` + b.arg(name) + b.visible("r.target") + ` GROUP BY r.target`
 	case column != "" && b.lists == nil:
 		statement = b.with + `SELECT ` + column + `, COUNT(*), MIN(e.id) FROM ` + b.from + ` WHERE ` + where + ` AND ` + column + ` IS NOT NULL GROUP BY ` + column
-	case column == "" && only && All(b.reader, ReadPermission): // the terms know the kinds themselves
+	case column == "" && only && items(key) == nil && All(b.reader, ReadPermission): // the terms know the kinds themselves
 		b.args = nil
 		valued, value := b.valued(key)
 		statement = `SELECT ` + value + `, (SELECT COUNT(*) FROM entity_term et WHERE et.term_id = t.id), (SELECT COALESCE(MIN(et.entity_id), 0) FROM entity_term et WHERE et.term_id = t.id)
 			FROM term t WHERE ` + valued + ofKinds(&b, "t", kinds)
 	case column == "" && b.with != "" && b.driven <= 300: // few entities: from them to their terms
 		valued, value := b.valued(key)
-		statement = b.with + `SELECT ` + value + `, COUNT(*), MIN(et.entity_id) FROM ` + b.from + ` CROSS JOIN entity_term et CROSS JOIN term t WHERE ` + where +
+		statement = b.with + `SELECT ` + value + `, COUNT(DISTINCT et.entity_id), MIN(et.entity_id) FROM ` + b.from + ` CROSS JOIN entity_term et CROSS JOIN term t WHERE ` + where +
 			` AND et.entity_id = e.id AND t.id = et.term_id AND ` + valued + ` GROUP BY 1`
 	default: // many: all that have a value, of which those are counted that match
 		ids, err := matching()
@@ -101,14 +101,19 @@ func (s *Store) facet(ctx context.Context, plan *builder, key string, q Query, m
 		} else {
 			statement = `SELECT ` + column + `, ` + idList + ` FROM entity e WHERE ` + column + ` IS NOT NULL` + ofKinds(&b, "e", kinds) + ` GROUP BY ` + column
 		}
+		listed := idSet{}
 		return s.tally(ctx, key, statement, b.args, func(rows *sql.Rows) (value string, n, example int64, err error) {
 			var list sql.RawBytes
 			err = rows.Scan(&value, &list)
+			twice := value == "true" && items(key) != nil // two terms may say so of one entity: versions before this one stored items as fields, too
 			eachID(list, func(id int64) {
-				if ids.has(id) {
+				if ids.has(id) && !(twice && listed.has(id)) {
 					n, example = n+1, id
 				}
 			})
+			if twice {
+				listed.add(list)
+			}
 			return value, n, example, err
 		})
 	}

@@ -30,6 +30,17 @@ func TestFacetsCountWhatTheCallerMaySee(t *testing.T) {
 			all = append(all, e)
 		}
 		putAll(t, s, "one", all...)
+		// Versions before this one stored an item of a list as a field, too.
+		err := db.Write(t.Context(), func(tx *store.Tx) error {
+			if _, err := tx.Exec(t.Context(), `INSERT INTO term (kind, key, value) VALUES ('api', 'metadata.tags.t1', 'true')`); err != nil {
+				return err
+			}
+			_, err := tx.Exec(t.Context(), `INSERT INTO entity_term (term_id, entity_id) SELECT t.id, e.id FROM term t CROSS JOIN entity e WHERE t.key = 'metadata.tags.t1' AND e.ref = 'api:default/e01'`)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		team := &slipway.Caller{Owns: []string{"group:default/team-a"}, Grants: []slipway.Grant{{Permission: "catalog.*", Object: ":owned"}}}
 		kind := [][]entity.Condition{{{Key: "kind", Values: []string{"component"}}}}
 		rare := [][]entity.Condition{{{Key: "metadata.tags", Values: []string{"t1"}}}}
@@ -43,6 +54,10 @@ func TestFacetsCountWhatTheCallerMaySee(t *testing.T) {
 			"in its spelling":       {system, "spec.type", entity.Query{}, "library 10 Service 10 website 10"},
 			"of a kind":             {system, "metadata.labels.tier", entity.Query{Filters: kind}, "Gold 15"},
 			"a list":                {system, "metadata.tags", entity.Query{}, "java 30 t0 8 t1 8 t2 7 t3 7"},
+			"an item of a list":     {system, "metadata.tags.T1", entity.Query{}, "true 8"},
+			"an item, filtered":     {system, "metadata.tags.java", entity.Query{Filters: rare}, "true 8"},
+			"an item, of a type":    {system, "metadata.tags.t1", entity.Query{Filters: [][]entity.Condition{{{Key: "spec.type", Values: []string{"library"}}}}}, "true 3"},
+			"no item":               {system, "metadata.tags.none", entity.Query{}, ""},
 			"of what is owned":      {team, "metadata.tags", entity.Query{}, "java 15 t0 4 t1 4 t2 4 t3 3"},
 			"of what is owned, too": {team, "kind", entity.Query{Filters: kind}, "Component 8"},
 			"with a filter":         {system, "metadata.labels.Tier", entity.Query{Filters: rare}, "silver 8"},

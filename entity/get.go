@@ -1,7 +1,6 @@
 package entity
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -30,14 +29,15 @@ func documentColumns(caller *slipway.Caller, argStart int) (columns string, args
 	return `e.id, e.ref, e.doc, ` + relationsColumn + visible + ` GROUP BY n.type, n.target) l), e.status`, args
 }
 
-func scanDocument(scan func(...any) error, more ...any) (Row, error) {
+// scanDocument reads a row of documentColumns; its ref goes where it is told.
+func scanDocument(scan func(...any) error, ref *string, more ...any) (Row, error) {
 	var r Row
-	var ref, doc string
+	var doc string
 	var relations, status sql.NullString
-	if err := scan(append([]any{&r.ID, &ref, &doc, &relations, &status}, more...)...); err != nil {
+	if err := scan(append([]any{&r.ID, ref, &doc, &relations, &status}, more...)...); err != nil {
 		return Row{}, store.Err(err)
 	}
-	kind, rest, _ := strings.Cut(ref, ":")
+	kind, rest, _ := strings.Cut(*ref, ":")
 	namespace, name, _ := strings.Cut(rest, "/")
 	r.Ref = slipway.EntityRef{Kind: kind, Namespace: namespace, Name: name}
 	r.JSON = derived(doc, relations.String, status.String)
@@ -72,28 +72,40 @@ func scanRow(scan func(...any) error, more ...any) (Row, error) {
 // derived puts the relations and the status at the end of a stored document. A ref and the name of a relation hold nothing that JSON
 // would escape.
 func derived(doc, lines, status string) json.RawMessage {
-	var b bytes.Buffer
-	b.Grow(len(doc) + 2*len(lines) + len(status) + 32)
-	b.WriteString(doc[:len(doc)-1])
-	b.WriteString(`,"relations":[`)
-	if lines != "" {
-		sorted := strings.Split(lines, "|")
-		slices.Sort(sorted)
-		for i, line := range sorted {
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			kind, target, _ := strings.Cut(line, " ")
-			b.WriteString(`{"type":"` + kind + `","targetRef":"` + target + `"}`)
+	const open, middle, end = `{"type":"`, `","targetRef":"`, `"}`
+	lines = inOrder(lines)
+	b := make([]byte, 0, len(doc)+len(lines)+(1+strings.Count(lines, "|"))*len(open+middle+end+",")+len(status)+len(`,"relations":[],"status":`))
+	b = append(b, doc[:len(doc)-1]...)
+	b = append(b, `,"relations":[`...)
+	for more := lines != ""; more; {
+		var line string
+		line, lines, more = strings.Cut(lines, "|")
+		kind, target, _ := strings.Cut(line, " ")
+		b = append(append(append(append(append(b, open...), kind...), middle...), target...), end...)
+		if more {
+			b = append(b, ',')
 		}
 	}
-	b.WriteByte(']')
+	b = append(b, ']')
 	if status != "" {
-		b.WriteString(`,"status":`)
-		b.WriteString(status)
+		b = append(append(b, `,"status":`...), status...)
 	}
-	b.WriteByte('}')
-	return b.Bytes()
+	return append(b, '}')
+}
+
+// inOrder sorts lines, which mostly are: the engines read them by a key, but promise nothing.
+func inOrder(lines string) string {
+	before := ""
+	for rest, more := lines, true; more; {
+		var line string
+		if line, rest, more = strings.Cut(rest, "|"); line < before {
+			sorted := strings.Split(lines, "|")
+			slices.Sort(sorted)
+			return strings.Join(sorted, "|")
+		}
+		before = line
+	}
+	return lines
 }
 
 // Get reads one entity. It is NotFound when there is none or the caller may not read it.

@@ -110,23 +110,24 @@ func (s *Store) Page(ctx context.Context, caller *slipway.Caller, q Query) (Page
 	if err != nil {
 		return Page{}, store.Err(err)
 	}
-	var list []Row
-	var marks []*Mark
+	list, marks := make([]Row, 0, min(q.Limit+1, 50)), make([]Mark, 0, min(q.Limit+1, 50))
+	more = make([]any, len(q.Order))
 	size := 0
 	err = store.Each(rows, func(rows *sql.Rows) error {
-		mark := &Mark{Values: make([]*string, len(q.Order))}
-		more := make([]any, len(q.Order))
-		for i := range more {
-			more[i] = &mark.Values[i]
+		var mark Mark
+		if len(more) > 0 {
+			mark.Values = make([]*string, len(more))
+			for i := range more {
+				more[i] = &mark.Values[i]
+			}
 		}
-		r, err := scanDocument(rows.Scan, more...)
+		r, err := scanDocument(rows.Scan, &mark.Ref, more...)
 		if err != nil {
 			return err
 		}
 		if size += len(r.JSON); size > maxPage && len(list) > 0 {
 			return errFull
 		}
-		mark.Ref = r.Ref.String()
 		list, marks = append(list, r), append(marks, mark)
 		return nil
 	})
@@ -139,7 +140,7 @@ func (s *Store) Page(ctx context.Context, caller *slipway.Caller, q Query) (Page
 		list, marks = list[:q.Limit], marks[:q.Limit]
 	}
 	p := Page{Rows: list}
-	first, last := marks[0], marks[len(marks)-1]
+	first, last := &marks[0], &marks[len(marks)-1]
 	if q.Before != nil {
 		slices.Reverse(list)
 		if p.Next = first; further {
