@@ -568,7 +568,9 @@ func (t termIDs) scan(rows *sql.Rows) error {
 		var id int64
 		var found term
 		err := rows.Scan(&id, &found.kind, &found.key, &found.value)
-		t[found] = id
+		if id != 0 { // else there is none yet
+			t[found] = id
+		}
 		return err
 	})
 }
@@ -576,8 +578,8 @@ func (t termIDs) scan(rows *sql.Rows) error {
 // lookUp finds the numbers of terms. Each is asked for by itself: joined as a set, PostgreSQL would read the whole table for them.
 func (s *Store) lookUp(ctx context.Context, q store.Querier, terms []term, ids termIDs) error {
 	for table, args := range s.tables(termColumns(terms)...) {
-		rows, err := q.QueryContext(ctx, `SELECT id, kind, key, value FROM (SELECT column1 AS kind, column2 AS key, column3 AS value,
-			(SELECT t.id FROM term t WHERE t.key = w.column2 AND t.kind = w.column1 AND t.value = w.column3) AS id FROM (`+table+`) w) found WHERE id IS NOT NULL`, args...)
+		rows, err := q.QueryContext(ctx, `SELECT COALESCE((SELECT t.id FROM term t WHERE t.key = w.column2 AND t.kind = w.column1 AND t.value = w.column3), 0),
+			w.column1, w.column2, w.column3 FROM (`+table+`) w`, args...)
 		if err != nil {
 			return store.Err(err)
 		}
