@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that the tests find MariaDB's server programs. The tests start a private one themselves, see blueprint/dora.
+# Makes sure that the tests find MariaDB's server programs. The tests start a private one themselves, see store/storetest.
 set -eu
 
 found() {

@@ -131,6 +131,16 @@ func TestAnExistingDevLakeDatabaseAnswers(t *testing.T) {
 	if f := serve(older).Get("/api/devlake/dora-metrics").Fails(501, slipway.Unsupported); !strings.Contains(f.Error, "incidents") || !strings.Contains(f.Error, "project_pr_metrics.first_commit_authored_date") {
 		t.Errorf("got %q", f.Error)
 	}
+	// One that does not answer in time is told from one that is not there by nobody: the caller is asked to come back, and others are not held up.
+	slow := lakeOf(t, m, "slow", "INSERT INTO projects (name) VALUES ('Shop'); INSERT INTO project_mapping VALUES ('Shop', 'cicd_scopes', 's1')")
+	late := serve(slow + "&timeout=500ms")
+	late.Get("/api/devlake/dora-metrics?project=Shop").Is(200)
+	release := lock(t, m, "slow", "cicd_deployment_commits")
+	if a := late.Get("/api/devlake/dora-metrics?project=Shop"); a.Fails(503, slipway.Unavailable).Error == "" || a.Header.Get("Retry-After") == "" {
+		t.Errorf("a slow database: got %s", a.Body)
+	}
+	release()
+	blueprinttest.Eventually(t, "it answers in time again", func() bool { return late.Get("/api/devlake/dora-metrics?project=Shop").Status == 200 })
 	m.Stop(t)
 	a := s.Get("/api/devlake/dora-metrics?project=Shop")
 	if a.Fails(503, slipway.Unavailable); a.Header.Get("Retry-After") == "" {
@@ -167,4 +177,24 @@ func lakeOf(t testing.TB, m *storetest.MariaDB, name string, statements ...strin
 		c.DBName = name
 	}
 	return "mysql://root@localhost/" + name + "?socket=" + m.Socket()
+}
+
+// lock keeps readers of a table waiting until it is released.
+func lock(t testing.TB, m *storetest.MariaDB, database, table string) (release func()) {
+	t.Helper()
+	c := mysql.NewConfig()
+	c.User, c.Net, c.Addr, c.DBName = "root", "unix", m.Socket(), database
+	connector, err := mysql.NewConnector(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := sql.OpenDB(connector)
+	conn, err := db.Conn(t.Context())
+	if err == nil {
+		_, err = conn.ExecContext(t.Context(), "LOCK TABLES "+table+" WRITE")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() { _, _ = conn.Close(), db.Close() }
 }

@@ -216,6 +216,10 @@ func TestBadInput(t *testing.T) {
 		for _, q := range []string{"limit=0", "limit=101", "service=", "cursor=x", "status=OK", "environments=prod"} {
 			s.Get("/api/devlake/deployment-history?"+q).Fails(400, slipway.Invalid)
 		}
+		for _, q := range []string{"limit=0", "limit=101", "cursor=x", "startDate=2026-03-05&endDate=2026-03-01", "endDate=2036-01-01", "definitions=none", "benchmark=1999"} {
+			s.Get("/api/devlake/dora-metrics/explain?metric=reworkRate&"+q).Fails(400, slipway.Invalid)
+		}
+		s.Get("/api/devlake/dora-metrics/explain").Fails(400, slipway.Invalid)
 		for path, what := range map[string]string{"dora-metrics?project=my-servise": "my-service", "deployment-history?service=my-servise": "my-service", "dora-metrics?team=nobody": "nobody", "dora-metrics/explain?metric=reworkRate&project=none": "none"} {
 			if f := s.Get("/api/devlake/"+path).Fails(404, slipway.NotFound); !strings.Contains(f.Error, what) {
 				t.Errorf("%s: got %q, want it to name %s", path, f.Error, what)

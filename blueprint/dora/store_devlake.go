@@ -22,13 +22,17 @@ import (
 
 // lake is DevLake's database. Its times are UTC without saying so, and are read as seconds. Sources: DevLake's domain models (backend/core/models/domainlayer) and its dashboards.
 type lake struct {
-	db    *sql.DB
-	shape atomic.Bool // it was found to be what is read here
+	db       *sql.DB
+	patience time.Duration // how long a question may take
+	shape    atomic.Bool   // it was found to be what is read here
 
 	asking   sync.Mutex
 	projects []string // as they were read last
 	asked    time.Time
 }
+
+// lakePatience is how long a question to the database may take, unless its address says otherwise (timeout).
+const lakePatience = 30 * time.Second
 
 // openLake makes ready to read; it does not connect.
 func openLake(address string) (*lake, error) {
@@ -47,7 +51,13 @@ func openLake(address string) (*lake, error) {
 		c.Net, c.Addr = "unix", socket
 	}
 	c.TLSConfig = u.Query().Get("tls") // true, skip-verify, preferred
-	c.Timeout, c.ReadTimeout, c.WriteTimeout = 5*time.Second, 30*time.Second, 10*time.Second
+	patience := lakePatience
+	if text := u.Query().Get("timeout"); text != "" {
+		if patience, err = time.ParseDuration(text); err != nil || patience <= 0 || patience > time.Minute {
+			return nil, slipway.Errorf(slipway.Invalid, "timeout=%s: write a length of time up to a minute, such as 10s", text)
+		}
+	}
+	c.Timeout, c.ReadTimeout, c.WriteTimeout = min(5*time.Second, patience), patience, min(10*time.Second, patience)
 	c.Loc, c.InterpolateParams = time.UTC, true // one round trip for each query
 	c.Logger = &mysql.NopLogger{}               // what goes wrong comes back as an error
 	connector, err := mysql.NewConnector(c)
@@ -58,7 +68,7 @@ func openLake(address string) (*lake, error) {
 	db.SetMaxOpenConns(8)
 	db.SetMaxIdleConns(4)
 	db.SetConnMaxLifetime(5 * time.Minute)
-	return &lake{db: db}, nil
+	return &lake{db: db, patience: patience}, nil
 }
 
 // Numbers of MySQL's errors.
@@ -81,7 +91,7 @@ func lakeErr(err error) error {
 	if _, ok := errors.AsType[*slipway.Error](err); ok {
 		return err
 	}
-	return slipway.Errorf(slipway.Unavailable, "the DevLake database does not answer; try again later").After(10 * time.Second).WithCause(err)
+	return slipway.Errorf(slipway.Unavailable, "the DevLake database does not answer, or not in time; try again later").After(10 * time.Second).WithCause(err)
 }
 
 // lakeColumns are the tables and columns that are read.
@@ -99,7 +109,7 @@ var lakeColumns = map[string]string{
 
 // read runs queries in one transaction that only reads, once the database was seen to have the shape that they need.
 func (l *lake) read(ctx context.Context, f func(q store.Querier) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
 	tx, err := l.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
