@@ -124,6 +124,18 @@ func required(t *testing.T, s *blueprinttest.Server) map[string]string {
 	return queries
 }
 
+// open are the operations that anybody may call, with what guards each. Who declares a further one says here what that is.
+var open = map[string]string{
+	"slipway.health": "it tells nothing", "slipway.ready": "it tells nothing", "slipway.version": "it tells nothing",
+	"tool.components.health": "it tells nothing", "tool.components.description": "it tells nothing",
+	"build.hook":       "signature",
+	"dora.hookCommits": "token", "dora.hookBuilds": "token", "dora.hookDeployments": "token", "dora.hookIncidents": "token", "dora.hookIssues": "token", "dora.hookPullRequests": "token", "dora.hookClose": "token",
+	"dora.restDeployments": "token", "dora.restIssues": "token", "dora.restPullRequests": "token", "dora.restClose": "token",
+	"platform.account": "session", "platform.device": "session", "platform.logout": "session", "platform.answerDevice": "session",
+	"platform.login": "issuer", "platform.callback": "issuer",
+	"platform.deviceAuthorization": "code", "platform.oauthToken": "code", "platform.oauthRevoke": "code",
+}
+
 // Whatever is declared is tried with every sort of credential that does not suffice.
 func TestEveryOperationRefusesWhoMayNot(t *testing.T) {
 	t.Parallel()
@@ -131,6 +143,8 @@ func TestEveryOperationRefusesWhoMayNot(t *testing.T) {
 	blueprinttest.Each(t, blueprinttest.Options{Blueprints: builtin.Blueprints(), Kinds: builtin.Providers(), Now: clock.Now, Configure: func(c *server.Config) {
 		c.Auth.RateLimits = auth.RateLimits{}
 		c.Auth.SignIn.Issuers = []auth.IssuerConfig{{Name: "idp", Kind: "oidc", Issuer: idp.URL, Audience: "slipway"}}
+		c.Proxies = map[string]blueprint.Proxy{"far": {Target: "http://127.0.0.1:1", Methods: []string{"GET", "POST", "DELETE"}}}
+		c.Providers = []server.ProviderConfig{{Name: "gh", Type: "github", Rest: map[string]any{"webhookSecret": "s3cret"}}}
 	}}, func(t *testing.T, s *blueprinttest.Server) {
 		for name, entity := range map[string]string{
 			"group/default/team-b":  `{"apiVersion":"backstage.io/v1alpha1","kind":"Group","metadata":{"name":"team-b"},"spec":{"type":"team","children":[]}}`,
@@ -143,13 +157,13 @@ func TestEveryOperationRefusesWhoMayNot(t *testing.T) {
 		}
 		var web struct{ Metadata struct{ UID string } }
 		s.Get("/api/catalog/entities/by-name/component/default/web").Is(200).Into(&web)
-		values := map[string]string{"entityRef": "component:default/web", "kind": "component", "namespace": "default", "name": "web", "uid": web.Metadata.UID}
+		values := map[string]string{"entityRef": "component:default/web", "kind": "component", "namespace": "default", "name": "web", "uid": web.Metadata.UID, "provider": "gh"}
 
 		for what, query := range required(t, s) {
 			values["? "+what] = query
 		}
 
-		var permissions []string
+		permissions := []string{"proxy.far.use"}
 		objects, everyone := map[string]string{}, map[string]bool{}
 		declared := append([]blueprint.Blueprint{server.Base}, builtin.Blueprints()...)
 		for _, b := range declared {
@@ -216,13 +230,49 @@ func TestEveryOperationRefusesWhoMayNot(t *testing.T) {
 			return narrowed[key]
 		}
 		lacks := map[string]string{}
-		tried := 0
+		tried, done := 0, map[string]bool{} // operations by method and path
 		for _, b := range declared {
 			for _, op := range b.Operations {
+				what := op.Method + " " + op.Path
+				done[what] = true
 				if op.Permission == blueprint.Public {
+					guard, known := open[op.ID]
+					if !known {
+						t.Errorf("%s may be called by anybody; say in this test what guards it", op.ID)
+					}
+					if guard == "token" {
+						lacking := map[string][]string{"nothing": {"Bearer " + s.NewToken(auth.NewToken{Name: "only-reads-" + strings.ToLower(op.ID), Permissions: []string{"catalog.entity.read"}})}}
+						for credential, headers := range unknown {
+							lacking[credential] = headers
+						}
+						for credential, headers := range lacking {
+							tried++
+							if status, _, text := send(request(t, s.URL, op, values), headers...); status != http.StatusUnauthorized && status != http.StatusForbidden {
+								t.Errorf("%s with %s: %d %s, want 401 or 403", what, credential, status, text)
+							}
+						}
+					}
+					if guard == "signature" {
+						for _, signature := range []string{"", "sha256=00", "sha256=" + strings.Repeat("0", 64), s.Token} {
+							tried++
+							r := request(t, s.URL, op, values)
+							r.Header.Set("X-Hub-Signature-256", signature)
+							if status, _, text := send(r, "Bearer "+s.Token); status != http.StatusUnauthorized && status != http.StatusForbidden {
+								t.Errorf("%s signed %q: %d %s, want 401 or 403", what, signature, status, text)
+							}
+						}
+					}
+					if op.Method == "POST" && (guard == "session" || guard == "code") {
+						tried++
+						r := request(t, s.URL, op, values)
+						r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+						r.Header.Set("Cookie", "slipway-session=sls_garbage")
+						if status, header, text := send(r, "Bearer "+s.Token); strings.Contains(text, "access_token") || strings.Contains(header.Get("Set-Cookie"), "sls_") {
+							t.Errorf("%s without a session or a code: %d %v %s, want no credential", what, status, header, text)
+						}
+					}
 					continue
 				}
-				what := op.Method + " " + op.Path
 				for credential, headers := range unknown {
 					tried++
 					status, header, text := send(request(t, s.URL, op, values), headers...)
@@ -265,7 +315,7 @@ func TestEveryOperationRefusesWhoMayNot(t *testing.T) {
 					continue // it adds types to another's
 				}
 				for method, permission := range map[string]string{
-					"GET": k.Kind.Permissions.Read, "POST": k.Kind.Permissions.Create, "PUT": k.Kind.Permissions.Update, "DELETE": k.Kind.Permissions.Delete,
+					"GET": k.Kind.Permissions.Read, "PATCH": k.Kind.Permissions.Update, "POST": k.Kind.Permissions.Create, "PUT": k.Kind.Permissions.Update, "DELETE": k.Kind.Permissions.Delete,
 				} {
 					if permission == "" || everyone[permission] {
 						continue
@@ -274,7 +324,7 @@ func TestEveryOperationRefusesWhoMayNot(t *testing.T) {
 						lacks[permission] = without(permission)
 					}
 					path := s.URL + "/data/" + k.Kind.Name
-					if method == "PUT" || method == "DELETE" {
+					if method != "GET" && method != "POST" {
 						path += "/x"
 					}
 					tried++
@@ -287,6 +337,37 @@ func TestEveryOperationRefusesWhoMayNot(t *testing.T) {
 					if creates := method == "PUT" && k.Kind.Permissions.Create != permission; status != http.StatusForbidden && !(creates && status == http.StatusUnprocessableEntity) {
 						t.Errorf("%s %s with everything but %s: %d %s, want 403", method, path, permission, status, text)
 					}
+				}
+			}
+		}
+		for _, method := range []string{"GET", "POST", "DELETE"} {
+			for _, path := range []string{"/api/proxy/far/", "/api/proxy/far/x/y", "/api/proxy/far"} {
+				done[method+" /api/proxy/far/{path}"] = true
+				proxied := blueprint.Operation{Method: method, Path: path}
+				for credential, headers := range unknown {
+					tried++
+					if status, header, text := send(request(t, s.URL, proxied, nil), headers...); status != http.StatusUnauthorized || header.Get("WWW-Authenticate") == "" {
+						t.Errorf("%s %s with %s: %d %s, want 401", method, path, credential, status, text)
+					}
+				}
+				if lacks["proxy.far.use"] == "" {
+					lacks["proxy.far.use"] = without("proxy.far.use")
+				}
+				tried++
+				if status, _, text := send(request(t, s.URL, proxied, nil), "Bearer "+lacks["proxy.far.use"]); status != http.StatusForbidden || !strings.Contains(text, "proxy.far.use") {
+					t.Errorf("%s %s with everything but proxy.far.use: %d %s, want 403 that names it", method, path, status, text)
+				}
+			}
+		}
+		// What is described and was not tried was forgotten here.
+		var doc struct {
+			Paths map[string]map[string]json.RawMessage
+		}
+		s.Get("/openapi.json").Is(200).Into(&doc)
+		for path, methods := range doc.Paths {
+			for method := range methods {
+				if what := strings.ToUpper(method) + " " + path; !done[what] {
+					t.Errorf("%s is described, and was not tried", what)
 				}
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -85,6 +86,24 @@ func TestAModuleOfSkeletonsBuildsAndItsTestsPass(t *testing.T) {
 		if !strings.Contains(described, want) {
 			t.Errorf("the program knows no %s: %s", want, described)
 		}
+	}
+	var has struct {
+		Blueprints []struct {
+			Databases                                         []struct{ Name string }
+			Schedules, Jobs, Events, Proxies, Commands, Pages []json.RawMessage
+		}
+	}
+	if err := json.Unmarshal([]byte(described), &has); err != nil || len(has.Blueprints) != 1 {
+		t.Fatalf("%v: %s", err, described)
+	}
+	b := has.Blueprints[0]
+	for what, n := range map[string]int{"schedule": len(b.Schedules), "job": len(b.Jobs), "event": len(b.Events), "proxy": len(b.Proxies), "command": len(b.Commands), "page": len(b.Pages)} {
+		if n == 0 {
+			t.Errorf("the blueprint brings no %s: %s", what, described)
+		}
+	}
+	if !slices.ContainsFunc(b.Databases, func(d struct{ Name string }) bool { return d.Name == "gadget" }) {
+		t.Errorf("it has %v, want a database of its own", b.Databases)
 	}
 	if out := tool(t, made, "./platform", "config", "check", "--config", "slipway.yaml"); !strings.Contains(out, "slipway.yaml") {
 		t.Errorf("its configuration: got %s", out)
