@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -61,4 +62,19 @@ func TestRateTexts(t *testing.T) {
 			t.Errorf("%q was read as %v", text, r)
 		}
 	}
+}
+
+// What a sign-in goes back to lies on this server, however a browser reads it.
+func FuzzLocalPath(f *testing.F) {
+	for _, s := range []string{"/docs?x=1#y", "//elsewhere.example.com", `/\elsewhere.example.com`, "/%2f/x", "https://elsewhere.example.com", "/\t/x", "javascript:alert(1)"} {
+		f.Add(s)
+	}
+	base, _ := url.Parse("https://slipway.example.com/auth/login")
+	f.Fuzz(func(t *testing.T, s string) {
+		to := LocalPath(s)
+		got, err := base.Parse(to)
+		if err != nil || got.Host != base.Host || got.Scheme != "https" || strings.HasPrefix(to, "//") || strings.ContainsAny(to, "\\\r\n\t ") {
+			t.Errorf("%q leads to %q: %v, %v", s, to, got, err)
+		}
+	})
 }

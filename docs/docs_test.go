@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-platform/slipway/auth/issuertest"
 	"github.com/slipway-platform/slipway/builtin"
 	"github.com/slipway-platform/slipway/command"
 	"github.com/slipway-platform/slipway/provider/jenkinstest"
@@ -241,7 +242,8 @@ func (s *shell) surroundings() {
 			s.t.Fatal(err)
 		}
 	}
-	s.stands = []string{"https://jenkins.example.com", vendor.URL, "/etc/slipway", etc, "/srv/catalog", filepath.Join(s.t.TempDir(), "catalog")}
+	idp := issuertest.NewOpenID(s.t)
+	s.stands = []string{"https://idp.example.com/realms/main", idp.URL, "https://jenkins.example.com", vendor.URL, "/etc/slipway", etc, "/srv/catalog", filepath.Join(s.t.TempDir(), "catalog")}
 }
 
 // usual is the address that the pages show; the server may have had to take another.

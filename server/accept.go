@@ -8,9 +8,6 @@ import (
 // wantsHTML says whether an Accept header prefers a page to JSON, as that of a browser does that opens an address: text/html is named, and its weight is above that of
 // application/json. Programs that take anything, or both alike, get JSON. Weights and precedence are those of RFC 9110 section 12.5.1.
 func wantsHTML(accept string) bool {
-	if !strings.Contains(accept, "text/") && !strings.Contains(accept, "TEXT/") {
-		return false // most programs
-	}
 	html, json := weight{}, weight{}
 	for part := range strings.SplitSeq(accept, ",") {
 		media, parameters, _ := strings.Cut(part, ";")

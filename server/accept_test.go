@@ -8,7 +8,7 @@ func TestOnlyWhoPrefersPagesGetsThem(t *testing.T) {
 		"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8":                       true, // Firefox
 		"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8": true,
 		"text/html;q=0.9, application/json;q=0.8":                                               true,
-		"TEXT/HTML":                            true,
+		"Text/HTML":                            true,
 		"text/*":                               true,
 		"text/html, application/json;q=0":      true,
 		"text/html;level=1;q=0.5, */*;q=0.1":   true,

@@ -176,6 +176,107 @@ func TestAProxyShowsACredential(t *testing.T) {
 	}
 }
 
+func TestAProxyShowsAKeyInAHeaderOfTheTarget(t *testing.T) {
+	t.Parallel()
+	var told atomic.Pointer[http.Header]
+	s, _ := behind(t, func(_ http.ResponseWriter, r *http.Request) {
+		h := r.Header.Clone()
+		told.Store(&h)
+	}, func(p *blueprint.Proxy) { p.Credential, p.Header = "far-key", "x-api-key" })
+	s.Post("/data/credentials", map[string]string{"id": "far-key", "type": "secretText", "secret": "hunter-one"}).Is(201)
+	s.Get("/api/proxy/far/x", "X-Api-Key", "the caller's own").Is(200)
+	if h := *told.Load(); strings.Join(h["X-Api-Key"], " ") != "hunter-one" || h.Get("Authorization") != "" {
+		t.Errorf("the target was shown %v", h)
+	}
+	// A pair is no key.
+	s.Do("DELETE", "/data/credentials/far-key", nil)
+	s.Post("/data/credentials", map[string]string{"id": "far-key", "type": "usernamePassword", "username": "jane", "password": "hunter-two"}).Is(201)
+	s.Get("/api/proxy/far/x").Fails(503, slipway.Unavailable)
+	if log := s.Log.String(); strings.Contains(log, "hunter") {
+		t.Errorf("the log holds a secret:\n%s", log)
+	}
+}
+
+// A target that never ends costs as long as its caller reads, and no longer.
+func TestAProxiedAnswerWithoutEndEndsWithItsCaller(t *testing.T) {
+	t.Parallel()
+	ended := make(chan struct{})
+	s, _ := behind(t, func(w http.ResponseWriter, r *http.Request) {
+		defer close(ended)
+		block := bytes.Repeat([]byte("x"), 64<<10)
+		for r.Context().Err() == nil {
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+		}
+	}, nil)
+	req, _ := http.NewRequestWithContext(t.Context(), "GET", s.URL+"/api/proxy/far/x", nil)
+	req.Header.Set("Authorization", "Bearer "+s.Token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.CopyN(io.Discard, res.Body, 32<<20); err != nil {
+		t.Errorf("after %d bytes: %v", n, err)
+	}
+	res.Body.Close()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Error("the target is still asked after the caller went away")
+	}
+}
+
+// What a request says of where it comes from counts only from proxies that the configuration names.
+func TestAddressesAreBelievedFromTrustedProxiesOnly(t *testing.T) {
+	t.Parallel()
+	for trusted, want := range map[string]map[string]string{
+		"": {"": "127.0.0.1", "6.6.6.6": "127.0.0.1", "6.6.6.6, 127.0.0.1": "127.0.0.1"},
+		"127.0.0.1": {
+			"": "127.0.0.1", "192.0.2.7": "192.0.2.7", "6.6.6.6, 192.0.2.7": "192.0.2.7", // the caller wrote the first
+			"6.6.6.6, 127.0.0.1": "6.6.6.6", "6.6.6.6,,127.0.0.1": "6.6.6.6",
+		},
+		"10.0.0.0/8": {"6.6.6.6": "127.0.0.1"},
+	} {
+		var seen atomic.Pointer[string]
+		far := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			text := strings.Join(r.Header["X-Forwarded-For"], "|") + r.Header.Get("Forwarded")
+			seen.Store(&text)
+		}))
+		t.Cleanup(far.Close)
+		o := options()
+		o.Configure = func(c *server.Config) {
+			c.Proxies = map[string]blueprint.Proxy{"far": {Target: far.URL}}
+			c.Auth.RateLimits.Address = 3
+			if trusted != "" {
+				c.Server.TrustedProxies = []string{trusted}
+			}
+		}
+		s := blueprinttest.Start(t, store.SQLite, o)
+		for said, address := range want {
+			header := []string{"Forwarded", "for=6.6.6.6", "X-Real-Ip", "6.6.6.6", "True-Client-Ip", "6.6.6.6"}
+			if said != "" {
+				header = append(header, "X-Forwarded-For", said)
+			}
+			s.Get("/api/proxy/far/x", header...).Is(200)
+			if got := *seen.Load(); got != address {
+				t.Errorf("trusting %q, a request that says %q comes from %q, want %q", trusted, said, got, address)
+			}
+		}
+		// Failed sign-ins are counted by that address: another one on each try helps only behind a trusted proxy.
+		refused := 0
+		for i := range 8 {
+			address := fmt.Sprintf("198.51.100.%d", i)
+			if s.As("slp_garbage").Get("/api/toy/raw", "X-Forwarded-For", address, "Forwarded", "for="+address, "X-Real-Ip", address).Status == http.StatusTooManyRequests {
+				refused++
+			}
+		}
+		if believed := trusted == "127.0.0.1"; believed != (refused == 0) {
+			t.Errorf("trusting %q, %d of 8 tries from made-up addresses were refused", trusted, refused)
+		}
+	}
+}
+
 func TestAProxyStreams(t *testing.T) {
 	t.Parallel()
 	more, ended := make(chan string), make(chan struct{}, 1)

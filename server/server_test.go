@@ -517,6 +517,29 @@ func TestAClusterThatDoesNotAnswerIsShownAndStopsNothing(t *testing.T) {
 	}
 }
 
+func TestAnySetOfBlueprintsServes(t *testing.T) {
+	t.Parallel()
+	one := options().Blueprints[0]
+	for _, set := range [][]blueprint.Blueprint{nil, {one}, {one, shopBlueprint()}} {
+		s := blueprinttest.Start(t, store.SQLite, blueprinttest.Options{Blueprints: set}).As("")
+		var v server.Version
+		s.Get("/version").Is(200).Into(&v)
+		names := []string{}
+		for _, b := range v.Blueprints {
+			names = append(names, b.Name+" "+b.Version)
+		}
+		want := []string{"slipway " + server.Base.Version}
+		for _, b := range set {
+			want = append(want, b.Name+" "+b.Version)
+		}
+		if !slices.Equal(names, want) {
+			t.Errorf("got %v, want %v", names, want)
+		}
+		s.Get("/readyz").Is(200)
+		s.Get("/docs").Is(200)
+	}
+}
+
 func TestOperationsPages(t *testing.T) {
 	t.Parallel()
 	s := blueprinttest.Start(t, store.SQLite, options())

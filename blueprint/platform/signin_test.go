@@ -3,9 +3,12 @@ package platform_test
 import (
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -125,6 +128,46 @@ func TestSignInWithABrowser(t *testing.T) {
 			t.Errorf("after: %d", a.StatusCode)
 		}
 	})
+}
+
+// Over https the cookie is one that no other host and no plain connection can set or read.
+func TestTheCookieOverHTTPS(t *testing.T) {
+	t.Parallel()
+	idp := issuertest.NewOpenID(t)
+	idp.User("jane")
+	var behind atomic.Pointer[httputil.ReverseProxy]
+	front := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { behind.Load().ServeHTTP(w, r) }))
+	t.Cleanup(front.Close)
+	s := blueprinttest.Start(t, store.SQLite, blueprinttest.Options{Blueprints: []blueprint.Blueprint{platform.Blueprint}, Configure: func(c *server.Config) {
+		c.Server.ExternalURL = front.URL
+		c.Auth.SignIn.Issuers = []auth.IssuerConfig{{Name: "idp", Kind: "oidc", Issuer: idp.URL, Audience: "slipway-api", UserClaim: "preferred_username"}}
+		c.Auth.SignIn.Login.Issuer, c.Auth.SignIn.Login.ClientID, c.Auth.SignIn.Login.Secret = "idp", "slipway", secret.NewText("s3cret")
+	}})
+	idp.Client("slipway", "s3cret", front.URL)
+	to, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind.Store(httputil.NewSingleHostReverseProxy(to))
+	b := issuertest.NewBrowser(t, front.URL)
+	b.HTTP.Transport = front.Client().Transport
+	begun := b.Open("/auth/login", nil)
+	a := b.SignIn("jane", "/api/auth/me")
+	for _, c := range append(begun.Cookies(), a.Cookies()...) {
+		if !strings.HasPrefix(c.Name, "__Host-slipway-") || !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.Domain != "" {
+			t.Errorf("the cookie %+v", c)
+		}
+	}
+	value := b.Cookie("__Host-slipway-session")
+	if value == "" {
+		t.Fatalf("there is no session: %d %s", a.StatusCode, a.Text)
+	}
+	if me := b.Open("/api/auth/me", nil); me.StatusCode != 200 {
+		t.Errorf("with it: %d %s", me.StatusCode, me.Text)
+	}
+	// A name that another host of the domain could set is none of ours.
+	s.As("").Get("/api/auth/me", "Cookie", "slipway-session="+value).Is(401)
+	s.As("").Get("/api/auth/me", "Cookie", "__Host-slipway-session="+value).Is(200)
 }
 
 func TestACookieThatWasCopiedEndsWithTheSession(t *testing.T) {

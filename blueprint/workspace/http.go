@@ -3,7 +3,6 @@ package workspace
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -215,16 +214,12 @@ func (p position) compare(q position) int {
 
 func (w Workspace) compare(v Workspace) int { return w.position().compare(v.position()) }
 
-// The events that are sent when somebody does something to a workspace through Slipway.
-const (
-	eventCreated = "dev.slipway.workspace.created"
-	eventStarted = "dev.slipway.workspace.started"
-	eventStopped = "dev.slipway.workspace.stopped"
-	eventDeleted = "dev.slipway.workspace.deleted"
-)
+// environmentEvent is the data of the events that are sent when somebody does something to a workspace through Slipway: it is an environment in the words of CDEvents.
+type environmentEvent = event.CDEvent[event.CDEnvironment, workspaceData]
 
-// workspaceData is the data of these events.
+// workspaceData is what an event tells of a workspace.
 type workspaceData struct {
+	Action      string      `json:"action" enum:"create,start,stop,delete" doc:"What was done"`
 	WorkspaceID string      `json:"workspaceId" doc:"Id of the workspace"`
 	Name        string      `json:"name" doc:"Its name"`
 	Namespace   string      `json:"namespace" doc:"Its namespace on the cluster"`
@@ -232,8 +227,12 @@ type workspaceData struct {
 	Devfile     DevfileName `json:"devfile" doc:"The devfile that it was made of"`
 }
 
-func workspaceEvent(kind string, w cluster.Object) (event.Event, error) {
+func workspaceEvent(action string, at time.Time, w cluster.Object) event.Event {
+	kind := map[string]string{"create": event.EnvironmentCreated, "start": event.EnvironmentModified, "stop": event.EnvironmentModified, "delete": event.EnvironmentDeleted}[action]
+	const source = "/slipway/workspace"
 	i := keep(w)
-	data, err := json.Marshal(workspaceData{i.id, i.name, i.namespace, i.owner, DevfileName{i.devfile, i.version}})
-	return event.Event{Source: "/slipway/workspace", Type: kind, Subject: i.namespace + "/" + i.name, Data: data}, err
+	subject := event.CDSubject[event.CDEnvironment]{ID: i.namespace + "/" + i.name, Source: source, Type: "environment", Content: event.CDEnvironment{Name: i.name, URL: i.mainURL}}
+	e := event.NewCDEvent(kind, source, at, subject, workspaceData{action, i.id, i.name, i.namespace, i.owner, DevfileName{i.devfile, i.version}}).Event()
+	e.Subject = subject.ID
+	return e
 }

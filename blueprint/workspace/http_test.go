@@ -3,6 +3,7 @@ package workspace_test
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
@@ -23,6 +26,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint/workspace"
 	"github.com/slipway-platform/slipway/cluster"
 	"github.com/slipway-platform/slipway/cluster/clustertest"
+	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/server"
 	"github.com/slipway-platform/slipway/store"
 )
@@ -447,6 +451,31 @@ func TestWorkspacesAreStartedAndStopped(t *testing.T) {
 		}
 		jane.Do("DELETE", path+"/"+ws.WorkspaceID, nil).Is(204) // while it starts
 		jane.Post(path+"/workspacenothing/start", nil).Fails(404, slipway.NotFound)
+
+		// What was done is told in the words of CDEvents, to who may read all events.
+		var told []string
+		blueprinttest.Eventually(t, "the events are listed", func() bool {
+			told = nil
+			events, _, err := w.Server.Server.Events().List(t.Context(), auth.System(), 0, []string{"dev.cdevents.environment.*"}, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range events {
+				var data event.CDEvent[event.CDEnvironment, struct{ Action, WorkspaceID string }]
+				if err := json.Unmarshal(e.Data, &data); err != nil || data.Context.Type != e.Type || data.Subject.Type != "environment" || data.Subject.ID != ws.Namespace+"/one" || e.Subject != data.Subject.ID || data.Subject.Content.Name != "one" {
+					t.Fatalf("got %s, %v", e.Data, err)
+				}
+				told = append(told, strings.TrimPrefix(e.Type, "dev.cdevents.environment.")+" "+data.CustomData.Action)
+			}
+			return len(told) >= 5
+		})
+		if diff := cmp.Diff([]string{"created.0.2.0 create", "modified.0.2.0 start", "modified.0.2.0 stop", "modified.0.2.0 start", "deleted.0.2.0 delete"}, told); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+		other := &slipway.Caller{Kind: slipway.CallerUser, Subject: "user:default/jane"}
+		if events, _, err := w.Server.Server.Events().List(t.Context(), other, 0, []string{"dev.cdevents.environment.*"}, 100); err != nil || len(events) != 0 {
+			t.Errorf("others are told of workspaces: %+v, %v", events, err)
+		}
 	})
 }
 

@@ -548,7 +548,7 @@ func (s *service) create(ctx context.Context, o owner, url, namespace, name, clu
 		return nil, nil, nil, s.failure(err)
 	}
 	c.workspaces.Put(w)
-	return c, w, d.warnings, s.tell(ctx, eventCreated, "workspace.create", w)
+	return c, w, d.warnings, s.tell(ctx, "create", w)
 }
 
 // finish gives a new workspace its editor and starts it.
@@ -622,9 +622,9 @@ func (s *service) want(ctx context.Context, o owner, id string, up bool) (*conne
 	}
 	c.workspaces.Put(changed)
 	if up {
-		return c, changed, s.tell(ctx, eventStarted, "workspace.start", changed)
+		return c, changed, s.tell(ctx, "start", changed)
 	}
-	return c, changed, s.tell(ctx, eventStopped, "workspace.stop", changed)
+	return c, changed, s.tell(ctx, "stop", changed)
 }
 
 // leaves waits until the operator has taken a workspace out of a phase; false when that takes long.
@@ -679,18 +679,15 @@ func (s *service) remove(ctx context.Context, o owner, id string) error {
 	case err != nil:
 		return s.failure(err)
 	}
-	return s.tell(ctx, eventDeleted, "workspace.delete", w)
+	return s.tell(ctx, "delete", w)
 }
 
 // tell writes down what was done, and that it was.
-func (s *service) tell(ctx context.Context, kind, action string, w cluster.Object) error {
+func (s *service) tell(ctx context.Context, action string, w cluster.Object) error {
 	subject := w.Namespace() + "/" + w.Name()
-	e, err := workspaceEvent(kind, w)
-	if err != nil {
-		return err
-	}
-	err = s.db.Write(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-		if err := s.auth.Audit(ctx, tx, auth.CallerFrom(ctx), action, subject); err != nil {
+	e := workspaceEvent(action, s.now(), w)
+	err := s.db.Write(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+		if err := s.auth.Audit(ctx, tx, auth.CallerFrom(ctx), "workspace."+action, subject); err != nil {
 			return err
 		}
 		return s.events.Publish(ctx, tx, e)
