@@ -12,7 +12,7 @@ func FuzzEntityRef(f *testing.F) {
 			return
 		}
 		again, err := ParseEntityRef(ref.String(), EntityRef{})
-		if err != nil || again != ref {
+		if err != nil || again.String() != ref.String() {
 			t.Errorf("%q is %q, which is read as %q, %v", s, ref, again, err)
 		}
 	})
