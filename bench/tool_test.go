@@ -32,8 +32,9 @@ const (
 
 // TestTools takes the numbers of tools, with a builder in memory whose builds take 4 s: how long POST deploy takes with 50 components, how many of them are
 // built at a time, and GET of a deployment while 1,000 tools deploy at once, all of them in the database, and 200 of them in a cluster whose API server shares the cores. A
-// replica has one storage, so the other 800 are another replica's then, in the same process.
+// replica has one storage, so the other 800 are another replica's then, in the same process. BENCH_TOOLS is another number than 1,000.
 func TestTools(t *testing.T) {
+	tools := number("BENCH_TOOLS", 1000)
 	for _, engine := range []store.Engine{store.SQLite, store.Postgres} {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Run("one", func(t *testing.T) {
@@ -44,18 +45,18 @@ func TestTools(t *testing.T) {
 			})
 			t.Run("database", func(t *testing.T) {
 				y := openYard(t, engine, nil)
-				y.configure(t, 1000)
-				y.atOnce(t, "1,000 deployments")
+				y.configure(t, tools)
+				y.atOnce(t, "deployments")
 			})
 			t.Run("cluster", func(t *testing.T) {
 				k := clustertest.Shared(t)
 				k.Apply(t, "../deploy/tool-crds.yaml", "../deploy/tool-rbac.yaml")
 				in, beside := openYard(t, engine, k), openYard(t, engine, nil)
-				in.configure(t, 200)
-				beside.configure(t, 800)
+				in.configure(t, tools/5)
+				beside.configure(t, tools-tools/5)
 				var wg sync.WaitGroup
-				wg.Go(func() { in.atOnce(t, "200 deployments in a cluster, beside 800 in the database") })
-				wg.Go(func() { beside.atOnce(t, "800 deployments in the database, beside 200 in a cluster") })
+				wg.Go(func() { in.atOnce(t, "deployments in a cluster, beside four times as many in the database,") })
+				wg.Go(func() { beside.atOnce(t, "deployments in the database, beside those in a cluster,") })
 				wg.Wait()
 			})
 		})
@@ -261,6 +262,6 @@ func (y *toolYard) atOnce(t *testing.T, what string) {
 		tick.Stop()
 	}
 	listed = y.v.ListedAll() - listed
-	t.Logf("NUMBER tools %s: %s were asked for in %v and had all ended after %v more; GET meanwhile, %d reads: median %v, p99 %v; %d lists for all in %d intervals", y.engine, what,
+	t.Logf("NUMBER tools %s: %d %s were asked for in %v and had all ended after %v more; GET meanwhile, %d reads: median %v, p99 %v; %d lists for all in %d intervals", y.engine, y.tools, what,
 		deploying.Round(time.Millisecond), time.Since(begun).Round(100*time.Millisecond), len(gets), quantile(gets, 0.5), quantile(gets, 0.99), listed, int(time.Since(began)/toolRefresh)+1)
 }

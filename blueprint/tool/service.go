@@ -291,7 +291,10 @@ func (s *service) upToDate(ctx context.Context, d Deployment, told int64) (Deplo
 		return d, nil
 	}
 	var news map[string]provider.ComponentBuild
-	if slices.ContainsFunc(d.Components, func(c Component) bool { return c.Build.ID != "" && !c.Build.Status.Ended() }) {
+	now := s.now()
+	if slices.ContainsFunc(d.Components, func(c Component) bool { // what was started a moment ago stands as its builder said then
+		return c.Build.ID != "" && !c.Build.Status.Ended() && (c.Build.Since == nil || !within(now.Sub(*c.Build.Since), staleAfter))
+	}) {
 		known := s.watcher.fresh(ctx, d)
 		if told != s.watcher.told.Load() { // what was stored may be newer than what was read
 			var err error
