@@ -329,6 +329,7 @@ func deploymentOf(o cluster.Object) (Deployment, error) {
 	}
 	document, err := unpack(o)
 	d.Config, d.Version = document, o.ResourceVersion()
+	d.Change, _ = o.At("metadata", "annotations", changeAnnotation).(string)
 	return d, err
 }
 
@@ -579,13 +580,14 @@ func (k *kubernetes) Update(ctx context.Context, d Deployment, then Then) (Deplo
 	for _, key := range []string{"tool", "id", "created"} {
 		delete(spec, key)
 	}
+	d.Change = rand.Text()
 	if err := k.owed.deployment(ctx, d, News{Ended: !d.Status.Active()}, then); err != nil {
 		return d, err
 	}
 	o, err := k.client.Patch(ctx, toolDeployments, ns, d.ID, cluster.Object{
 		"metadata": map[string]any{
 			"resourceVersion": d.Version, "labels": map[string]any{stageLabel: stageOf(d)},
-			"annotations": map[string]any{changeAnnotation: rand.Text()},
+			"annotations": map[string]any{changeAnnotation: d.Change},
 		},
 		"spec": spec,
 	})

@@ -334,7 +334,7 @@ type owed struct {
 // What may be owed, as it is stored.
 const (
 	owedCreated = "created"
-	owedEnded   = "ended"
+	owedEnded   = "ended " // and the name of the change: of several who see the end at once, one makes it, and the notes of the others are of changes that never were
 	owedConfig  = "config"
 )
 
@@ -358,7 +358,7 @@ func (o owed) deployment(ctx context.Context, d Deployment, n News, then Then) e
 		what = append(what, owedCreated)
 	}
 	if n.Ended {
-		what = append(what, owedEnded)
+		what = append(what, owedEnded+d.Change)
 	}
 	if then == nil || len(what) == 0 {
 		return nil
@@ -379,20 +379,20 @@ func (o owed) settle(ctx context.Context, d Deployment, then Then) error {
 	if then == nil {
 		return nil
 	}
-	later := owedEnded
+	what := owedCreated // all that can be true of one that goes on
 	if !d.Status.Active() {
-		later = ""
+		what = ""
 	}
 	return o.db.Write(ctx, func(tx *store.Tx) error {
 		var n News
-		rows, err := tx.QueryContext(ctx, `DELETE FROM tool_owed WHERE tool = $1 AND id = $2 AND what <> $3 RETURNING what`, d.Tool, d.ID, later)
+		rows, err := tx.QueryContext(ctx, `DELETE FROM tool_owed WHERE tool = $1 AND id = $2 AND (what = $3 OR $3 = '') RETURNING what`, d.Tool, d.ID, what)
 		if err != nil {
 			return store.Err(err)
 		}
 		err = store.Each(rows, func(rows *sql.Rows) error {
 			var what string
 			err := rows.Scan(&what)
-			n.Created, n.Ended = n.Created || what == owedCreated, n.Ended || what == owedEnded
+			n.Created, n.Ended = n.Created || what == owedCreated, n.Ended || what == owedEnded+d.Change
 			return err
 		})
 		if err != nil {

@@ -45,6 +45,9 @@ type Deployment struct {
 
 	// Version is that of the stored deployment, as its storage spells it.
 	Version string `json:"-"`
+
+	// Change names the last change, where the storage is not the database.
+	Change string `json:"-"`
 }
 
 // Component is what became of one component in a deployment.
