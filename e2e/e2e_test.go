@@ -192,7 +192,25 @@ type replica struct {
 	in  *installation
 	cmd *exec.Cmd
 	url string
-	log *bytes.Buffer
+	log *output
+}
+
+// output is what a process has printed so far. Safe for concurrent use.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 // serve starts a server and waits until it is ready.
@@ -230,7 +248,7 @@ func (in *installation) serveBy(program func() (string, error), args ...string) 
 // spawn starts a server and does not wait for it.
 func (in *installation) spawn(path string, args ...string) *replica {
 	in.t.Helper()
-	r := &replica{in: in, log: new(bytes.Buffer)}
+	r := &replica{in: in, log: new(output)}
 	r.cmd = exec.Command(path, append([]string{"serve", "--config", in.config}, args...)...)
 	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr = in.dir, r.log, r.log
 	if err := r.cmd.Start(); err != nil {

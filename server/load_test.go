@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,10 +134,13 @@ func TestWhileTheQueueStandsNobodyWaitsLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, log := gate(4)
 		enterAll(t, l, 4, classWrite)
+		var mu sync.Mutex
 		var waits []time.Duration
 		ask := func() {
 			start := time.Now()
 			if _, err := l.enter(t.Context(), classWrite); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
 				waits = append(waits, time.Since(start))
 			}
 		}
