@@ -140,8 +140,8 @@ func openSQLite(path string) (*DB, error) {
 		return nil, err
 	}
 	// FULL keeps what was accepted through a power loss; 7,000 commits a second remain.
-	// The journal is moved into the file beside the writers, see settle; should that lag behind, a commit does so, at 200 MB.
-	pragmas := []string{"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "foreign_keys(1)", "temp_store(memory)", "wal_autocheckpoint(50000)"}
+	// The journal is moved into the file beside the writers, see settle; should that lag behind, a commit does so, at 400 MB.
+	pragmas := []string{"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "foreign_keys(1)", "temp_store(memory)", "wal_autocheckpoint(100000)"}
 	dsn := func(extra ...string) string {
 		q := url.Values{}
 		for _, p := range append(pragmas, extra...) {
@@ -433,8 +433,8 @@ func (db *DB) write(ctx context.Context, ahead bool, fn func(tx *Tx) error) (*Tx
 }
 
 // settleAfter is after how many rows the journal of SQLite is moved into the file. A page that is written again and again, as imports do, is moved once: so the more the
-// better, but for the room that the journal takes, some 100 MB.
-const settleAfter = 25_000
+// better, but for the room that the journal takes, some 200 MB.
+const settleAfter = 50_000
 
 // settle moves the journal into the file. SQLite would do so inside some unlucky commit, which takes a tenth of a second then. Here the writers go on meanwhile; only
 // what they have written since is moved while they wait, so that the journal begins anew.
