@@ -34,7 +34,7 @@ e2e: build ## the quick start with the built binary: a real build that succeeds,
 	./slipway quickstart --once
 
 e2e-replicas: ## three processes on one PostgreSQL behind a plain balancer, killed, frozen, their database restarted: 20 times
-	$(GO) test ./e2e -run TestThreeReplicas -count 20 -timeout 3h
+	$(GO) test ./e2e -run TestThreeReplicas -count 20 -v -timeout 3h
 
 KILLS ?= 100
 
