@@ -527,7 +527,7 @@ func TestTheJournalIsMovedIntoTheFileBesideTheWriters(t *testing.T) {
 		return info.Size()
 	}
 	before := size()
-	for i := range 60 { // 30,000 rows; each page is written often
+	for i := range 110 { // 55,000 rows; each page is written often
 		err := db.WriteAhead(t.Context(), func(tx *store.Tx) error {
 			_, err := tx.Exec(t.Context(), `INSERT INTO thing (name) WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 499) SELECT $1 || i FROM n`, fmt.Sprint(i, "-"))
 			return err
