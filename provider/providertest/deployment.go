@@ -114,29 +114,7 @@ func testStableDeployments(t *testing.T, h Harness) {
 }
 
 func testConditionalDeployments(t *testing.T, h Harness) {
-	deployMany(t, h, 0, 2)
-	list := func(validator string) provider.Page[slipway.Deployment] {
-		t.Helper()
-		page, err := h.Provider.Deployments.List(t.Context(), h.Project, provider.ListOptions{Validator: validator})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return page
-	}
-	first := list("")
-	if first.NotModified {
-		t.Fatal("a list without a validator was answered with NotModified")
-	}
-	if first.Validator == "" {
-		t.Skip("the vendor gives no validator")
-	}
-	if again := list(first.Validator); again.NotModified && len(again.Items) > 0 {
-		t.Error("NotModified came with items")
-	}
-	deployMany(t, h, 2, 1)
-	if changed := list(first.Validator); changed.NotModified || len(changed.Items) != 3 {
-		t.Errorf("after a new deployment: got %d, not modified %v; want all 3", len(changed.Items), changed.NotModified)
-	}
+	conditional(t, h, h.Provider.Deployments.List, deployMany)
 }
 
 func testBadCursorOfDeployments(t *testing.T, h Harness) {

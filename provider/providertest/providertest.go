@@ -253,10 +253,15 @@ func testStableCursor(t *testing.T, h Harness) {
 }
 
 func testConditional(t *testing.T, h Harness) {
-	addMany(t, h, 0, 2)
-	list := func(validator string) provider.Page[slipway.Build] {
+	conditional(t, h, h.Provider.Builds.List, addMany)
+}
+
+// conditional checks lists with a validator: nothing may come of what has not changed, and all of what has. add makes some things, counted from the first.
+func conditional[T any](t *testing.T, h Harness, ask func(context.Context, string, provider.ListOptions) (provider.Page[T], error), add func(t testing.TB, h Harness, first, n int)) {
+	add(t, h, 0, 2)
+	list := func(validator string) provider.Page[T] {
 		t.Helper()
-		page, err := h.Provider.Builds.List(t.Context(), h.Project, provider.ListOptions{Validator: validator})
+		page, err := ask(t.Context(), h.Project, provider.ListOptions{Validator: validator})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -272,9 +277,9 @@ func testConditional(t *testing.T, h Harness) {
 	if again := list(first.Validator); again.NotModified && len(again.Items) > 0 {
 		t.Error("NotModified came with items")
 	}
-	addMany(t, h, 2, 1)
+	add(t, h, 2, 1)
 	if changed := list(first.Validator); changed.NotModified || len(changed.Items) != 3 {
-		t.Errorf("after a new build: got %d builds, not modified %v; want all 3", len(changed.Items), changed.NotModified)
+		t.Errorf("after a new one: got %d, not modified %v; want all 3", len(changed.Items), changed.NotModified)
 	}
 }
 
