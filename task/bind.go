@@ -87,7 +87,7 @@ func (x *Index[T]) differing(ctx context.Context, entities []bound) (map[int64]i
 	differing := map[int64]int{}
 	for _, en := range entities {
 		if want := x.wanted(en, have[en.id]); !maps.Equal(have[en.id], want) {
-			differing[en.id] = 1 + len(want)
+			differing[en.id] = 1 + 2*len(want) // of a source that is known, an event
 		}
 		if en.isUser() {
 			if drop, add := x.accounts(en, accounts[en.ref]); len(drop)+len(add) > 0 {
@@ -384,7 +384,7 @@ func (x *Index[T]) bind(ctx context.Context, tx *store.Tx, en bound) error {
 			continue
 		}
 		o, _ := x.engine.opened(p.provider)
-		source, err := x.ensureSource(ctx, tx, o, p.project)
+		source, existed, err := x.ensureSource(ctx, tx, o, p.project)
 		if err != nil {
 			return err
 		}
@@ -392,27 +392,32 @@ func (x *Index[T]) bind(ctx context.Context, tx *store.Tx, en bound) error {
 			ON CONFLICT (entity_id, source_id) DO UPDATE SET detached = FALSE`, en.id, source); err != nil {
 			return err
 		}
+		if _, bound := have[p]; existed && !bound {
+			if err := x.tellHistory(ctx, tx, source, Stretch{Provider: p.provider, Project: p.project}); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
-// ensureSource gives the id of a source. A new one is asked for at once.
-func (x *Index[T]) ensureSource(ctx context.Context, tx *store.Tx, o Provider, project string) (id int64, err error) {
+// ensureSource gives the id of a source, and whether there was one. A new one is asked for at once.
+func (x *Index[T]) ensureSource(ctx context.Context, tx *store.Tx, o Provider, project string) (id int64, existed bool, err error) {
 	now := x.engine.Now()
 	err = store.Err(tx.QueryRowContext(ctx, `INSERT INTO task_source (task, provider, type, project, next_refresh, restricted) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (task, provider, project) DO NOTHING RETURNING id`, x.task.Name, o.Name, o.Type, project, store.At(now.Add(o.interval())), o.Visibility == VisibleAtSource).Scan(&id))
 	if err == nil {
 		_, err = x.engine.insertRefresh(ctx, tx, x.task.Name, id, 1)
-		return id, err
+		return id, false, err
 	}
 	if !errors.Is(err, slipway.NotFound) {
-		return 0, err
+		return 0, false, err
 	}
 	// What another type of provider has said of the project means nothing to this one.
 	err = store.Err(tx.QueryRowContext(ctx, `UPDATE task_source SET validator = CASE WHEN type = $4 THEN validator ELSE '' END,
 		fill_cursor = CASE WHEN type = $4 THEN fill_cursor END, type = $4 WHERE task = $1 AND provider = $2 AND project = $3 RETURNING id`,
 		x.task.Name, o.Name, project, o.Type).Scan(&id))
-	return id, err
+	return id, true, err
 }
 
 // storable says that a name from an entity can stand in the tables of either engine, and is one: what cannot is left out, so that one

@@ -130,6 +130,7 @@ func prepare(t testing.TB, db *store.DB) *world {
 	for _, s := range []string{"starting", "running", "succeeded", "failed", "canceled", "unknown"} {
 		events.Declare(event.Type{Name: "run." + s, Text: "A run is " + s})
 	}
+	events.Declare(runTask().HistoryType())
 	w.Engine = NewEngine(Options{DB: db, Jobs: jobs, Events: events, Entities: w.entities, Keys: keys, Now: w.clock.now, Log: log})
 	w.read = counting{Querier: db, n: &w.queries}
 	w.runs = New(w.Engine, runTask())

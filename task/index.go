@@ -177,8 +177,9 @@ func (x *Index[T]) observe(ctx context.Context, tx *store.Tx, o Provider, projec
 
 // lockedSource is a source whose items nobody else can write until the transaction ends.
 type lockedSource struct {
-	id    int64
-	known bool // it was read before
+	id      int64
+	project string
+	known   bool // it was read before
 }
 
 // lockSource finds a source, and by an update keeps other writers of its items waiting on PostgreSQL, so that what is compared is what is
@@ -202,6 +203,7 @@ func (x *Index[T]) lock(ctx context.Context, tx *store.Tx, o Provider, project s
 	if slipway.CodeOf(err) == slipway.NotFound {
 		err = nil
 	}
+	s.project = project
 	return s, err
 }
 
@@ -230,7 +232,7 @@ type written[T any] struct {
 }
 
 // write puts items into the index where they are new or newer than what is there, and sends the events. The source is locked.
-// tell: changes send events.
+// tell: each change sends events; else there is one of all.
 func (x *Index[T]) write(ctx context.Context, tx *store.Tx, s lockedSource, o Provider, items []T, tell bool) (int, error) {
 	if len(items) > observeChunk {
 		return 0, fmt.Errorf("task %s: %d items in one transaction, at most %d", x.task.Name, len(items), observeChunk)
@@ -289,10 +291,19 @@ func (x *Index[T]) write(ctx context.Context, tx *store.Tx, s lockedSource, o Pr
 	if err := x.put(ctx, tx, s.id, changed); err != nil {
 		return 0, err
 	}
-	if tell && x.task.Event != nil {
+	if tell {
 		return len(changed), x.tell(ctx, tx, s.id, changed)
 	}
-	return len(changed), nil
+	oldest, newest := int64(math.MaxInt64), int64(math.MinInt64)
+	for _, w := range changed {
+		at := store.At(w.Created).UnixMicro()
+		if w.before != nil {
+			at = w.before.created
+		}
+		oldest, newest = min(oldest, at), max(newest, at)
+	}
+	from, until := time.UnixMicro(oldest).UTC(), time.UnixMicro(newest).UTC()
+	return len(changed), x.tellHistory(ctx, tx, s.id, Stretch{Provider: o.Name, Project: s.project, From: &from, Until: &until})
 }
 
 func (x *Index[T]) storedItems(ctx context.Context, q store.Querier, source int64, items []*written[T]) (map[string]*stored, error) {
@@ -621,8 +632,23 @@ func (w *written[T]) values() []any {
 	return append(values, string(w.doc))
 }
 
+// tellHistory sends the event about items that have none of their own.
+func (x *Index[T]) tellHistory(ctx context.Context, tx *store.Tx, source int64, h Stretch) error {
+	if x.task.Event == nil {
+		return nil
+	}
+	data, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	return x.engine.Events.Publish(ctx, tx, event.Event{Source: "/slipway/" + x.task.Name, Type: HistoryEvent(x.task.Name), Subject: h.Project, Data: data, Time: x.engine.Now(), Origin: source})
+}
+
 // tell sends an event about each change to each entity that the source serves, so that whoever may read the entity may read the event.
 func (x *Index[T]) tell(ctx context.Context, tx *store.Tx, source int64, items []*written[T]) error {
+	if x.task.Event == nil {
+		return nil
+	}
 	type reader struct {
 		id  int64
 		ref string

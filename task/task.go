@@ -46,8 +46,28 @@ type Task[T any] struct {
 	Can func(*provider.Provider) []string
 	// Event makes the event for a change of an item that an entity is told of; one without a Type is not sent. before is nil for a new item. ID (or none), Type and
 	// Data are used; the rest is filled in. It is called inside a transaction, once for each entity that the item belongs to, and not for history that is
-	// read for the first time. May be nil.
+	// read for the first time, of which HistoryType tells. May be nil: then nothing is told, of history either.
 	Event func(before, now *T, entityRef string) event.Event
+}
+
+// HistoryEvent is the type of event that tells of items of a task of which no event of their own tells. Its data is a Stretch; its origin is the source; it is about no entity, so that only who may
+// read all events sees it.
+func HistoryEvent(task string) string { return "dev.slipway." + task + ".history.v1" }
+
+// Stretch is the data of an event of the type HistoryEvent: items of one project, by creation. They are in the index when it is sent.
+type Stretch struct {
+	Provider string     `json:"provider" doc:"Provider of the items" example:"github"`
+	Project  string     `json:"project" doc:"Project at the provider" example:"octo/web"`
+	From     *time.Time `json:"from,omitempty" doc:"When the first of the items was created; absent: all of the project that is in the index"`
+	Until    *time.Time `json:"until,omitempty" doc:"When the last of them was created; absent as from is"`
+}
+
+// HistoryType declares the event HistoryEvent, for the Events of the task's blueprint.
+func (t Task[T]) HistoryType() event.Type {
+	return event.Type{
+		Name: HistoryEvent(t.Name), Data: Stretch{},
+		Text: "The index has items of a project that no events of their own tell of: its history was read, or one more entity has the project",
+	}
 }
 
 // Field is something that a search can filter by; it is a column of interned values (Column), an integer.

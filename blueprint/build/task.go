@@ -126,6 +126,7 @@ func can(p *provider.Provider) []string {
 
 // The events of a build, in the words of CDEvents. One is sent to each entity that the build belongs to.
 var events = []event.Type{
+	Task.HistoryType(),
 	{Name: task.EventPushed, Text: "A provider told by its webhook that a repository has new content", Data: task.Push{}},
 	{Name: event.PipelineRunQueued, Text: "A build was asked for and has not begun yet", Object: "entity", Permission: readPermission, Data: cdEvent{}},
 	{Name: event.PipelineRunStarted, Text: "A build has begun", Object: "entity", Permission: readPermission, Data: cdEvent{}},

@@ -140,9 +140,12 @@ var Blueprint = blueprint.Blueprint{
 	Mounts:    []blueprint.Mount{{Prefix: "/api/deployment", Dialect: blueprint.API}},
 	Databases: []blueprint.Database{{Name: "main", Migrations: migrations(), Tables: []string{"deployment_item"}}},
 	Tasks:     []blueprint.TaskInfo{Task.Info()},
-	Events:    []event.Type{{Name: Event, Text: "A deployment is new, or stands otherwise than before", Object: "entity", Permission: readPermission, Data: Told{}}},
-	Commands:  []func(*blueprint.Client) *cobra.Command{commands},
-	Pages:     []blueprint.Page{{Slug: "deployments", Title: "Deployments", Text: readme}},
+	Events: []event.Type{
+		{Name: Event, Text: "A deployment is new, or stands otherwise than before", Object: "entity", Permission: readPermission, Data: Told{}},
+		Task.HistoryType(),
+	},
+	Commands: []func(*blueprint.Client) *cobra.Command{commands},
+	Pages:    []blueprint.Page{{Slug: "deployments", Title: "Deployments", Text: readme}},
 	Permissions: []auth.Permission{
 		{Name: readPermission, Text: "See the deployments of an entity that one may read", Object: "entity"},
 	},

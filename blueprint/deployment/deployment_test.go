@@ -1,9 +1,13 @@
 package deployment_test
 
 import (
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/blueprint"
@@ -38,11 +42,14 @@ spec: {type: website, lifecycle: production, owner: team-a}
 
 func start(t *testing.T, engine store.Engine, v *fake.Vendor) *blueprinttest.Server {
 	t.Helper()
+	s, _ := startIn(t, engine, v)
+	return s
+}
+
+// startIn also gives the folder that the server reads files of.
+func startIn(t *testing.T, engine store.Engine, v *fake.Vendor) (*blueprinttest.Server, string) {
+	t.Helper()
 	dir := t.TempDir()
-	file := filepath.Join(dir, "catalog-info.yaml")
-	if err := os.WriteFile(file, []byte(web), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	s := blueprinttest.Start(t, engine, blueprinttest.Options{
 		Blueprints: []blueprint.Blueprint{catalog.Blueprint, deployment.Blueprint, dora.Blueprint, platform.Blueprint}, Kinds: []provider.Kind{v.Kind()},
 		Configure: func(c *server.Config) {
@@ -50,8 +57,17 @@ func start(t *testing.T, engine store.Engine, v *fake.Vendor) *blueprinttest.Ser
 			c.Providers = []server.ProviderConfig{{Name: "octo", Type: "fake"}}
 		},
 	})
+	register(t, s, filepath.Join(dir, "web.yaml"), web)
+	return s, dir
+}
+
+// register puts an entity into the catalog, by a file below a root that the server reads.
+func register(t *testing.T, s *blueprinttest.Server, file, entity string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(entity), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	s.Post("/api/catalog/locations", map[string]string{"type": "file", "target": file}).Is(201)
-	return s
 }
 
 func TestDeploymentsAreFoundByEntity(t *testing.T) {
@@ -100,20 +116,8 @@ func TestDeploymentsCountForMetrics(t *testing.T) {
 			v.Deploy("octo/web", slipway.Deployment{Status: slipway.DeploymentSucceeded, Version: "v1"})
 			s := start(t, engine, v)
 			var h dora.History
-			count := func(n int64) func() bool {
-				return func() bool {
-					a := s.Get("/api/devlake/deployment-history?service=web")
-					if a.Status == 404 {
-						return false
-					}
-					a.Is(200).Into(&h)
-					return h.Total == n
-				}
-			}
-			blueprinttest.Eventually(t, "what was there before is in the history", func() bool {
-				s.Post("/api/schedules/dora.collect/run", nil).Is(202)
-				return count(1)()
-			})
+			count := func(n int64) func() bool { return inHistory(s, "web", n, &h) }
+			blueprinttest.Eventually(t, "what was there before is in the history", count(1))
 			v.Deploy("octo/web", slipway.Deployment{Status: slipway.DeploymentRunning, Version: "v2", Environment: "prod-eu"})
 			s.Get("/api/deployment/by-entity/web/search?fresh=true").Is(200)
 			blueprinttest.Eventually(t, "a new one is in the history", count(2))
@@ -127,6 +131,47 @@ func TestDeploymentsCountForMetrics(t *testing.T) {
 				s.Get("/api/devlake/dora-metrics?project=web").Is(200).Into(&r)
 				return r.Metrics.DeploymentFrequency.Count == 2
 			})
+		})
+	}
+}
+
+// inHistory says whether the history of a service has so many deployments.
+func inHistory(s *blueprinttest.Server, service string, n int64, h *dora.History) func() bool {
+	return func() bool {
+		a := s.Get("/api/devlake/deployment-history?service=" + service)
+		if a.Status == http.StatusNotFound {
+			return false
+		}
+		a.Is(200).Into(h)
+		return h.Total == n
+	}
+}
+
+// What a project has when it is connected comes into DORA's history as it is read, page by page, and again for an entity that is bound to the project later. No schedule is waited for: they are paused.
+func TestHistoryOfANewProjectCounts(t *testing.T) {
+	t.Parallel()
+	for _, engine := range []store.Engine{store.SQLite, store.Postgres} {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			const old = 230 // more than two pages
+			v := fake.New(fake.Config{})
+			now := time.Now().UTC().Truncate(time.Second)
+			for i := range old {
+				v.Deploy("octo/web", slipway.Deployment{Status: slipway.DeploymentSucceeded, Version: fmt.Sprint("v", i), CreatedAt: now.Add(time.Duration(i-old-20) * time.Hour)})
+			}
+			s, dir := startIn(t, engine, v)
+			s.Do("PUT", "/api/schedules/dora.collect/pause", nil).Is(200)
+			var h dora.History
+			blueprinttest.Eventually(t, "all of it is in the history", inHistory(s, "web", old, &h))
+			if d := h.Deployments[0]; *d.Version != fmt.Sprint("v", old-1) || d.Source != "octo" {
+				t.Errorf("got %+v", d)
+			}
+			register(t, s, filepath.Join(dir, "shop.yaml"), strings.Replace(web, "name: web", "name: shop", 1))
+			blueprinttest.Eventually(t, "it is in the history of the other entity", inHistory(s, "shop", old, &h))
+			inHistory(s, "web", old, &h)()
+			if h.Total != old {
+				t.Errorf("of the first, there are %d", h.Total)
+			}
 		})
 	}
 }

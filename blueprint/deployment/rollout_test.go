@@ -90,7 +90,6 @@ func TestRolloutsOfAClusterAreDeployments(t *testing.T) {
 			comes(3, slipway.DeploymentSucceeded) // what the cluster has forgotten stays
 			var h dora.History
 			clustertest.Eventually(t, "they are in the history", func() bool {
-				s.Post("/api/schedules/dora.collect/run", nil).Is(202) // for what was there when the cluster was looked at first
 				s.Get("/api/devlake/deployment-history?service=web").Is(200).Into(&h)
 				return len(h.Deployments) == 3 && h.Total == 3
 			})

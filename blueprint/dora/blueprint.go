@@ -49,19 +49,21 @@ var Blueprint = blueprint.Blueprint{
 	Jobs: []blueprint.Job{
 		blueprint.Work((*service).settle, job.Worker{Text: "Works out what follows of reports that a replica could not finish", Timeout: 10 * time.Minute}),
 		blueprint.Work((*service).takeItem, job.Worker{Text: "Takes a deployment over that a provider tells of", Timeout: time.Minute}),
+		blueprint.Work((*service).takeHistory, job.Worker{Text: "Takes deployments over that were there before their project was known", Timeout: 10 * time.Minute}),
 		blueprint.Work((*service).collect, job.Worker{Text: "Looks through what providers know of deployments", Timeout: time.Hour}),
 		blueprint.Work((*service).prune, job.Worker{Text: "Deletes deployments, changes and incidents that are older than they are kept", Timeout: time.Hour}),
 		blueprint.Work((*service).bindAll, job.Worker{Text: "Finds out anew which services belong to which entities", Timeout: 10 * time.Minute}),
 	},
 	Schedules: []job.Schedule{
 		{Name: "dora.settle", Text: "Works out what follows of reports that a replica could not finish", Every: 10 * time.Second, Args: settleJob{}},
-		{Name: "dora.collect", Text: "Looks through what providers know of deployments, for what was there before or was missed", Every: 6 * time.Hour, Args: collectJob{}},
+		{Name: "dora.collect", Text: "Looks through what providers know of deployments, for what was missed", Every: 6 * time.Hour, Args: collectJob{}},
 		{Name: "dora.prune", Text: "Deletes what is older than retention.deployments", Every: 24 * time.Hour, Args: pruneJob{}},
 		{Name: "dora.bind", Text: "Finds out anew which services belong to which entities", Every: time.Hour, Args: bindJob{}},
 	},
 	Subscriptions: []blueprint.Subscription{
 		blueprint.Ahead(blueprint.Subscribe("dora.bind", []string{entity.EventChanged, entity.EventRemoved}, (*service).follow), (*service).ahead),
 		blueprint.Subscribe("dora.items", []string{deploymentChanged, buildFinished}, (*service).hearItem),
+		blueprint.Subscribe("dora.history", []string{deploymentHistory, buildHistory}, (*service).hearHistory),
 	},
 	Commands:   []func(*blueprint.Client) *cobra.Command{commands},
 	Pages:      []blueprint.Page{{Slug: "metrics", Title: "DORA metrics", Text: readme}},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -13,15 +14,21 @@ import (
 	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/task"
 )
 
-// What providers know of deployments, and of builds that a rule counts as such, is in the indexes of the platform tasks. It comes here by events, at once; what was there before, or
-// was missed, by a look through the indexes.
+// What providers know of deployments, and of builds that a rule counts as such, is in the indexes of the platform tasks. It comes here by events, at once: those of single items, and those that tell
+// of history, which has none of its own. What was missed comes by a look through the indexes.
 
 // The events that tell of it: those of the tasks deployment and build.
 const (
 	deploymentChanged = "dev.slipway.deployment.changed.v1"
 	buildFinished     = event.PipelineRunFinished
+)
+
+var (
+	deploymentHistory = task.HistoryEvent(deploymentTask)
+	buildHistory      = task.HistoryEvent(buildTask)
 )
 
 const (
@@ -38,7 +45,7 @@ type itemJob struct {
 
 func (itemJob) Kind() string { return "dora.item" }
 
-// hear asks for what an event tells of to be taken over. An event is sent to each entity; what is asked for twice is taken over once.
+// hearItem asks for what an event tells of to be taken over. An event is sent to each entity; what is asked for twice is taken over once.
 func (s *service) hearItem(ctx context.Context, tx *store.Tx, e event.Event) error {
 	var told struct {
 		ID      string `json:"id"` // of a deployment
@@ -65,7 +72,7 @@ func (s *service) hearItem(ctx context.Context, tx *store.Tx, e event.Event) err
 }
 
 func (s *service) takeItem(ctx context.Context, j itemJob) error {
-	if j.Task != deploymentTask && j.Task != buildTask {
+	if !s.takes(j.Task) {
 		return nil
 	}
 	items, err := readItem(ctx, s.db, j.Task, j.Source, j.ID)
@@ -172,6 +179,45 @@ func clipBytes(s string, most int) string {
 	return s
 }
 
+// historyJob takes over what a source had before it was known here, or before it was known to be of one more entity.
+type historyJob struct {
+	Task   string `json:"task"`
+	Source int64  `json:"source"`
+	From   int64  `json:"from"`  // when the first of the items was created, in microseconds
+	Until  int64  `json:"until"` // and the last
+}
+
+func (historyJob) Kind() string { return "dora.history" }
+
+// hearHistory asks for items to be taken over of which no event of their own tells.
+func (s *service) hearHistory(ctx context.Context, tx *store.Tx, e event.Event) error {
+	j := historyJob{Task: deploymentTask, Source: e.Origin, Until: math.MaxInt64}
+	if e.Type == buildHistory {
+		j.Task = buildTask
+	}
+	var h task.Stretch
+	if err := json.Unmarshal(e.Data, &h); err != nil || e.Origin == 0 || !s.takes(j.Task) {
+		return nil // it is not what we know, or want
+	}
+	if h.From != nil && h.Until != nil {
+		j.From, j.Until = micro(*h.From), micro(*h.Until)
+	}
+	_, _, err := s.jobs.Insert(ctx, tx, j, job.Insert{Unique: fmt.Sprint(j.Task, " ", j.Source, " ", j.From, " ", j.Until)})
+	return err
+}
+
+func (s *service) takeHistory(ctx context.Context, j historyJob) error {
+	if !s.takes(j.Task) {
+		return nil
+	}
+	return s.takeStretch(ctx, stretch{task: j.Task, source: j.Source, after: itemKey{created: j.From}, until: j.Until})
+}
+
+// takes says whether items of a task are taken over.
+func (s *service) takes(task string) bool {
+	return s.lake == nil && (task == deploymentTask || task == buildTask && len(s.builds) > 0)
+}
+
 // collectJob looks through the indexes.
 type collectJob struct{}
 
@@ -181,30 +227,40 @@ func (collectJob) Kind() string { return "dora.collect" }
 const collectBack = 8 * 24 * time.Hour
 
 func (s *service) collect(ctx context.Context, _ collectJob) error {
-	if s.lake != nil {
-		return nil
-	}
 	for _, info := range s.infos() {
-		since := itemKey{}
-		switch {
-		case info.Name == buildTask && len(s.builds) > 0:
-			since.created = micro(s.now().Add(-collectBack))
-		case info.Name != deploymentTask:
+		if !s.takes(info.Name) {
 			continue
 		}
-		for {
-			items, err := itemsAfter(ctx, s.db, info.Name, since, 200)
-			if err != nil {
-				return err
-			}
-			if len(items) == 0 {
-				break
-			}
-			since = items[len(items)-1].key
-			if err := s.takeItems(ctx, info.Name, items); err != nil {
-				return err
-			}
+		all := stretch{task: info.Name, until: math.MaxInt64}
+		if info.Name == buildTask {
+			all.after.created = micro(s.now().Add(-collectBack))
+		}
+		if err := s.takeStretch(ctx, all); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// stretch is a part of the index of a task, by creation.
+type stretch struct {
+	task   string
+	source int64   // 0: all
+	after  itemKey // it begins behind this place
+	until  int64   // and ends with what was created then, in microseconds
+}
+
+// takeStretch takes over what lies in a part of an index.
+func (s *service) takeStretch(ctx context.Context, part stretch) error {
+	const atOnce = 200
+	for {
+		items, err := readItems(ctx, s.db, part, atOnce)
+		if err != nil || len(items) == 0 {
+			return err
+		}
+		part.after = items[len(items)-1].key
+		if err := s.takeItems(ctx, part.task, items); err != nil {
+			return err
+		}
+	}
 }

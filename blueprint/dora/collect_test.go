@@ -30,7 +30,10 @@ func TestBuildsThatARuleNamesAreDeployments(t *testing.T) {
 				t.Fatal(err)
 			}
 			v := fake.New(fake.Config{WebhookSecret: "hush"})
-			v.Project("octo/web")
+			long := v.Add("octo/web", slipway.Build{
+				Pipeline: slipway.Pipeline{ID: "deploy-prod", Name: "deploy-prod"}, Status: slipway.BuildRunning, CreatedAt: time.Now().AddDate(0, 0, -40), Commit: &slipway.Commit{SHA: "fedcba9876543210", Branch: "main"},
+			})
+			v.Move("octo/web", long.ID, slipway.BuildSucceeded)
 			s := blueprinttest.Start(t, engine, blueprinttest.Options{
 				Blueprints: []blueprint.Blueprint{build.Blueprint, catalog.Blueprint, dora.Blueprint}, Kinds: []provider.Kind{v.Kind()},
 				Configure: func(c *server.Config) {
@@ -64,12 +67,16 @@ func TestBuildsThatARuleNamesAreDeployments(t *testing.T) {
 			made("deploy-prod", "v1.2.3", slipway.BuildSucceeded)
 			made("deploy-staging", "main", slipway.BuildFailed)
 			var h dora.History
-			blueprinttest.Eventually(t, "two builds are deployments", func() bool {
+			blueprinttest.Eventually(t, "two builds are deployments, and one that was there before, long ago", func() bool {
 				if a := s.Get("/api/devlake/deployment-history?service=web"); a.Status == 200 {
 					a.Into(&h)
 				}
-				return h.Total == 2 && len(h.Deployments) == 2 // the count is read after the page
+				return h.Total == 3 && len(h.Deployments) == 3
 			})
+			if d := h.Deployments[2]; *d.Version != "fedcba9" || d.Environment != "prod" {
+				t.Errorf("got %+v", d)
+			}
+			h.Deployments = h.Deployments[:2]
 			byEnv := map[string]dora.Deployment{}
 			for _, d := range h.Deployments {
 				byEnv[d.Environment] = d

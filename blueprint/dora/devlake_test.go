@@ -132,7 +132,7 @@ func TestAnExistingDevLakeDatabaseAnswers(t *testing.T) {
 		t.Errorf("got %q", f.Error)
 	}
 	// One that does not answer in time is told from one that is not there by nobody: the caller is asked to come back, and others are not held up.
-	slow := lakeOf(t, m, "slow", "INSERT INTO projects (name) VALUES ('Shop'); INSERT INTO project_mapping VALUES ('Shop', 'cicd_scopes', 's1')")
+	slow := lakeOf(t, m, "slow", "INSERT INTO projects (name) VALUES ('Shop'); INSERT INTO project_mapping (project_name, `table`, row_id) VALUES ('Shop', 'cicd_scopes', 's1')")
 	late := serve(slow + "&timeout=500ms")
 	late.Get("/api/devlake/dora-metrics?project=Shop").Is(200)
 	release := lock(t, m, "slow", "cicd_deployment_commits")

@@ -43,8 +43,14 @@ func readItem(ctx context.Context, db *store.DB, task string, source int64, id s
 	return scanItems(db.QueryContext(ctx, `SELECT `+itemColumns+itemServices(db.Engine())+` FROM `+task+`_item i JOIN task_source s ON s.id = i.source_id WHERE i.source_id = $1 AND i.id = $2`, source, id))
 }
 
-// itemsAfter reads items by creation, from after a place in that order on.
-func itemsAfter(ctx context.Context, db *store.DB, task string, after itemKey, limit int) ([]indexed, error) {
-	return scanItems(db.QueryContext(ctx, `SELECT `+itemColumns+itemServices(db.Engine())+` FROM `+task+`_item i JOIN task_source s ON s.id = i.source_id
-		WHERE (i.created, i.source_id, i.id) > ($1, $2, $3) ORDER BY i.created, i.source_id, i.id LIMIT $4`, after.created, after.source, after.id, limit))
+// readItems reads the first items of a stretch.
+func readItems(ctx context.Context, db *store.DB, part stretch, limit int) ([]indexed, error) {
+	var args arguments
+	until := args.add(part.until)
+	where := `(i.created, i.source_id, i.id) > (` + args.add(part.after.created) + `, ` + args.add(part.after.source) + `, ` + args.add(part.after.id) + `) AND i.created <= ` + until + ` ORDER BY i.created, i.source_id, i.id`
+	if part.source != 0 {
+		args = nil
+		where = `i.source_id = ` + args.add(part.source) + ` AND (i.created, i.id) > (` + args.add(part.after.created) + `, ` + args.add(part.after.id) + `) AND i.created <= ` + args.add(part.until) + ` ORDER BY i.created, i.id`
+	}
+	return scanItems(db.QueryContext(ctx, `SELECT `+itemColumns+itemServices(db.Engine())+` FROM `+part.task+`_item i JOIN task_source s ON s.id = i.source_id WHERE `+where+` LIMIT `+args.add(limit), args...))
 }
