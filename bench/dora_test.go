@@ -227,6 +227,47 @@ func configureLake(c *server.Config) {
 	}
 }
 
+// lakeRows are the statements that fill DevLake's tables as its collectors of GitHub and Jira and its task dora do: ids, texts and origins are as long as theirs, and DevLake notes with each pull request when
+// it was deployed.
+func lakeRows(deployments, projects int) string {
+	at := fmt.Sprintf("DATE_SUB(UTC_TIMESTAMP(), INTERVAL seq * %d SECOND)", 2*365*86400/deployments)
+	ago := func(hours int) string { return fmt.Sprintf("DATE_SUB(%s, INTERVAL %d HOUR)", at, hours) }
+	of := func(prefix string) string { return fmt.Sprintf("CONCAT('%s', seq MOD %d)", prefix, projects) }
+	scope, project, deployment := of("github:GithubRepo:1:1340183"), of("project-"), "CONCAT('github:GithubDeployment:1:DE_kwDOA', 10000000 + seq)"
+	pullRequest, incident := "CONCAT('github:GithubPullRequest:1:', 1500000000 + seq)", "CONCAT('jira:JiraIssue:1:', 100000 + seq)"
+	all, some := fmt.Sprintf("seq_1_to_%d", deployments), fmt.Sprintf("seq_1_to_%d WHERE seq MOD 20 = 0", deployments)
+	var b strings.Builder
+	put := func(table, from, origin string, columns ...string) { // each column is a name and what it holds
+		var names, values []string
+		for _, c := range append(columns, "created_at UTC_TIMESTAMP()", "updated_at UTC_TIMESTAMP()", `_raw_data_params CONCAT('{"ConnectionId":1,"Name":"octo/', `+project+`, '"}')`, "_raw_data_table '"+origin+"'", "_raw_data_id seq") {
+			name, value, _ := strings.Cut(c, " ")
+			names, values = append(names, name), append(values, value)
+		}
+		fmt.Fprintf(&b, "INSERT INTO %s (%s) SELECT %s FROM %s;\n", table, strings.Join(names, ", "), strings.Join(values, ", "), from)
+	}
+	each := fmt.Sprintf("seq_0_to_%d", projects-1)
+	put("projects", each, "", "name "+project)
+	put("project_mapping", each, "", "project_name "+project, "`table` 'cicd_scopes'", "row_id "+scope)
+	put("project_mapping", each, "", "project_name "+project, "`table` 'repos'", "row_id "+scope)
+	done := []string{
+		"id " + deployment, "cicd_scope_id " + scope, "name 'deploy'", "display_title 'A release of it'", "url CONCAT('https://ci.example.com/runs/', seq)", "result 'SUCCESS'", "status 'DONE'", "original_status 'ACTIVE'",
+		"original_result 'ACTIVE'", "environment 'PRODUCTION'", "original_environment 'production'", "created_date " + at, "started_date " + at, "finished_date " + at, "duration_sec 300",
+	}
+	put("cicd_deployments", all, "_raw_github_graphql_deployment", done...)
+	put("cicd_deployment_commits", all, "_raw_github_graphql_deployment", append(done, "cicd_deployment_id "+deployment, "commit_sha SHA1(seq)", "commit_msg 'Change what has to be changed'", "ref_name 'main'", "repo_id "+scope,
+		"repo_url "+of("https://github.com/octo/project-"), fmt.Sprintf("prev_success_deployment_commit_id CONCAT('github:GithubDeployment:1:DE_kwDOA', %d + seq)", 10000000+projects))...)
+	put("pull_requests", all, "_raw_github_graphql_prs", "id "+pullRequest, "base_repo_id "+scope, "head_repo_id "+scope, "status 'MERGED'", "original_status 'MERGED'", "title 'Change what has to be changed'",
+		"description REPEAT('What was changed, and why. ', 12)", "url CONCAT('https://github.com/octo/project/pull/', seq)", "author_name 'developer'", "author_id 'github:GithubAccount:1:583231'", "pull_request_key seq",
+		"created_date "+ago(30), "merged_date "+ago(3), "closed_date "+ago(3), "merge_commit_sha SHA1(seq)", "head_ref 'change'", "base_ref 'main'", "base_commit_sha SHA1(seq + 1)", "head_commit_sha SHA1(seq)", "additions 40", "deletions 12")
+	put("project_pr_metrics", all, "pull_requests", "id "+pullRequest, "project_name "+project, "first_commit_sha SHA1(seq)", "pr_coding_time 600", "first_review_id CONCAT('github:GithubPrReview:1:', seq)", "pr_pickup_time 300",
+		"pr_review_time 1320", "deployment_commit_id "+deployment, "pr_deploy_time 180", "pr_cycle_time 2000 + seq MOD 900", "first_commit_authored_date "+ago(40), "first_comment_date "+ago(25), "pr_created_date "+ago(30),
+		"pr_merged_date "+ago(3), "pr_deployed_date "+at)
+	put("incidents", some, "_raw_jira_api_issues", "id "+incident, "url 'https://jira.example.com/browse/OPS'", "incident_key CONCAT('OPS-', seq)", "title 'Checkout is down'", "description REPEAT('What was seen. ', 10)", "status 'DONE'",
+		"original_status 'Done'", "created_date "+ago(-1), "resolution_date "+ago(-3), "updated_date "+ago(-3), "lead_time_minutes 120", "priority 'High'", "severity 'critical'", "`table` 'boards'", "scope_id 'jira:JiraBoard:1:8'")
+	put("project_incident_deployment_relationships", some, "incidents", "id "+incident, "project_name "+project, "deployment_id "+deployment)
+	return b.String() + "ANALYZE TABLE cicd_deployments, cicd_deployment_commits, pull_requests, project_pr_metrics, incidents, project_incident_deployment_relationships"
+}
+
 // measureLake takes the numbers of an existing DevLake database, on a MariaDB of its own: 100,000 deployments of 50 projects over two years, each with a pull request, every twentieth with an incident.
 func measureLake(t *testing.T) {
 	const deployments, projects = 100_000, 50
@@ -244,22 +285,8 @@ func measureLake(t *testing.T) {
 	}
 	db := sql.OpenDB(connector)
 	defer db.Close()
-	at := fmt.Sprintf("DATE_SUB(UTC_TIMESTAMP(), INTERVAL seq * %d SECOND)", 2*365*86400/deployments)
-	of := func(prefix string) string { return fmt.Sprintf("CONCAT('%s', seq MOD %d)", prefix, projects) }
-	from := fmt.Sprintf(" FROM seq_1_to_%d", deployments)
 	begin := time.Now()
-	if _, err := db.ExecContext(t.Context(), "CREATE DATABASE lake CHARACTER SET utf8mb4; USE lake; "+string(schema)+`
-		INSERT INTO projects (name) SELECT CONCAT('project-', seq) FROM seq_0_to_49;
-		INSERT INTO project_mapping SELECT CONCAT('project-', seq), 'cicd_scopes', CONCAT('scope', seq) FROM seq_0_to_49;
-		INSERT INTO project_mapping SELECT CONCAT('project-', seq), 'repos', CONCAT('repo', seq) FROM seq_0_to_49;
-		INSERT INTO cicd_deployments (id, cicd_scope_id, display_title, url, result, status, environment, created_date, started_date, finished_date)
-			SELECT CONCAT('d', seq), `+of("scope")+`, 'A release of it', CONCAT('https://ci.example.com/runs/', seq), 'SUCCESS', 'DONE', 'PRODUCTION', `+at+`, `+at+`, `+at+from+`;
-		INSERT INTO cicd_deployment_commits (id, cicd_scope_id, cicd_deployment_id, result, environment, finished_date, commit_sha, commit_msg, ref_name, repo_url)
-			SELECT CONCAT('d', seq, ':c'), `+of("scope")+`, CONCAT('d', seq), 'SUCCESS', 'PRODUCTION', `+at+`, SHA1(seq), 'Change what has to be changed', 'refs/heads/main', `+of("https://github.com/octo/")+from+`;
-		INSERT INTO pull_requests (id, base_repo_id, title, created_date, merged_date) SELECT CONCAT('p', seq), `+of("repo")+`, 'Change it', DATE_SUB(`+at+`, INTERVAL 30 HOUR), DATE_SUB(`+at+`, INTERVAL 3 HOUR)`+from+`;
-		INSERT INTO project_pr_metrics (id, project_name, deployment_commit_id, pr_cycle_time, first_commit_authored_date) SELECT CONCAT('p', seq), `+of("project-")+`, CONCAT('d', seq, ':c'), 2000 + seq MOD 900, DATE_SUB(`+at+`, INTERVAL 40 HOUR)`+from+`;
-		INSERT INTO incidents (id, title, created_date, resolution_date, lead_time_minutes) SELECT CONCAT('i', seq), 'Down', DATE_ADD(`+at+`, INTERVAL 1 HOUR), DATE_ADD(`+at+`, INTERVAL 3 HOUR), 120`+from+` WHERE seq MOD 20 = 0;
-		INSERT INTO project_incident_deployment_relationships SELECT CONCAT('i', seq), `+of("project-")+`, CONCAT('d', seq)`+from+` WHERE seq MOD 20 = 0`); err != nil {
+	if _, err := db.ExecContext(t.Context(), "CREATE DATABASE lake CHARACTER SET utf8mb4 COLLATE utf8mb4_bin; USE lake; "+string(schema)+lakeRows(deployments, projects)); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("mysql: %d deployments of %d projects in %s", deployments, projects, time.Since(begin).Round(time.Second))

@@ -86,89 +86,132 @@ func devLakeEnvironments(environment string) []string {
 	return []string{environment}
 }
 
-// lakeFacts collects facts of projects: of each, and of all, where what belongs to several counts once.
-type lakeFacts struct {
-	all  Facts
-	per  map[string]*Facts
-	seen map[string]bool
+// lakeHistory is what was read of DevLake's database for one environment and window.
+type lakeHistory struct {
+	deployments map[string]*lakeDeployment // by id
+	commits     map[string]int64           // when the commits of deployments were deployed, by DevLake's id of a deployment's commit
+	incidents   map[string]*lakeIncident   // by id
+	changes     []lakeChange
 }
 
-// of gives the facts that a thing of a project goes into, when it is new there.
-func (l *lakeFacts) of(project, thing string) (list []*Facts) {
-	if l.per[project] == nil {
-		l.per[project] = &Facts{}
-	}
-	for _, target := range []struct {
-		key   string
-		facts *Facts
-	}{{"\x00" + thing, &l.all}, {project + "\x00" + thing, l.per[project]}} {
-		if !l.seen[target.key] {
-			l.seen[target.key] = true
-			list = append(list, target.facts)
+// lakeDeployment is a deployment of DevLake. Its commits may have gone to their ends differently, and at different times.
+type lakeDeployment struct {
+	projects []string
+	ended    [2]int64 // when the last of its commits succeeded, and when the last failed, by Result; none
+	incident int64    // seconds until the first incident that it is taken to have caused; none
+}
+
+// before gives the fact that a deployment is at some moment; false where it had not ended before. Where some commits of it succeeded, DevLake counts those.
+func (d *lakeDeployment) before(until int64) (DeploymentFact, bool) {
+	for result, at := range d.ended {
+		if at != none && at < until {
+			return DeploymentFact{At: at, Result: Result(result), Incident: none, Recovered: none}, true
 		}
 	}
-	return list
-}
-
-// lakeDeployment is a deployment of DevLake with the incidents that it is taken to have caused.
-type lakeDeployment struct {
-	projects map[string]bool
-	fact     DeploymentFact
+	return DeploymentFact{}, false
 }
 
 // lakeIncident is an incident of DevLake.
 type lakeIncident struct {
-	created, resolved int64 // 0: none
+	created, resolved int64 // none
 	minutes           int64 // that DevLake says it lasted; none
 	deployment        string
-	projects          map[string]bool // that its board or repository belongs to
-
-	took, after int64 // what follows
-	of          map[string]bool
+	projects          []string // that its board or repository belongs to
 }
 
-// combine ties what was read together, as DevLake's dashboards do.
-func combine(deployments map[string]*lakeDeployment, incidents map[string]*lakeIncident, changes func(*lakeFacts), r Rules) *lakeFacts {
-	l := &lakeFacts{per: map[string]*Facts{}, seen: map[string]bool{}}
-	for _, in := range incidents {
+// lakeChange is a merged pull request of DevLake. One of several projects is there once for each.
+type lakeChange struct {
+	id       string
+	projects []string // of its repository
+	commit   string   // DevLake's id of the deployment's commit that brought it
+	cycle    int64    // minutes; none
+	first    int64    // when its first commit was made, else when it was opened; none
+}
+
+// union is both lists, each name once.
+func union(a, b []string) []string {
+	if len(a) == 0 {
+		return b
+	}
+	for _, v := range b {
+		if !slices.Contains(a, v) {
+			a = append(slices.Clip(a), v)
+		}
+	}
+	return a
+}
+
+// lakeFacts are the facts of some projects together, where what belongs to several counts once, and of each, where that was asked for.
+type lakeFacts struct {
+	all Facts
+	per map[string]*Facts // nil: not asked for
+}
+
+// add puts a fact where it belongs.
+func (l *lakeFacts) add(projects []string, put func(*Facts)) {
+	if len(projects) == 0 {
+		return
+	}
+	put(&l.all)
+	if l.per == nil {
+		return
+	}
+	for _, p := range projects {
+		if l.per[p] == nil {
+			l.per[p] = &Facts{}
+		}
+		put(l.per[p])
+	}
+}
+
+// facts ties what was read together, as DevLake's dashboards do.
+func (h *lakeHistory) facts(w Window, r Rules, each bool) *lakeFacts {
+	l := &lakeFacts{}
+	if each {
+		l.per = map[string]*Facts{}
+	}
+	for _, in := range h.incidents {
 		after, projects := int64(none), in.projects
-		if d := deployments[in.deployment]; d != nil && d.fact.Result == Succeeded {
-			after = max(0, in.created-d.fact.At)
-			if d.fact.Incident == none || after < d.fact.Incident {
-				d.fact.Incident = after
-			}
-			projects = map[string]bool{}
-			for p := range d.projects {
-				projects[p] = true
-			}
-			for p := range in.projects {
-				projects[p] = true
+		if d := h.deployments[in.deployment]; d != nil {
+			if fact, ok := d.before(w.Until); ok && fact.Result == Succeeded {
+				after, projects = max(0, in.created-fact.At), union(d.projects, projects)
+				if d.incident == none || after < d.incident {
+					d.incident = after
+				}
 			}
 		}
-		if in.resolved == 0 {
+		if in.resolved == none {
 			continue
 		}
-		took := in.resolved - in.created
-		if r.DevLake && r.AllIncidents && in.minutes >= 0 {
-			took, after = in.minutes*minute, none
+		fact := RecoveryFact{At: in.resolved, Took: in.resolved - in.created, After: after}
+		if r.DevLake && r.AllIncidents && in.minutes != none {
+			fact.Took, fact.After = in.minutes*minute, none
 		}
-		in.took, in.after, in.of = took, after, projects
+		l.add(projects, func(f *Facts) { f.Recoveries = append(f.Recoveries, fact) })
 	}
-	for id, d := range deployments {
-		for p := range d.projects {
-			for _, f := range l.of(p, "d"+id) {
-				f.Deployments = append(f.Deployments, d.fact)
-			}
-		}
-	}
-	for id, in := range incidents {
-		for p := range in.of {
-			for _, f := range l.of(p, "i"+id) {
-				f.Recoveries = append(f.Recoveries, RecoveryFact{At: in.resolved, Took: in.took, After: in.after})
-			}
+	for _, d := range h.deployments {
+		if fact, ok := d.before(w.Until); ok {
+			fact.Incident = d.incident
+			l.add(d.projects, func(f *Facts) { f.Deployments = append(f.Deployments, fact) })
 		}
 	}
-	changes(l)
+	type pullRequest struct {
+		id    string
+		cycle int64
+	}
+	seen := make(map[pullRequest]bool, len(h.changes))
+	for _, c := range h.changes {
+		at, ok := h.commits[c.commit]
+		if !ok || !w.has(at) || seen[pullRequest{c.id, c.cycle}] {
+			continue
+		}
+		seen[pullRequest{c.id, c.cycle}] = true
+		fact := ChangeFact{At: at, Lead: none, Cycle: c.cycle}
+		if c.first != none {
+			fact.Lead = at - c.first
+		}
+		l.add(c.projects, func(f *Facts) { f.Changes = append(f.Changes, fact) })
+	}
 	return l
 }
 

@@ -163,7 +163,7 @@ func lakeOf(t testing.TB, m *storetest.MariaDB, name string, statements ...strin
 	}
 	c := mysql.NewConfig()
 	c.User, c.Net, c.Addr, c.MultiStatements = "root", "unix", m.Socket(), true
-	for _, s := range append([]string{"CREATE DATABASE " + name + " CHARACTER SET utf8mb4", string(schema)}, statements...) {
+	for _, s := range append([]string{"CREATE DATABASE " + name + " CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", string(schema)}, statements...) {
 		connector, err := mysql.NewConnector(c)
 		if err != nil {
 			t.Fatal(err)

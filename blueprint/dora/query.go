@@ -420,7 +420,7 @@ func (s *service) count(ctx context.Context, sc scope, q question, environment s
 	if s.lake == nil {
 		return s.countBlocks(ctx, sc, environment, w, all, groups)
 	}
-	found, err := s.lake.facts(ctx, sc.titles(), environment, w, q.rules)
+	found, err := s.lake.facts(ctx, sc.titles(), environment, w, q.rules, groups != nil)
 	if err != nil {
 		return err
 	}

@@ -9,12 +9,14 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/store"
@@ -190,7 +192,7 @@ func seconds(column string) string { return "TIMESTAMPDIFF(SECOND, '1970-01-01',
 // stamp is a time as DevLake stores it.
 func stamp(at int64) string { return time.Unix(at, 0).UTC().Format("2006-01-02 15:04:05") }
 
-// fewScopes is how many scopes or repositories a query names one by one.
+// fewScopes is how many scopes or repositories a query names one by one: so many are found by DevLake's indexes on them. Of more, one look through all rows is quicker: no index is on time.
 const fewScopes = 20
 
 // lakeScopes gives the projects of each scope and of each repository.
@@ -213,152 +215,171 @@ func lakeScopes(ctx context.Context, q store.Querier, projects []string) (scopes
 	})
 }
 
-// facts reads what happened to projects in a window, for one environment.
-func (l *lake) facts(ctx context.Context, projects []string, environment string, w Window, r Rules) (found *lakeFacts, err error) {
-	deployments, incidents := map[string]*lakeDeployment{}, map[string]*lakeIncident{}
-	type change struct {
-		project, id string
-		fact        ChangeFact
-	}
-	var changes []change
-	err = l.read(ctx, func(q store.Querier) error {
-		each := func(args []any, query string, scan func(*sql.Rows) error) error {
-			rows, err := q.QueryContext(ctx, query, args...)
-			if err != nil {
-				return err
-			}
-			return store.Each(rows, scan)
-		}
-		scopes, repos, err := lakeScopes(ctx, q, projects)
-		if err != nil {
-			return err
-		}
-		// A few scopes are found by DevLake's index; of many, one look through all deployments is quicker, and there is no index on time.
-		var args []any
-		query := "SELECT d.id, d.cicd_scope_id, d.cicd_deployment_id, d.result, " + seconds("d.finished_date") + " FROM cicd_deployment_commits d WHERE d.environment IN " + marks(&args, devLakeEnvironments(environment)) +
-			" AND d.result IN ('SUCCESS', 'FAILURE') AND d.finished_date >= ?"
-		args = append(args, stamp(w.From))
-		if len(scopes) <= fewScopes {
-			query += " AND d.cicd_scope_id IN " + marks(&args, append(slices.Collect(maps.Keys(scopes)), ""))
-		}
-		finished := map[string]int64{} // of commits
-		ended := map[[2]string]int64{} // of deployments, by result
-		of := map[[2]string]string{}   // scopes
-		err = each(args, query, func(rows *sql.Rows) error {
-			var commit, scope, id, result string
-			var at int64
-			if err := rows.Scan(&commit, &scope, &id, &result, &at); err != nil || scopes[scope] == nil {
-				return err
-			}
-			finished[commit] = at
-			k := [2]string{id, result}
-			ended[k], of[k] = max(ended[k], at), scope
-			return nil
-		})
-		for k, at := range ended {
-			id, result := k[0], results[k[1]]
-			if at >= w.Until {
-				continue
-			}
-			d := deployments[id]
-			if d == nil {
-				d = &lakeDeployment{projects: map[string]bool{}, fact: DeploymentFact{At: at, Result: result, Incident: none, Recovered: none}}
-				deployments[id] = d
-			}
-			for _, project := range scopes[of[k]] {
-				d.projects[project] = true
-			}
-			if result == Succeeded { // some commits of it succeeded: DevLake counts those
-				d.fact.Result, d.fact.At = Succeeded, at
-			}
-		}
-		if err != nil || environment != production {
-			return err
-		}
-		incident := func(id string, created, resolved, minutes sql.NullInt64) *lakeIncident {
-			in := incidents[id]
-			if in == nil {
-				in = &lakeIncident{created: created.Int64, resolved: resolved.Int64, minutes: none, projects: map[string]bool{}}
-				if minutes.Valid {
-					in.minutes = minutes.Int64
-				}
-				incidents[id] = in
-			}
-			return in
-		}
-		columns := seconds("i.created_date") + ", " + seconds("i.resolution_date") + ", i.lead_time_minutes"
-		err = each([]any{stamp(w.From)}, "SELECT i.id, p.deployment_id, "+columns+" FROM project_incident_deployment_relationships p JOIN incidents i ON i.id = p.id WHERE i.created_date >= ?", func(rows *sql.Rows) error {
-			var id, deployment string
-			var created, resolved, minutes sql.NullInt64
-			if err := rows.Scan(&id, &deployment, &created, &resolved, &minutes); err != nil {
-				return err
-			}
-			if deployments[deployment] != nil {
-				incident(id, created, resolved, minutes).deployment = deployment
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		if r.AllIncidents {
-			args = nil
-			query = "SELECT pm.project_name, i.id, " + columns + " FROM incidents i JOIN project_mapping pm ON i.scope_id = pm.row_id AND pm.`table` = i.`table` WHERE pm.project_name IN " + marks(&args, projects) +
-				" AND i.resolution_date >= ? AND i.resolution_date < ?"
-			err = each(append(args, stamp(w.From), stamp(w.Until)), query, func(rows *sql.Rows) error {
-				var project, id string
-				var created, resolved, minutes sql.NullInt64
-				if err := rows.Scan(&project, &id, &created, &resolved, &minutes); err != nil {
-					return err
-				}
-				incident(id, created, resolved, minutes).projects[project] = true
-				return nil
-			})
-			if err != nil {
-				return err
-			}
-		}
-		// Pull requests, by the deployment that brought them. What was deployed before the window is left out early, where DevLake says when that was.
-		args = []any{stamp(w.From - day)}
-		query = "SELECT pr.id, pr.base_repo_id, m.pr_cycle_time, m.deployment_commit_id, " + seconds("COALESCE(m.first_commit_authored_date, pr.created_date)") + " FROM project_pr_metrics m JOIN pull_requests pr ON pr.id = m.id " +
-			"WHERE (m.pr_deployed_date IS NULL OR m.pr_deployed_date >= ?) AND m.deployment_commit_id <> '' AND pr.merged_date IS NOT NULL"
-		if len(repos) <= fewScopes {
-			query += " AND pr.base_repo_id IN " + marks(&args, append(slices.Collect(maps.Keys(repos)), ""))
-		}
-		return each(args, query, func(rows *sql.Rows) error {
-			var c change
-			var repo, commit string
-			var cycle, first sql.NullInt64
-			if err := rows.Scan(&c.id, &repo, &cycle, &commit, &first); err != nil {
-				return err
-			}
-			at, ok := finished[commit]
-			if !ok || !w.has(at) {
-				return nil
-			}
-			c.fact = ChangeFact{At: at, Lead: none, Cycle: none}
-			if first.Valid {
-				c.fact.Lead = at - first.Int64
-			}
-			if cycle.Valid {
-				c.fact.Cycle = cycle.Int64
-			}
-			for _, c.project = range repos[repo] {
-				changes = append(changes, c)
-			}
-			return nil
-		})
+// facts reads what happened to projects in a window, for one environment; each: also of each project. Changes are read beside the rest, on a connection of their own.
+func (l *lake) facts(ctx context.Context, projects []string, environment string, w Window, r Rules, each bool) (*lakeFacts, error) {
+	var scopes, repos map[string][]string
+	err := l.read(ctx, func(q store.Querier) (err error) {
+		scopes, repos, err = lakeScopes(ctx, q, projects)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return combine(deployments, incidents, func(found *lakeFacts) {
-		for _, c := range changes {
-			for _, f := range found.of(c.project, fmt.Sprint("c", c.id, " ", c.fact.Cycle)) {
-				f.Changes = append(f.Changes, c.fact)
+	var happened lakeHistory
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error {
+		return l.read(ctx, func(q store.Querier) (err error) {
+			if happened.deployments, happened.commits, err = readLakeDeployments(ctx, q, scopes, environment, w); err != nil || environment != production {
+				return err
 			}
+			if happened.incidents, err = readLakeCaused(ctx, q, happened.deployments, w); err != nil || !r.AllIncidents {
+				return err
+			}
+			return readLakeResolved(ctx, q, happened.incidents, projects, w)
+		})
+	})
+	if environment == production {
+		work.Go(func() error {
+			return l.read(ctx, func(q store.Querier) (err error) {
+				happened.changes, err = readLakeChanges(ctx, q, repos, w)
+				return err
+			})
+		})
+	}
+	if err := work.Wait(); err != nil {
+		return nil, err
+	}
+	return happened.facts(w, r, each), nil
+}
+
+// number is a whole number that a query gave, as text; none, where it gave NULL.
+func number(raw sql.RawBytes) int64 {
+	if raw == nil {
+		return none
+	}
+	n, err := strconv.ParseInt(string(raw), 10, 64)
+	if err != nil {
+		return none
+	}
+	return n
+}
+
+// readLakeDeployments reads deployments that ended after the window began, by id, and when each commit of them did, by its own id.
+func readLakeDeployments(ctx context.Context, q store.Querier, scopes map[string][]string, environment string, w Window) (map[string]*lakeDeployment, map[string]int64, error) {
+	var args []any
+	query := "SELECT d.id, d.cicd_scope_id, d.cicd_deployment_id, d.result = 'SUCCESS', " + seconds("d.finished_date") + " FROM cicd_deployment_commits d WHERE d.environment IN " + marks(&args, devLakeEnvironments(environment)) +
+		" AND d.result IN ('SUCCESS', 'FAILURE') AND d.finished_date >= ?"
+	args = append(args, stamp(w.From))
+	if len(scopes) <= fewScopes {
+		query += " AND d.cicd_scope_id IN " + marks(&args, append(slices.Collect(maps.Keys(scopes)), ""))
+	}
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, nil, err
+	}
+	deployments, commits := map[string]*lakeDeployment{}, map[string]int64{}
+	var commit, scope, id, succeeded, finished sql.RawBytes
+	return deployments, commits, store.Each(rows, func(rows *sql.Rows) error {
+		if err := rows.Scan(&commit, &scope, &id, &succeeded, &finished); err != nil {
+			return err
 		}
-	}, r), nil
+		projects := scopes[string(scope)]
+		if projects == nil {
+			return nil
+		}
+		d := deployments[string(id)]
+		if d == nil {
+			d = &lakeDeployment{ended: [2]int64{none, none}, incident: none}
+			deployments[string(id)] = d
+		}
+		at, result := number(finished), Failed
+		if number(succeeded) == 1 {
+			result = Succeeded
+		}
+		d.ended[result], d.projects = max(d.ended[result], at), union(d.projects, projects)
+		commits[string(commit)] = at
+		return nil
+	})
+}
+
+// lakeTimes are the columns of an incident i that are read.
+var lakeTimes = seconds("i.created_date") + ", " + seconds("i.resolution_date") + ", i.lead_time_minutes"
+
+// readLakeCaused reads the incidents since the window began that deployments are taken to have caused, by id.
+func readLakeCaused(ctx context.Context, q store.Querier, deployments map[string]*lakeDeployment, w Window) (map[string]*lakeIncident, error) {
+	rows, err := q.QueryContext(ctx, "SELECT i.id, p.deployment_id, "+lakeTimes+" FROM project_incident_deployment_relationships p JOIN incidents i ON i.id = p.id WHERE i.created_date >= ?", stamp(w.From))
+	if err != nil {
+		return nil, err
+	}
+	incidents := map[string]*lakeIncident{}
+	var id, deployment, created, resolved, minutes sql.RawBytes
+	return incidents, store.Each(rows, func(rows *sql.Rows) error {
+		if err := rows.Scan(&id, &deployment, &created, &resolved, &minutes); err != nil || deployments[string(deployment)] == nil {
+			return err
+		}
+		in := incidents[string(id)]
+		if in == nil {
+			in = &lakeIncident{created: number(created), resolved: number(resolved), minutes: number(minutes)}
+			incidents[string(id)] = in
+		}
+		in.deployment = string(deployment)
+		return nil
+	})
+}
+
+// readLakeResolved adds the incidents of the projects' boards and repositories that were resolved in the window, whatever caused them.
+func readLakeResolved(ctx context.Context, q store.Querier, incidents map[string]*lakeIncident, projects []string, w Window) error {
+	var args []any
+	query := "SELECT pm.project_name, i.id, " + lakeTimes + " FROM incidents i JOIN project_mapping pm ON i.scope_id = pm.row_id AND pm.`table` = i.`table` WHERE pm.project_name IN " + marks(&args, projects) +
+		" AND i.created_date IS NOT NULL AND i.resolution_date >= ? AND i.resolution_date < ?"
+	rows, err := q.QueryContext(ctx, query, append(args, stamp(w.From), stamp(w.Until))...)
+	if err != nil {
+		return err
+	}
+	var project, id, created, resolved, minutes sql.RawBytes
+	return store.Each(rows, func(rows *sql.Rows) error {
+		if err := rows.Scan(&project, &id, &created, &resolved, &minutes); err != nil {
+			return err
+		}
+		in := incidents[string(id)]
+		if in == nil {
+			in = &lakeIncident{created: number(created), resolved: number(resolved), minutes: number(minutes)}
+			incidents[string(id)] = in
+		}
+		in.projects = union(in.projects, []string{string(project)})
+		return nil
+	})
+}
+
+// readLakeChanges reads merged pull requests with the commit of a deployment that brought each. When that was deployed is told by the deployment; what DevLake has noted of it with the pull request, or
+// had noted when it last worked that out, leaves most of the others out early.
+func readLakeChanges(ctx context.Context, q store.Querier, repos map[string][]string, w Window) (list []lakeChange, err error) {
+	// The order of the tables is told: MariaDB would begin with the longer rows of all pull requests.
+	from := "project_pr_metrics m STRAIGHT_JOIN pull_requests pr ON pr.id = m.id"
+	few := len(repos) <= fewScopes
+	if few {
+		from = "pull_requests pr STRAIGHT_JOIN project_pr_metrics m ON m.id = pr.id"
+	}
+	args := []any{stamp(w.From - day), stamp(w.Until + day)}
+	query := "SELECT pr.id, pr.base_repo_id, m.pr_cycle_time, m.deployment_commit_id, " + seconds("COALESCE(m.first_commit_authored_date, pr.created_date)") + " FROM " + from +
+		" WHERE (m.pr_deployed_date >= ? AND m.pr_deployed_date < ? OR m.pr_deployed_date IS NULL) AND m.deployment_commit_id <> '' AND pr.merged_date IS NOT NULL"
+	if few {
+		query += " AND pr.base_repo_id IN " + marks(&args, append(slices.Collect(maps.Keys(repos)), ""))
+	}
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	var id, repo, cycle, commit, first sql.RawBytes
+	return list, store.Each(rows, func(rows *sql.Rows) error {
+		if err := rows.Scan(&id, &repo, &cycle, &commit, &first); err != nil {
+			return err
+		}
+		if projects := repos[string(repo)]; projects != nil {
+			list = append(list, lakeChange{id: string(id), projects: projects, commit: string(commit), cycle: number(cycle), first: number(first)})
+		}
+		return nil
+	})
 }
 
 func (l *lake) anyIncident(ctx context.Context) (some bool, err error) {
