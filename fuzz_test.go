@@ -19,11 +19,14 @@ func FuzzEntityRef(f *testing.F) {
 }
 
 func FuzzUnits(f *testing.F) {
-	for _, s := range []string{"90s", "1h30m", "400d", "5y", "10MiB", "-1", "9999999999999999999d", "1e400GiB"} {
+	for _, s := range []string{"90s", "1h30m", "400d", "5y", "293y", "585y", "10MiB", "-1", "9999999999999999999d", "1e400GiB"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if d, err := ParseDuration(s); err == nil {
+			if d < 0 {
+				t.Errorf("%q is %s, less than nothing", s, d)
+			}
 			if again, err := ParseDuration(d.String()); err != nil || again != d {
 				t.Errorf("%q is %s, which is read as %s, %v", s, d, again, err)
 			}

@@ -2,6 +2,7 @@ package slipway
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -10,16 +11,17 @@ import (
 // Duration is a length of time in configuration: "90s", "5m", "1h30m", "400d", "5y" (a day is 24 hours, a year 365 days).
 type Duration time.Duration
 
-// ParseDuration reads Duration's form. Negative values are refused.
+// ParseDuration reads Duration's form. Negative values are refused, and those over 292 years, which a time.Duration cannot hold.
 func ParseDuration(s string) (Duration, error) {
-	if n, unit, ok := cutUnit(s); ok {
-		day := 24 * time.Hour
-		switch unit {
-		case "d":
-			return Duration(time.Duration(n) * day), nil
-		case "y":
-			return Duration(time.Duration(n) * 365 * day), nil
+	if n, unit, ok := cutUnit(s); ok && (unit == "d" || unit == "y") {
+		length := 24 * time.Hour
+		if unit == "y" {
+			length *= 365
 		}
+		if n > math.MaxInt64/int64(length) {
+			return 0, fmt.Errorf("%q is too long; write at most 292y", clip(s))
+		}
+		return Duration(time.Duration(n) * length), nil
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 {

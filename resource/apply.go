@@ -81,8 +81,12 @@ var errMoved = errors.New("something was changed meanwhile")
 // out whether anything was changed meanwhile; then they are checked anew. All faults of all documents are reported together, with JSON pointers. A document
 // that would not change is left alone. The caller is the context's.
 //
-// Errors: Invalid with details, Forbidden, NotFound, Conflict (it exists, it is in use, it is set elsewhere), Precondition.
+// Errors: Invalid with details, Forbidden, NotFound, Conflict (it exists, it is in use, it is set elsewhere, others keep changing what is stored), Precondition,
+// TooLarge.
 func (s *Store) Apply(ctx context.Context, changes []Change, o Options) ([]Result, error) {
+	if len(changes) > maxChanges {
+		return nil, tooMany()
+	}
 	for range 5 {
 		if err := s.settle(ctx); err != nil {
 			return nil, err
@@ -253,9 +257,6 @@ func (s *Store) targets(ctx context.Context, changes []Change, found [][]slipway
 		places[ref] = c.Place
 		byID[k.Name] = append(byID[k.Name], c.ID)
 		targets = append(targets, target{Change: c, n: n, k: k})
-	}
-	if len(targets) > maxChanges {
-		return nil, slipway.Errorf(slipway.TooLarge, "at most %d documents at once", maxChanges)
 	}
 	stored, err := s.stored(ctx, byID)
 	if err != nil {
@@ -597,7 +598,7 @@ func (s *Store) commit(ctx context.Context, p *plan, o Options) error {
 			if err := fits(ctx, tx, batch); err != nil {
 				return err
 			}
-			_, err := move(ctx, tx, batch, atOnce)
+			_, err := move(ctx, tx, batch, atOnce+1) // so that it sees the end
 			return err
 		})
 	}
@@ -607,7 +608,7 @@ func (s *Store) commit(ctx context.Context, p *plan, o Options) error {
 		}
 	}
 	if err := s.swap(ctx, batch, p, o); err != nil { // what stays staged after a crash is Prune's
-		_ = s.db.Write(context.WithoutCancel(ctx), func(tx *store.Tx) error { return drop(ctx, tx, batch) })
+		_ = s.drop(context.WithoutCancel(ctx), batch)
 		return err
 	}
 	// It is valid, whatever happens now; whoever comes next moves what this leaves.
@@ -616,27 +617,27 @@ func (s *Store) commit(ctx context.Context, p *plan, o Options) error {
 }
 
 // swap makes a staged batch valid. Whether it fits what is stored takes long to find out for a large one, so that this is done before the transaction, which
-// then only has to see that nothing was changed since. When others change something all the time, it is done inside after all.
+// then only has to see that nothing was changed since. When others change something all the time, it is done inside after all. errMoved: not even that helped.
 func (s *Store) swap(ctx context.Context, batch string, p *plan, o Options) error {
-	for left := 5; ; left-- {
-		var seen int64
-		if left > 0 {
-			var err error
-			if seen, err = s.revision(ctx, s.db); err != nil {
-				return err
-			}
-			if err := s.settle(ctx); err != nil {
-				return err
-			}
+	const last = 5
+	for try := 0; ; try++ {
+		seen, err := s.revision(ctx, s.db)
+		if err != nil {
+			return err
+		}
+		if err := s.settle(ctx); err != nil {
+			return err
+		}
+		if try < last {
 			if err := fits(ctx, s.db, batch); err != nil {
 				return err
 			}
 		}
-		err := s.db.Write(ctx, func(tx *store.Tx) error {
+		err = s.db.Write(ctx, func(tx *store.Tx) error {
 			if err := s.begin(ctx, tx, batch, p, o); err != nil {
 				return err
 			}
-			if left == 0 {
+			if try == last {
 				return fits(ctx, tx, batch)
 			}
 			now, err := s.revision(ctx, tx)
@@ -645,7 +646,7 @@ func (s *Store) swap(ctx context.Context, batch string, p *plan, o Options) erro
 			}
 			return err
 		})
-		if !errors.Is(err, errMoved) {
+		if !errors.Is(err, errMoved) || try == last {
 			return err
 		}
 	}
@@ -835,9 +836,26 @@ func move(ctx context.Context, tx *store.Tx, batch string, n int) (left bool, er
 }
 
 // drop forgets a batch that did not become valid.
-func drop(ctx context.Context, tx *store.Tx, batch string) error {
-	for _, table := range []string{"resource_stage_use", "resource_stage"} {
-		if _, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE batch = $1`, batch); err != nil {
+func (s *Store) drop(ctx context.Context, batch string) error {
+	for _, query := range []string{
+		`DELETE FROM resource_stage_use WHERE batch = $1 AND (kind, id, used_kind, used_id) IN (SELECT kind, id, used_kind, used_id FROM resource_stage_use WHERE batch = $1 LIMIT 500)`,
+		`DELETE FROM resource_stage WHERE batch = $1 AND (kind, id) IN (SELECT kind, id FROM resource_stage WHERE batch = $1 LIMIT 500)`,
+	} {
+		if err := s.deleteAll(ctx, query, batch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteAll runs a statement that deletes up to 500 rows, each time in a transaction of its own, until nothing is left to delete.
+func (s *Store) deleteAll(ctx context.Context, query string, arg any) error {
+	for n := int64(500); n == 500; {
+		err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
+			n, err = tx.Exec(ctx, query, arg)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}

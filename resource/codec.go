@@ -28,7 +28,8 @@ type Input struct {
 var envelopeKeys = []string{"version", "kind", "data"}
 
 // Read takes what was sent apart: a bare document, an envelope {"version":1,"kind":…,"data":{…}|[…]}, an array of these, or one of these a line. A document that
-// cannot be read is Apply's to report, together with the faults of all others.
+// cannot be read is Apply's to report, together with the faults of all others. More documents than one call may bring are TooLarge: they are counted while they are
+// read, because many small ones take far more memory than their text.
 func Read(raw []byte) ([]Input, error) {
 	raw = bytes.TrimSpace(raw)
 	if len(raw) == 0 {
@@ -43,22 +44,21 @@ func Read(raw []byte) ([]Input, error) {
 	if !json.Valid(raw) {
 		return nil, slipway.Errorf(slipway.Invalid, "the body is no well-formed JSON")
 	}
-	var inputs []Input
-	each := func(raw json.RawMessage, place string) error {
-		in, err := readOne(raw, place)
-		inputs = append(inputs, in...)
-		return err
-	}
 	if raw[0] != '[' {
-		return inputs, each(raw, "")
+		return readOne(raw, "")
 	}
-	var list []json.RawMessage
-	if err := json.Unmarshal(raw, &list); err != nil {
-		return nil, slipway.Errorf(slipway.Invalid, "the body is no well-formed JSON")
+	list, err := elements(raw)
+	if err != nil {
+		return nil, err
 	}
+	var inputs []Input
 	for i, item := range list {
-		if err := each(item, fmt.Sprintf("/%d", i)); err != nil {
+		in, err := readOne(item, fmt.Sprintf("/%d", i))
+		if err != nil {
 			return nil, err
+		}
+		if inputs = append(inputs, in...); len(inputs) > maxChanges {
+			return nil, tooMany()
 		}
 	}
 	return inputs, nil
@@ -74,17 +74,41 @@ func readLines(raw []byte) ([]Input, error) {
 		}
 		place := fmt.Sprintf("/%d", n)
 		n++
-		if depth(line) > maxDepth || !json.Valid(line) {
-			inputs = append(inputs, unread(place, "this line is no well-formed JSON document"))
-			continue
+		in := []Input{unread(place, "this line is no well-formed JSON document")}
+		if depth(line) <= maxDepth && json.Valid(line) {
+			var err error
+			if in, err = readOne(line, place); err != nil {
+				return nil, err
+			}
 		}
-		in, err := readOne(line, place)
-		if err != nil {
-			return nil, err
+		if inputs = append(inputs, in...); len(inputs) > maxChanges {
+			return nil, tooMany()
 		}
-		inputs = append(inputs, in...)
 	}
 	return inputs, nil
+}
+
+// elements takes a list, which is well-formed JSON, apart.
+func elements(list json.RawMessage) (all []json.RawMessage, err error) {
+	d := json.NewDecoder(bytes.NewReader(list))
+	if _, err := d.Token(); err != nil {
+		return nil, err
+	}
+	for d.More() {
+		if len(all) == maxChanges {
+			return nil, tooMany()
+		}
+		var item json.RawMessage
+		if err := d.Decode(&item); err != nil {
+			return nil, err
+		}
+		all = append(all, item)
+	}
+	return all, nil
+}
+
+func tooMany() error {
+	return slipway.Errorf(slipway.TooLarge, "at most %d documents at once; send them in several calls", maxChanges)
 }
 
 // unread stands for a document that cannot be read.
@@ -120,9 +144,9 @@ func readOne(raw json.RawMessage, place string) ([]Input, error) {
 	if bytes.TrimSpace(data)[0] != '[' {
 		inputs = append(inputs, readData(kind, data, place+"/data"))
 	} else {
-		var list []json.RawMessage
-		if err := json.Unmarshal(data, &list); err != nil {
-			return []Input{unread(place+"/data", "is no well-formed list")}, nil
+		list, err := elements(data)
+		if err != nil {
+			return nil, err
 		}
 		for i, item := range list {
 			inputs = append(inputs, readData(kind, item, fmt.Sprintf("%s/data/%d", place, i)))

@@ -16,6 +16,7 @@ import (
 const (
 	maxDepth    = 32
 	maxDocument = 1 << 20 // bytes
+	maxKeys     = 10_000  // of one object: each takes far more memory than its text
 )
 
 // object is a JSON object that keeps the order of its keys.
@@ -46,7 +47,9 @@ func parse(raw []byte) (*object, error) {
 		if _, twice := o.values[key]; twice {
 			return nil, fmt.Errorf("has the key %q twice", clip(key))
 		}
-		o.set(key, value)
+		if o.set(key, value); len(o.keys) > maxKeys {
+			return nil, fmt.Errorf("has more than %d keys", maxKeys)
+		}
 	}
 	if _, err := d.Token(); err != nil {
 		return nil, errors.New("is no well-formed JSON")

@@ -363,6 +363,33 @@ func TestRecordsAndLeftoversAreForgotten(t *testing.T) {
 	})
 }
 
+// A body of many tiny documents must not take a hundred times its size: whoever may call at all may send one.
+func TestABodyOfMoreDocumentsThanOneCallTakesIsRefusedWhileItIsRead(t *testing.T) {
+	const n = 1 << 20
+	for name, body := range map[string]string{
+		"an array":            "[" + strings.Repeat("{},", n) + "{}]",
+		"lines":               `{"id":"a"}` + strings.Repeat("\n{}", n),
+		"lines of no JSON":    strings.Repeat("{\n", n),
+		"an envelope":         `{"version":1,"kind":"things","data":[` + strings.Repeat("0,", n) + "0]}",
+		"an array of several": "[" + strings.Repeat(`{"version":1,"kind":"things","data":[`+strings.Repeat("{},", 999)+"{}]},", 60) + `{}]`,
+	} {
+		if inputs, err := resource.Read([]byte(body)); slipway.CodeOf(err) != slipway.TooLarge || len(inputs) > 0 {
+			t.Errorf("%s: got %d inputs and %v, want too_large", name, len(inputs), err)
+		}
+	}
+	var keys strings.Builder
+	for i := range 20_000 {
+		fmt.Fprintf(&keys, `,"key%d":0`, i)
+	}
+	each(t, func(t *testing.T, f fixture) {
+		f = f.open(things())
+		_, err := f.apply(resource.Put, `{"kind":"things","id":"a"`+keys.String()+`}`)
+		if slipway.CodeOf(err) != slipway.Invalid || !strings.Contains(err.Error(), "more than 10000 keys") {
+			t.Errorf("a document of many keys: got %v", err)
+		}
+	})
+}
+
 func FuzzRead(f *testing.F) {
 	for _, s := range []string{`{"version":1,"data":[{}]}`, `[{"kind":"a"}]`, "{}\n{}", `{"version":1,"data":{"a":[[[]]]}}`, `{"data":null,"version":1}`, `[1]`, `""`} {
 		f.Add([]byte(s))

@@ -343,8 +343,11 @@ func (s *Store) checkKeys(ctx context.Context) error {
 	}
 	for _, id := range ids {
 		one, err := queryRows(ctx, s.db, `key_id = $1 ORDER BY kind, id LIMIT 1`, id)
-		if err != nil || len(one) == 0 {
+		if err != nil {
 			return err
+		}
+		if len(one) == 0 { // it has been written anew since
+			continue
 		}
 		if _, err := s.open(one[0]); err != nil {
 			return fmt.Errorf("stored secrets cannot be read any more; put the key file back that sealed them, nothing was changed: %w", err)
@@ -363,13 +366,16 @@ type Query struct {
 	Limit  int
 }
 
-// Page is a page of documents, in the order of ids.
+// Page is a page of documents, in the order of ids. With a filter it may hold fewer than asked for, even none, and still have more behind it.
 type Page struct {
 	Documents []Document
 	Next      string // cursor of the next page, "" at the end
 }
 
-const chunk = 200 // documents read at a time where a filter looks at each
+const (
+	chunk     = 200    // documents read at a time where a filter looks at each
+	maxLooked = 10_000 // documents that a filter looks at for one page
+)
 
 // List reads a page. Errors: Forbidden, NotFound for the kind, Invalid for filter or cursor.
 func (s *Store) List(ctx context.Context, q Query) (Page, error) {
@@ -391,10 +397,14 @@ func (s *Store) List(ctx context.Context, q Query) (Page, error) {
 		after = *from
 	}
 	page := Page{Documents: []Document{}}
-	for {
-		n := q.Limit + 1 - len(page.Documents)
+	for looked := 0; ; looked += chunk {
+		n := q.Limit + 1
 		if keep != nil {
 			n = chunk
+		}
+		if looked == maxLooked {
+			page.Next = cursors.Write(after)
+			return page, nil
 		}
 		found, err := s.after(ctx, k, q.Parent, after, n)
 		if err != nil {
@@ -601,18 +611,8 @@ func (s *Store) Prune(ctx context.Context, before time.Time) error {
 			FROM resource_stage AS s JOIN resource_stage_use AS u ON u.batch = s.batch AND u.kind = s.kind AND u.id = s.id WHERE s.staged_at < $1 LIMIT 500)`, s.now().Add(-time.Hour)},
 		{`DELETE FROM resource_stage WHERE (batch, kind, id) IN (SELECT batch, kind, id FROM resource_stage WHERE staged_at < $1 LIMIT 500)`, s.now().Add(-time.Hour)},
 	} {
-		for {
-			var n int64
-			err := s.db.Write(ctx, func(tx *store.Tx) (err error) {
-				n, err = tx.Exec(ctx, d.query, store.At(d.below))
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			if n < 500 {
-				break
-			}
+		if err := s.deleteAll(ctx, d.query, store.At(d.below)); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -1,7 +1,10 @@
 package resource_test
 
 import (
+	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -9,6 +12,7 @@ import (
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/resource"
+	"github.com/slipway-platform/slipway/store"
 )
 
 const many = 600
@@ -148,6 +152,109 @@ func TestALargeCallAmongSmallOnes(t *testing.T) {
 		wg.Wait()
 		if seen := f.texts(); seen["large"] != many {
 			t.Errorf("got %v", seen)
+		}
+	})
+}
+
+// Where others change what is stored all the time, a large call gives up and says so.
+func TestALargeCallThatOthersAreAlwaysInTheWayOfEnds(t *testing.T) {
+	each(t, func(t *testing.T, f fixture) {
+		f = f.open(things())
+		f.must(resource.Put, `{"kind":"things","id":"first"}`)
+		// Whatever is changed, another batch is being moved at that moment.
+		inTheWay := []string{`CREATE TRIGGER in_the_way AFTER UPDATE ON revision BEGIN
+			INSERT INTO resource_batch (batch, at, subject, token_id, request_id) VALUES ('another', 0, '', '', ''); END`}
+		if f.db.Engine() == store.Postgres {
+			inTheWay = []string{
+				`CREATE FUNCTION in_the_way() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+					INSERT INTO resource_batch (batch, at, subject, token_id, request_id) VALUES ('another', 0, '', '', ''); RETURN NEW; END $$`,
+				`CREATE TRIGGER in_the_way AFTER UPDATE ON revision FOR EACH ROW EXECUTE FUNCTION in_the_way()`,
+			}
+		}
+		for _, statement := range inTheWay {
+			if _, err := f.db.Writer().ExecContext(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+		inputs, err := resource.Read([]byte(manyThings("new")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var changes []resource.Change
+		for _, in := range inputs {
+			changes = append(changes, resource.Change{Input: in, Verb: resource.Put})
+		}
+		ctx, cancel := context.WithTimeout(f.ctx(), time.Minute)
+		defer cancel()
+		if _, err := f.Apply(ctx, changes, resource.Options{}); slipway.CodeOf(err) != slipway.Conflict {
+			t.Errorf("got %v, want a conflict", err)
+		}
+		if seen := f.texts(); seen["new"] != 0 {
+			t.Errorf("got %v", seen)
+		}
+		if n := f.count(`SELECT count(*) FROM resource_stage`); n != 0 {
+			t.Errorf("%d rows are left on the stage", n)
+		}
+	})
+}
+
+// A call as large as one transaction takes leaves nothing to be moved by others.
+func TestACallOfOneWholeTransactionIsMovedByIt(t *testing.T) {
+	each(t, func(t *testing.T, f fixture) {
+		f = f.open(things())
+		var b strings.Builder
+		for i := range 100 {
+			fmt.Fprintf(&b, `{"kind":"things","id":"t%d"}`+"\n", i)
+		}
+		f.must(resource.Put, b.String())
+		if n := f.count(`SELECT count(*) FROM resource_batch`); n != 0 {
+			t.Errorf("%d batches are left to be moved", n)
+		}
+	})
+}
+
+// A filter that nothing fits must not have a call look at all that there is, which for documents that are kept elsewhere has no bound.
+func TestAFilterLooksAtSomeDocumentsForOnePage(t *testing.T) {
+	each(t, func(t *testing.T, f fixture) {
+		kept, given := 25_000, 0
+		f = f.open(resource.Kind{
+			Name: "rows", Text: "Rows of another table.", Permissions: everything,
+			Source: &resource.Source{List: func(_ context.Context, q resource.SourceQuery) (list []resource.Fixed, err error) {
+				from := 0
+				if q.After != "" {
+					if from, err = strconv.Atoi(q.After); err != nil {
+						return nil, err
+					}
+					from++
+				}
+				for i := from; i < min(kept, from+q.Limit); i++ {
+					list = append(list, resource.Fixed{ID: strconv.Itoa(i), Key: strconv.Itoa(i), Document: fmt.Appendf(nil, `{"id":"%d","tens":%t}`, i, i%10_000 == 9_000)})
+				}
+				given += len(list)
+				return list, nil
+			}},
+		})
+		pages, cursor := 0, ""
+		var found []string
+		for {
+			given = 0
+			page, err := f.List(f.ctx(), resource.Query{Kind: "rows", Filter: []string{"tens=true"}, Limit: 20, Cursor: cursor})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if given > 10_000 {
+				t.Errorf("one page looked at %d documents", given)
+			}
+			pages++
+			for _, d := range page.Documents {
+				found = append(found, d.ID)
+			}
+			if cursor = page.Next; cursor == "" {
+				break
+			}
+		}
+		if !slices.Equal(found, []string{"9000", "19000"}) || pages != 3 {
+			t.Errorf("got %v on %d pages, want both on 3", found, pages)
 		}
 	})
 }

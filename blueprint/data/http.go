@@ -31,7 +31,7 @@ var operations = []blueprint.Operation{
 	blueprint.Handle((*service).applyMany, blueprint.Operation{
 		ID: "data.apply", RequestExample: map[string]any{"version": 1, "kind": "credentials", "data": []any{map[string]any{"id": "github-key", "type": "secretText", "scope": "GLOBAL", "description": "GitHub token", "secret": "…"}}}, Method: "POST", Path: "/data", Permission: use, Summary: "Apply many documents",
 		Description: "Takes an envelope `{\"version\":1,\"kind\":…,\"data\":[…]}`, an array of envelopes or documents, or one of these a line. Each is created or replaced. All or nothing: " +
-			"with a fault anywhere nothing is changed, and all faults are listed. With `prune=key=value`, documents with that label that are not in the call are deleted. " + purpose,
+			"with a fault anywhere nothing is changed, and all faults are listed. At most 50,000 documents: 413. With `prune=key=value`, documents with that label that are not in the call are deleted. " + purpose,
 		MaxBody: maxMany, Timeout: 2 * time.Minute, Idempotent: true, Errors: []slipway.Code{slipway.Conflict, slipway.TooLarge},
 		ResponseExample: applied{Created: 1, Documents: []appliedOne{{Kind: "credentials", ID: "github-key", Action: resource.Created}}},
 	}),
@@ -52,14 +52,15 @@ var operations = []blueprint.Operation{
 	}),
 	blueprint.Handle((*service).runs, blueprint.Operation{
 		ID: "data.runs", Method: "GET", Path: "/data/job/{name}/runs", Wide: "name", Segments: 16, Permission: use, Summary: "List the runs of a job", Errors: []slipway.Code{slipway.NotFound},
-		Description: "Newest first. A name with slashes may stand as it is, or encoded. A job that is not known, or that the caller may not see, has no runs.",
+		Description: "Newest first. A name with slashes may stand as it is, or encoded. A job that is not known, or that the caller may not see, has no runs. " +
+			"With a filter, a page may hold fewer runs than `limit`, even none, and still have more behind it: `pageInfo.hasMore` says so.",
 		ResponseExample: blueprint.List[blueprint.Raw[document]]{
 			Items: []blueprint.Raw[document]{shown(json.RawMessage(`{"id":"ci:0198c2f0","job":"octo/hello","status":"succeeded"}`))}, PageInfo: slipway.PageInfo{Limit: 20},
 		},
 	}),
 	blueprint.Handle((*service).list, blueprint.Operation{
 		ID: "data.list", Method: "GET", Path: "/data/{kind}", Permission: use, Summary: "List documents of a kind", Errors: []slipway.Code{slipway.NotFound},
-		Description:     "In the order of ids. `filter=key=value` may be repeated, and all must hold; keys are fields, also `labels.team`. Secret fields come back as `<redacted>`.",
+		Description:     "In the order of ids. `filter=key=value` may be repeated, and all must hold; keys are fields, also `labels.team`. With a filter, a page may hold fewer documents than `limit`, even none, and still have more behind it: `pageInfo.hasMore` says so. Secret fields come back as `<redacted>`.",
 		ResponseExample: blueprint.List[blueprint.Raw[document]]{Items: []blueprint.Raw[document]{shown(example)}, PageInfo: slipway.PageInfo{Limit: 20}},
 	}),
 	blueprint.Handle((*service).create, blueprint.Operation{
