@@ -26,7 +26,8 @@ const (
 	maxDevfile = 1 << 20 // bytes
 	maxValues  = 20_000  // values of a devfile, counting what its aliases repeat
 	maxDepth   = 40
-	maxFaults  = 50 // that are listed
+	maxFaults  = 50   // that are listed
+	maxCounted = 1000 // faults that are counted: a small devfile can have millions, where many lists name many commands
 )
 
 // devfileSchema is the JSON Schema of devfiles 2.2.2, from github.com/devfile/api at that tag (Apache-2.0). That of 2.3.0 differs in its title only.
@@ -162,7 +163,7 @@ func parseDevfile(data []byte) (*devfile, error) {
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		return nil, slipway.Errorf(slipway.Invalid, "Invalid devfile: %w", err)
 	}
-	c := checker{doc: doc}
+	c := newChecker(doc)
 	c.check()
 	if len(c.faults) > 0 {
 		return nil, faulty(c.faults...)
@@ -309,11 +310,27 @@ func fieldPath(at []string) string {
 // checker looks at what the schema cannot say. The rules are those of the validation in github.com/devfile/api/v2.
 type checker struct {
 	doc      document
+	byName   map[string]component // of two with a name, the first
+	byID     map[string]int       // of commands; the first too
 	faults   []slipway.Detail
 	warnings []string
 }
 
+func newChecker(doc document) *checker {
+	c := &checker{doc: doc, byName: map[string]component{}, byID: map[string]int{}}
+	for _, k := range slices.Backward(doc.Components) {
+		c.byName[k.Name] = k
+	}
+	for i, cmd := range slices.Backward(doc.Commands) {
+		c.byID[cmd.ID] = i
+	}
+	return c
+}
+
 func (c *checker) fault(field, format string, args ...any) {
+	if len(c.faults) == maxCounted {
+		return
+	}
 	c.faults = append(c.faults, slipway.Detail{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
@@ -407,22 +424,12 @@ func (c *checker) components() {
 	}
 }
 
-func (c *checker) component(name string) (component, bool) {
-	i := slices.IndexFunc(c.doc.Components, func(k component) bool { return k.Name == name })
-	if i < 0 {
-		return component{}, false
-	}
-	return c.doc.Components[i], true
-}
-
 func (c *checker) commands() {
-	ids, defaults := map[string]int{}, map[string]string{}
+	defaults, looping := map[string]string{}, c.looping()
 	for i, cmd := range c.doc.Commands {
-		if first, twice := ids[cmd.ID]; twice {
+		if first := c.byID[cmd.ID]; first != i {
 			c.fault(fmt.Sprintf("commands[%d].id", i), "%q is the id of commands[%d] too", cmd.ID, first)
-			continue
 		}
-		ids[cmd.ID] = i
 	}
 	for i, cmd := range c.doc.Commands {
 		at := fmt.Sprintf("commands[%d]", i)
@@ -430,14 +437,14 @@ func (c *checker) commands() {
 		switch {
 		case cmd.Exec != nil:
 			g = cmd.Exec.Group
-			if k, ok := c.component(cmd.Exec.Component); !ok {
+			if k, ok := c.byName[cmd.Exec.Component]; !ok {
 				c.fault(at+".exec.component", "there is no component %q", cmd.Exec.Component)
 			} else if k.Container == nil {
 				c.fault(at+".exec.component", "%q is no container, and commands run in one", cmd.Exec.Component)
 			}
 		case cmd.Apply != nil:
 			g = cmd.Apply.Group
-			if k, ok := c.component(cmd.Apply.Component); !ok {
+			if k, ok := c.byName[cmd.Apply.Component]; !ok {
 				c.fault(at+".apply.component", "there is no component %q", cmd.Apply.Component)
 			} else if k.Volume != nil {
 				c.fault(at+".apply.component", "%q is a volume, which cannot be applied", cmd.Apply.Component)
@@ -445,11 +452,11 @@ func (c *checker) commands() {
 		case cmd.Composite != nil:
 			g = cmd.Composite.Group
 			for j, id := range cmd.Composite.Commands {
-				if _, ok := ids[id]; !ok {
+				if _, ok := c.byID[id]; !ok {
 					c.fault(fmt.Sprintf("%s.composite.commands[%d]", at, j), "there is no command %q", id)
 				}
 			}
-			if c.reaches(ids, i, i, map[int]bool{}) {
+			if looping[i] {
 				c.fault(at+".composite.commands", "the command %q leads back to itself", cmd.ID)
 			}
 		}
@@ -463,33 +470,48 @@ func (c *checker) commands() {
 	}
 }
 
-// reaches says whether a composite command leads to another, itself at first.
-func (c *checker) reaches(ids map[string]int, from, to int, seen map[int]bool) bool {
-	if c.doc.Commands[from].Composite == nil {
-		return false
-	}
-	for _, id := range c.doc.Commands[from].Composite.Commands {
-		i, ok := ids[id]
-		if !ok || seen[i] && i != to {
-			continue
+// looping finds composite commands that lead back to themselves, at least one in each circle.
+func (c *checker) looping() map[int]bool {
+	looping := map[int]bool{}
+	seen, path := map[int]bool{}, []int{}
+	var visit func(i int)
+	visit = func(i int) {
+		if at := slices.Index(path, i); at >= 0 {
+			for _, on := range path[at:] {
+				looping[on] = true
+			}
+		}
+		if seen[i] || c.doc.Commands[i].Composite == nil {
+			return
 		}
 		seen[i] = true
-		if i == to || c.reaches(ids, i, to, seen) {
-			return true
+		path = append(path, i)
+		for _, id := range c.doc.Commands[i].Composite.Commands {
+			if next, ok := c.byID[id]; ok {
+				visit(next)
+			}
 		}
+		path = path[:len(path)-1]
 	}
-	return false
+	for i := range c.doc.Commands {
+		visit(i)
+	}
+	return looping
 }
 
 func (c *checker) events() {
 	for _, event := range slices.Sorted(maps.Keys(c.doc.Events)) {
+		looked := map[string]bool{}
 		for j, id := range c.doc.Events[event] {
 			at := fmt.Sprintf("events.%s[%d]", event, j)
-			i := slices.IndexFunc(c.doc.Commands, func(cmd command) bool { return cmd.ID == id })
-			if i < 0 {
+			i, ok := c.byID[id]
+			if !ok {
 				c.fault(at, "there is no command %q", id)
+			}
+			if !ok || looked[id] {
 				continue
 			}
+			looked[id] = true
 			apply := event == "preStart" || event == "postStop"
 			for _, leaf := range c.leaves(c.doc.Commands[i], map[string]bool{}) {
 				if apply && leaf.Exec != nil {
@@ -510,7 +532,7 @@ func (c *checker) leaves(cmd command, seen map[string]bool) []command {
 	}
 	var all []command
 	for _, id := range cmd.Composite.Commands {
-		if i := slices.IndexFunc(c.doc.Commands, func(k command) bool { return k.ID == id }); i >= 0 && !seen[id] {
+		if i, ok := c.byID[id]; ok && !seen[id] {
 			seen[id] = true
 			all = append(all, c.leaves(c.doc.Commands[i], seen)...)
 		}

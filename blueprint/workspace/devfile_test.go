@@ -177,6 +177,23 @@ func TestListsOfFaultsAreBounded(t *testing.T) {
 	}
 }
 
+// What lists of names lead to is looked at once: a devfile of 90 KB could otherwise have a server count millions of faults.
+func TestManyNamesOfManyCommandsCostLittle(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(head + "components: [{name: a, container: {image: i}}]\ncommands:\n")
+	var all []string
+	for i := range 1500 {
+		fmt.Fprintf(&b, "- {id: c%d, exec: {component: a, commandLine: x}}\n", i)
+		all = append(all, fmt.Sprintf("c%d", i))
+	}
+	fmt.Fprintf(&b, "- {id: all, composite: {commands: [%s]}}\n", strings.Join(all, ", "))
+	b.WriteString("events: {preStart: [" + strings.Repeat("all, ", 2000) + "all]}\n")
+	_, err := parseDevfile([]byte(b.String()))
+	if err == nil || !strings.Contains(err.Error(), "and 999 more faults") {
+		t.Errorf("got %.300v, want no more than a thousand faults", err)
+	}
+}
+
 func TestWordsOfYAML11StayTexts(t *testing.T) {
 	d, err := parseDevfile([]byte(head + "components: [{name: a, container: {image: y, env: [{name: A, value: off}, {name: B, value: 2020-01-01}]}}]"))
 	if err != nil {

@@ -548,7 +548,8 @@ func (s *service) create(ctx context.Context, o owner, url, namespace, name, clu
 		return nil, nil, nil, s.failure(err)
 	}
 	c.workspaces.Put(w)
-	return c, w, d.warnings, s.tell(ctx, "create", w)
+	s.tell(ctx, "create", w)
+	return c, w, d.warnings, nil
 }
 
 // finish gives a new workspace its editor and starts it.
@@ -621,10 +622,8 @@ func (s *service) want(ctx context.Context, o owner, id string, up bool) (*conne
 		return nil, nil, s.failure(err)
 	}
 	c.workspaces.Put(changed)
-	if up {
-		return c, changed, s.tell(ctx, "start", changed)
-	}
-	return c, changed, s.tell(ctx, "stop", changed)
+	s.tell(ctx, map[bool]string{true: "start", false: "stop"}[up], changed)
+	return c, changed, nil
 }
 
 // leaves waits until the operator has taken a workspace out of a phase; false when that takes long.
@@ -679,21 +678,23 @@ func (s *service) remove(ctx context.Context, o owner, id string) error {
 	case err != nil:
 		return s.failure(err)
 	}
-	return s.tell(ctx, "delete", w)
+	s.tell(ctx, "delete", w)
+	return nil
 }
 
-// tell writes down what was done, and that it was.
-func (s *service) tell(ctx context.Context, action string, w cluster.Object) error {
+// tell writes down what was done, whoever still waits for the answer. It is done even where that cannot be written.
+func (s *service) tell(ctx context.Context, action string, w cluster.Object) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	defer cancel()
 	subject := w.Namespace() + "/" + w.Name()
 	e := workspaceEvent(action, s.now(), w)
-	err := s.db.Write(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+	err := s.db.Write(ctx, func(tx *store.Tx) error {
 		if err := s.auth.Audit(ctx, tx, auth.CallerFrom(ctx), "workspace."+action, subject); err != nil {
 			return err
 		}
 		return s.events.Publish(ctx, tx, e)
 	})
-	if err != nil { // it is done all the same
+	if err != nil {
 		s.log.ErrorContext(ctx, "what was done to a workspace could not be written down", "action", action, "workspace", subject, "error", err)
 	}
-	return nil
 }
