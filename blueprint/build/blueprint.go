@@ -2,7 +2,6 @@ package build
 
 import (
 	"embed"
-	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,14 +17,6 @@ var readme string
 //go:embed migrations
 var files embed.FS
 
-func migrations() fs.FS {
-	sub, err := fs.Sub(files, "migrations")
-	if err != nil {
-		panic(err) // the folder is embedded
-	}
-	return sub
-}
-
 // Blueprint is the builds of the things that one owns.
 var Blueprint = blueprint.Blueprint{
 	Name: "build", Version: "0.1.0", Stability: blueprint.Experimental,
@@ -35,7 +26,7 @@ var Blueprint = blueprint.Blueprint{
 		{Prefix: "/api/tasks", Dialect: blueprint.API},
 		{Prefix: "/hooks", Dialect: blueprint.Plain, Lenient: true},
 	},
-	Databases: []blueprint.Database{{Name: "main", Migrations: migrations(), Tables: []string{"build_item"}}},
+	Databases: []blueprint.Database{{Name: "main", Migrations: blueprint.Folder(files, "migrations"), Tables: []string{"build_item"}}},
 	Tasks:     []blueprint.TaskInfo{Task.Info()},
 	Events:    events,
 	Commands:  []func(*blueprint.Client) *cobra.Command{commands},

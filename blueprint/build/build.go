@@ -93,7 +93,8 @@ func (s *service) retrigger(ctx context.Context, it item, force bool, extra map[
 	if result == nil {
 		result = s.named(ctx, b, it, by)
 	}
-	return result, s.acted(ctx, it.Place, result)
+	s.acted(ctx, it.Place, result)
+	return result, nil
 }
 
 // named looks for the build that came of a retrigger where the vendor did not name it: the same one once it is at work again, or a new one of its pipeline and commit that the
@@ -148,7 +149,8 @@ func (s *service) cancel(ctx context.Context, it item) (*slipway.Build, error) {
 	if now, err := b.Get(ctx, it.Project, native(it)); err == nil {
 		result = &now
 	}
-	return result, s.acted(ctx, it.Place, result)
+	s.acted(ctx, it.Place, result)
+	return result, nil
 }
 
 // start begins a build at the one place that the request means.
@@ -195,15 +197,15 @@ func (s *service) start(ctx context.Context, o task.Object, places []task.Place,
 	if err != nil {
 		return p, nil, err
 	}
-	return p, result, s.acted(ctx, p, result)
+	s.acted(ctx, p, result)
+	return p, result, nil
 }
 
 // acted has the index know what was done. It was done: an index that cannot be written now will learn it by its next look.
-func (s *service) acted(ctx context.Context, p task.Place, result *slipway.Build) error {
+func (s *service) acted(ctx context.Context, p task.Place, result *slipway.Build) {
 	if err := s.index.Acted(context.WithoutCancel(ctx), p, result); err != nil {
 		s.engine.Log.WarnContext(ctx, "a build that was begun is not in the index yet", "provider", p.Provider.Name, "project", p.Project, "error", err)
 	}
-	return nil
 }
 
 // maxFind is how many builds are looked through for the one that a request describes.

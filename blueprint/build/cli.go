@@ -407,7 +407,7 @@ func (b cli) await(cmd *cobra.Command, entity string, build slipway.Build) (raw 
 			last = build.Status
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s %s\n", build.ID, build.Status)
 		}
-		if build.Status.Finished() && raw != nil {
+		if ended := build.Status.Finished() || build.FinishedAt != nil; ended && raw != nil { // how it ended may be unknown
 			return raw, build, nil
 		}
 		if err := p.wait(cmd.Context()); err != nil {
@@ -488,7 +488,7 @@ func (b cli) follow(cmd *cobra.Command, path string) error {
 		var changed []int
 		for i := len(list.Items) - 1; i >= 0; i-- { // the oldest first, as they happened
 			item := list.Items[i]
-			running = running || !item.Status.Finished() && item.Status != slipway.BuildUnknown
+			running = running || !item.Status.Finished() && item.Status != slipway.BuildUnknown // of which nobody may ever know more
 			if now := string(item.Status) + item.Detail; seen[item.ID] != now {
 				seen[item.ID] = now
 				changed = append(changed, i)

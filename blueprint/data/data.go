@@ -104,11 +104,11 @@ func (s *service) Start(ctx context.Context) error {
 	if err := s.noClash(ctx); err != nil {
 		return err
 	}
+	for _, kind := range []string{"credentials", "providers", "grants"} { // before they are read, so that no change is missed
+		s.Revisions.Watch(resource.Revision(kind), s.wake)
+	}
 	if err := s.reload(ctx); err != nil {
 		return err
-	}
-	for _, kind := range []string{"credentials", "providers", "grants"} {
-		s.Revisions.Watch(resource.Revision(kind), s.wake)
 	}
 	s.Revisions.Watch(keysRevision, func() { go s.readKeys() }) // a key management service may take its time
 	follow, stop := context.WithCancel(context.WithoutCancel(ctx))

@@ -37,6 +37,8 @@ const canary = "canary-5f1e7b3c9d"
 type vendor struct {
 	mu     sync.Mutex
 	opened map[string]string // name to credential
+	opens  int
+	closes int
 }
 
 type vendorConfig struct {
@@ -60,9 +62,24 @@ func (v *vendor) kind() provider.Kind {
 			v.mu.Lock()
 			defer v.mu.Unlock()
 			v.opened[env.Name] = fmt.Sprint(c.Credential["secret"])
-			return &provider.Provider{Projects: func(*slipway.Entity) []string { return nil }}, nil
+			v.opens++
+			return &provider.Provider{Projects: func(*slipway.Entity) []string { return nil }, Close: v.close}, nil
 		},
 	}
+}
+
+func (v *vendor) close() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.closes++
+	return nil
+}
+
+// counts says how often a provider was opened and closed.
+func (v *vendor) counts() (opens, closes int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.opens, v.closes
 }
 
 func (v *vendor) credential(name string) string {
@@ -442,6 +459,22 @@ func TestAProviderWorksAtOnceOnEveryReplica(t *testing.T) {
 			s.Do("DELETE", "/data/providers/bad", nil).Is(204)
 		})
 	}
+}
+
+// While the database does not take new providers, each attempt closes what it has opened.
+func TestProvidersThatCannotBePutInPlaceAreClosed(t *testing.T) {
+	each(t, func(t *testing.T, s *blueprinttest.Server, v *vendor) {
+		write(t, s, `ALTER TABLE task_source RENAME TO task_source_away`)
+		s.Post("/data/providers", `{"id":"new","type":"vendor","url":"u"}`).Is(201)
+		blueprinttest.Eventually(t, "it is opened again", func() bool { opens, _ := v.counts(); return opens >= 3 })
+		write(t, s, `ALTER TABLE task_source_away RENAME TO task_source`)
+		blueprinttest.Eventually(t, "it is at work", func() bool {
+			opens, closes := v.counts()
+			return opens == closes+1 && strings.Contains(string(s.Get("/api/providers").Is(200).Body), `"new"`)
+		})
+		s.Do("DELETE", "/data/providers/new", nil).Is(204)
+		blueprinttest.Eventually(t, "it is closed", func() bool { opens, closes := v.counts(); return opens == closes })
+	})
 }
 
 func TestAGrantWorksAtOnceAndGivesNoMoreThanOneHolds(t *testing.T) {

@@ -50,6 +50,13 @@ func (s *service) reloadProviders(ctx context.Context) error {
 	}
 	now := map[string]opened{}
 	changed := len(all) != len(s.opened)
+	defer func() { // what was opened and is not in place, as something failed before, is opened again later
+		for name, o := range now {
+			if s.opened[name].Provider.Provider != o.Provider.Provider {
+				s.close(ctx, name, o)
+			}
+		}
+	}()
 	for _, d := range all {
 		o := opened{Provider: task.Provider{Name: d.ID, Type: d.Type, Origin: fromData}}
 		for _, k := range s.Kinds() {
@@ -92,12 +99,16 @@ func (s *service) reloadProviders(ctx context.Context) error {
 	s.opened = now
 	for name, o := range before {
 		if now[name].Provider.Provider != o.Provider.Provider {
-			if err := closeProvider(o); err != nil {
-				s.Log.WarnContext(ctx, "a provider that was replaced did not close", "provider", name, "error", err)
-			}
+			s.close(ctx, name, o)
 		}
 	}
 	return nil
+}
+
+func (s *service) close(ctx context.Context, name string, o opened) {
+	if err := closeProvider(o); err != nil {
+		s.Log.WarnContext(ctx, "a provider that is not used any more did not close", "provider", name, "error", err)
+	}
 }
 
 // settings is what a provider gets: what we keep of it, and what its vendor gets: its own fields, and the credential in place of its name.

@@ -6,13 +6,13 @@ import (
 	"database/sql"
 	"embed"
 	"errors"
-	"io/fs"
 	"strconv"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/store"
 )
@@ -21,13 +21,7 @@ import (
 var files embed.FS
 
 // Migrations is the schema of the builds that this blueprint runs, and of their logs.
-var Migrations = store.Migrations{Owner: "local", FS: func() fs.FS {
-	sub, err := fs.Sub(files, "migrations")
-	if err != nil {
-		panic(err)
-	}
-	return sub
-}()}
+var Migrations = store.Migrations{Owner: "local", FS: blueprint.Folder(files, "migrations")}
 
 // row is a stored build. Of the Build, ID is the row's own; EntityRef, Provider and Pipeline are not stored.
 type row struct {

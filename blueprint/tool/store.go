@@ -6,11 +6,11 @@ import (
 	"embed"
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"strconv"
 	"time"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -18,13 +18,7 @@ import (
 var files embed.FS
 
 // Migrations is the schema of the database store, and of what the blueprint keeps beside any store.
-var Migrations = store.Migrations{Owner: "tool", FS: func() fs.FS {
-	sub, err := fs.Sub(files, "migrations")
-	if err != nil {
-		panic(err)
-	}
-	return sub
-}()}
+var Migrations = store.Migrations{Owner: "tool", FS: blueprint.Folder(files, "migrations")}
 
 // database is the Storage in the main database. Versions are numbers.
 type database struct {
