@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -556,6 +557,17 @@ func (s *service) healthz(context.Context, *struct{}) (*healthBody, error) {
 
 // peerDescription gives the part of the API's description that clients of the Toolforge components API read.
 func (s *service) peerDescription(context.Context, *struct{}) (*struct{ Body blueprint.Raw[map[string]any] }, error) {
+	raw, err := s.described()
+	return &struct{ Body blueprint.Raw[map[string]any] }{blueprint.Raw[map[string]any]{JSON: raw}}, err
+}
+
+// described cuts the description of the components API out of the whole, once: anybody may ask for it, and the whole is large.
+func (s *service) described() ([]byte, error) {
+	s.describing.Lock()
+	defer s.describing.Unlock()
+	if s.description != nil {
+		return s.description, nil
+	}
 	raw, err := s.host.Describe()
 	if err != nil {
 		return nil, err
@@ -568,14 +580,10 @@ func (s *service) peerDescription(context.Context, *struct{}) (*struct{ Body blu
 	if err := json.Unmarshal(doc["paths"], &paths); err != nil {
 		return nil, err
 	}
-	for path := range paths {
-		if !strings.HasPrefix(path, "/components/") {
-			delete(paths, path)
-		}
-	}
+	maps.DeleteFunc(paths, func(path string, _ json.RawMessage) bool { return !strings.HasPrefix(path, "/components/") })
 	if doc["paths"], err = json.Marshal(paths); err != nil {
 		return nil, err
 	}
-	raw, err = json.Marshal(doc)
-	return &struct{ Body blueprint.Raw[map[string]any] }{blueprint.Raw[map[string]any]{JSON: raw}}, err
+	s.description, err = json.Marshal(doc)
+	return s.description, err
 }

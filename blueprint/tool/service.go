@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/slipway-platform/slipway"
@@ -82,6 +83,9 @@ type service struct {
 	now      func() time.Time
 	watcher  *watcher
 	changed  broadcast // rings the name of a tool when one of its deployments changed on this replica
+
+	describing  sync.Mutex
+	description []byte // of the components API; nil until somebody has asked for it
 }
 
 func open(_ context.Context, h *blueprint.Host) (any, error) {
