@@ -80,10 +80,10 @@ func (c *Client) leave(ctx context.Context, probe bool, e ending) {
 // attempts is how often what may be sent twice is tried.
 const attempts = 3
 
-// pause waits before the next attempt: 200 ms after the first, then twice as long each time, up to half of it more or less.
-func pause(ctx context.Context, attempt int) error {
+// pause waits before the next attempt: 200 ms after the first, then twice as long each time, up to half of it more or less; and at least as long as the vendor said.
+func pause(ctx context.Context, attempt int, least time.Duration) error {
 	base := 100 * time.Millisecond << attempt
-	return Wait(ctx, base/2+rand.N(base))
+	return Wait(ctx, max(least, base/2+rand.N(base)))
 }
 
 // Wait waits for d, or for the end of the context, whose error it then gives.

@@ -142,7 +142,7 @@ func (c *Client) JSON(ctx context.Context, r Request, out any) (Answer, error) {
 		if !again || attempt == attempts || r.Method != "" && r.Method != http.MethodGet {
 			return a, err
 		}
-		if err := pause(ctx, attempt); err != nil {
+		if err := pause(ctx, attempt, f.wait); err != nil {
 			return a, err
 		}
 	}
@@ -242,8 +242,11 @@ func (s *stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// fleeting marks an error that may be gone in a moment.
-type fleeting struct{ error }
+// fleeting marks an error that may be gone in a moment; wait is how long that takes at least, by the vendor's word.
+type fleeting struct {
+	error
+	wait time.Duration
+}
 
 func (f fleeting) Unwrap() error { return f.error }
 
@@ -369,13 +372,16 @@ func (c *Client) request(ctx context.Context, r Request, auth Authorization) (*h
 	if r.Validator != "" {
 		req.Header.Set("If-None-Match", r.Validator)
 	}
+	if strings.ContainsFunc(auth.Value, unicode.IsControl) {
+		return nil, slipway.Errorf(slipway.Unauthenticated, "the credential for %s holds a line break or another control character; set it without", c.o.Vendor)
+	}
 	if auth.Value != "" {
 		req.Header.Set(auth.Header, auth.Value)
 	}
 	return req, nil
 }
 
-// ending is how a request ended, for the circuit. A caller who gave up says nothing about the host, unless it had waited long. What another host did, to which the
+// ending is how a request ended, for the circuit. A caller who gave up says nothing about the host, unless it had waited long, nor does a request that was never sent. What another host did, to which the
 // vendor redirected, says that the vendor is there.
 func (c *Client) ending(ctx context.Context, res *http.Response, err error, took time.Duration) ending {
 	host := c.base.Host
@@ -388,12 +394,18 @@ func (c *Client) ending(ctx context.Context, res *http.Response, err error, took
 	}
 	switch {
 	case host != c.base.Host:
-	case res == nil && ctx.Err() != nil && took < requestTime/3:
+	case res == nil && ctx.Err() != nil && took < requestTime/3, refusedHere(err):
 		return gaveUp
 	case res == nil || slices.Contains(outOfOrder, res.StatusCode):
 		return failed
 	}
 	return answered
+}
+
+// refusedHere says that a request was never sent: the guarded client does not let it out.
+func refusedHere(err error) bool {
+	e, ok := errors.AsType[*slipway.Error](err)
+	return ok && e.Code != slipway.Unavailable
 }
 
 // outOfOrder are the statuses of a host that is not there, rather than of one that stumbled over a request.
@@ -410,13 +422,13 @@ func (c *Client) broken(ctx context.Context, err error) error {
 		}
 		return slipway.Errorf(slipway.Unavailable, "%s did not answer in time", c.o.Vendor).WithCause(ctx.Err())
 	}
-	if e, ok := errors.AsType[*slipway.Error](err); ok && e.Code != slipway.Unavailable {
-		return e // the guarded client refuses the address, and says how to allow it
+	if e, ok := errors.AsType[*slipway.Error](err); ok && refusedHere(err) {
+		return e // it says how to allow the address
 	}
 	if fault := c.certificateFault(err); fault != nil {
 		return fault
 	}
-	return fleeting{slipway.Errorf(slipway.Unavailable, "%s does not answer; check `url` and the network between", c.o.Vendor).WithCause(err)}
+	return fleeting{error: slipway.Errorf(slipway.Unavailable, "%s does not answer; check `url` and the network between", c.o.Vendor).WithCause(err)}
 }
 
 // failure reads an answer that is no success.
@@ -452,7 +464,7 @@ func (c *Client) failure(ctx context.Context, r Request, account string, limit L
 	case slipway.Unavailable:
 		e = e.After(wait)
 		if wait <= shortWait && slices.Contains(outOfOrder, a.Status) {
-			return fleeting{e}
+			return fleeting{e, wait}
 		}
 	}
 	return e

@@ -651,9 +651,48 @@ func TestRefusalOfTheGuardedClientIsPassedOn(t *testing.T) {
 		return nil, slipway.Errorf(slipway.Forbidden, "ci.example.com is a private address; allow it in fetch.allow")
 	})}
 	c := newClient(t, provider.Env{HTTP: hc}, provider.ClientOptions{URL: "https://ci.example.com"})
-	if _, err := c.JSON(t.Context(), provider.Request{Path: "/x"}, nil); !errors.Is(err, slipway.Forbidden) || !strings.Contains(err.Error(), "fetch.allow") {
-		t.Errorf("got %v, want what the guard says", err)
+	for range 10 { // the host was never asked: it is not one that does not answer
+		if _, err := c.JSON(t.Context(), provider.Request{Path: "/x"}, nil); !errors.Is(err, slipway.Forbidden) || !strings.Contains(err.Error(), "fetch.allow") {
+			t.Fatalf("got %v, want what the guard says", err)
+		}
 	}
+}
+
+func TestACredentialThatNoHeaderTakesIsRefusedHere(t *testing.T) {
+	t.Parallel()
+	c := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("the vendor was asked") }, provider.ClientOptions{
+		Authorize: func(context.Context, string) (provider.Authorization, error) {
+			return provider.Authorization{Header: "Authorization", Value: "Bearer " + token + "\n"}, nil
+		},
+	})
+	for range 10 {
+		if _, err := c.JSON(t.Context(), provider.Request{Path: "/x"}, nil); !errors.Is(err, slipway.Unauthenticated) || strings.Contains(err.Error(), token) {
+			t.Fatalf("got %v, want unauthenticated, without the credential", err)
+		}
+	}
+}
+
+func TestAShortWaitIsKept(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var asked []time.Time
+		hc := &http.Client{Transport: answers(func(r *http.Request) (*http.Response, error) {
+			asked = append(asked, time.Now())
+			if len(asked) < 3 {
+				return response(r, 503, "Retry-After", "2")
+			}
+			return response(r, 200)
+		})}
+		c := newClient(t, provider.Env{HTTP: hc}, provider.ClientOptions{URL: "https://ci.example.com"})
+		if _, err := c.JSON(t.Context(), provider.Request{Path: "/x"}, &struct{}{}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range asked[1:] {
+			if waited := asked[i+1].Sub(asked[i]); waited < 2*time.Second {
+				t.Errorf("attempt %d came after %v, the vendor wanted 2 s", i+2, waited)
+			}
+		}
+	})
 }
 
 func TestPipe(t *testing.T) {

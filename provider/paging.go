@@ -110,21 +110,23 @@ func readPlace(cursor string) (p place, err error) {
 	return place{int(n[0]), n[1], n[2]}, nil
 }
 
-// Link gives the address that a Link header names for a relation ("next"); "" where it names none.
+// Link gives the address that a Link header (RFC 8288) names for a relation ("next"); "" where it names none.
 func Link(h http.Header, rel string) string {
 	for _, header := range h.Values("Link") {
-		for part := range strings.SplitSeq(header, ",") {
-			target, params, _ := strings.Cut(part, ";")
-			target = strings.TrimSpace(target)
-			if !strings.HasPrefix(target, "<") || !strings.HasSuffix(target, ">") {
-				continue
+		for {
+			_, after, found := strings.Cut(header, "<")
+			target, params, closed := strings.Cut(after, ">") // an address may hold commas and semicolons
+			if !found || !closed {
+				break
 			}
-			for param := range strings.SplitSeq(params, ";") {
+			params, header, _ = strings.Cut(params, "<")
+			for param := range strings.FieldsFuncSeq(params, func(r rune) bool { return r == ';' || r == ',' }) {
 				name, value, _ := strings.Cut(strings.TrimSpace(param), "=")
-				if strings.EqualFold(name, "rel") && strings.Trim(value, `"`) == rel {
-					return target[1 : len(target)-1]
+				if strings.EqualFold(name, "rel") && slices.Contains(strings.Fields(strings.Trim(value, `"`)), rel) {
+					return target
 				}
 			}
+			header = "<" + header
 		}
 	}
 	return ""

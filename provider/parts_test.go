@@ -110,6 +110,9 @@ func TestLinks(t *testing.T) {
 		`<https://a/x?page=1>; rel="prev",<https://a/x?page=3>;rel=next`:     "https://a/x?page=3",
 		`<https://a/x?page=1>; rel="first"`:                                  "",
 		`https://a; rel="next"`:                                              "",
+		`<https://a/x?only=a,b;c&page=2>; rel="next"`:                        "https://a/x?only=a,b;c&page=2",
+		`<https://a/x?page=2>; title="more"; rel="next last"`:                "https://a/x?page=2",
+		`<https://a/x?page=2; rel="next"`:                                    "",
 		``:                                                                   "",
 	} {
 		if got := provider.Link(http.Header{"Link": {header}}, "next"); got != want {

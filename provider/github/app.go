@@ -43,6 +43,14 @@ type token struct {
 // A token is replaced this long before its end, so that no request is on its way with one that ends.
 const tokenMargin = 5 * time.Minute
 
+// narrowed is what a token is asked for, whatever the app may do besides: what builds and deployments need, else what builds need. An app that may do even less, as one that
+// only reads, cannot be narrowed to it, and gives all it has.
+var narrowed = []any{
+	map[string]any{"permissions": map[string]string{"actions": "write", "contents": "read", "deployments": "read"}},
+	map[string]any{"permissions": map[string]string{"actions": "write", "contents": "read"}},
+	nil,
+}
+
 func newApp(cred provider.Credential, env provider.Env, o provider.ClientOptions) (*app, error) {
 	key, err := parseKey(cred.PrivateKey)
 	if err != nil {
@@ -110,13 +118,17 @@ func (a *app) forProject(ctx context.Context, project string) (auth provider.Aut
 			Token   string        `json:"token"`
 			Expires provider.Time `json:"expires_at"`
 		}
-		// Nothing but what builds need, whatever the app may do besides.
-		body := map[string]any{"permissions": map[string]string{"actions": "write", "contents": "read"}}
-		r := provider.Request{Method: http.MethodPost, Path: fmt.Sprintf("/app/installations/%d/access_tokens", id), Body: body}
-		_, err := a.api.JSON(ctx, r, &made)
-		if errors.Is(err, slipway.Invalid) { // an app that may only read cannot be narrowed to more
-			r.Body = nil
-			_, err = a.api.JSON(ctx, r, &made)
+		r := provider.Request{Method: http.MethodPost, Path: fmt.Sprintf("/app/installations/%d/access_tokens", id)}
+		for _, r.Body = range narrowed {
+			if _, err = a.api.JSON(ctx, r, &made); !errors.Is(err, slipway.Invalid) { // which GitHub says where the app may do less
+				break
+			}
+		}
+		if err == nil && made.Token == "" {
+			err = a.api.Strange(errors.New("there is no token"))
+		}
+		if errors.Is(err, slipway.NotFound) { // the app was installed anew, as another installation
+			a.forget(project)
 		}
 		if err != nil {
 			return auth, fmt.Errorf("token of installation %d: %w", id, err)

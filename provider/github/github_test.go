@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -408,6 +409,52 @@ func TestAppTokensAreKeptAndReplaced(t *testing.T) {
 	}
 	if _, err := b.List(t.Context(), "else/where", provider.ListOptions{}); !errors.Is(err, slipway.NotFound) || !strings.Contains(err.Error(), "install") {
 		t.Errorf("got %v, want that the app is to be installed", err)
+	}
+}
+
+func TestAppTokensMayDoWhatIsNeededAndNoMore(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ granted, may []string }{
+		"all that is needed, and more": {[]string{"actions", "contents", "deployments", "issues", "metadata"}, []string{"actions", "contents", "deployments"}},
+		"builds only":                  {[]string{"actions", "contents", "issues", "metadata"}, []string{"actions", "contents"}},
+		"less than builds need":        {[]string{"actions", "metadata"}, []string{"actions", "metadata"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v := newVendor(t)
+			v.granted = test.granted
+			p := v.open(t, appCredential(), provider.Env{})
+			if _, err := p.Builds.List(t.Context(), hello, provider.ListOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if got := v.may[v.issued[0]]; !slices.Equal(got, test.may) {
+				t.Errorf("the token may do %q, want %q", got, test.may)
+			}
+			_, err := p.Deployments.List(t.Context(), hello, provider.ListOptions{})
+			if want := slices.Contains(test.granted, "deployments"); want != (err == nil) || !want && !errors.Is(err, slipway.Forbidden) {
+				t.Errorf("deployments: %v", err)
+			}
+		})
+	}
+}
+
+func TestAnAppThatIsInstalledAnewIsFound(t *testing.T) {
+	t.Parallel()
+	v := newVendor(t)
+	now := time.Now()
+	v.now = func() time.Time { return now }
+	b := v.open(t, appCredential(), provider.Env{Now: v.now}).Builds
+	list := func() error { _, err := b.List(t.Context(), hello, provider.ListOptions{}); return err }
+	if err := list(); err != nil {
+		t.Fatal(err)
+	}
+	v.installation = 43
+	now = now.Add(2 * time.Hour) // the token of the one before has ended
+	if err := list(); !errors.Is(err, slipway.NotFound) {
+		t.Errorf("the installation is gone: %v", err)
+	}
+	if err := list(); err != nil {
+		t.Errorf("the next look finds the new one: %v", err)
 	}
 }
 

@@ -45,14 +45,17 @@ type vendor struct {
 	key   *rsa.PrivateKey
 	now   func() time.Time
 
-	mu        sync.Mutex
-	runs      []map[string]any // by arrival
-	jobs      map[int64][]map[string]any
-	texts     map[int64]string // logs, by job
-	workflows []string
-	revision  int
-	stored    []http.Header // what the store of logs was sent
-	issued    []string      // tokens of installations
+	mu           sync.Mutex
+	runs         []map[string]any // by arrival
+	jobs         map[int64][]map[string]any
+	texts        map[int64]string // logs, by job
+	workflows    []string
+	revision     int
+	stored       []http.Header       // what the store of logs was sent
+	issued       []string            // tokens of installations
+	installation int                 // the app's, of the owner of octo/hello
+	granted      []string            // what the app may do in its installation
+	may          map[string][]string // what each of its tokens may do
 
 	deployments []map[string]any // by arrival
 	statuses    map[string][]map[string]any
@@ -86,7 +89,8 @@ func pemKey() string {
 }
 
 func newVendor(t testing.TB) *vendor {
-	v := &vendor{key: privateKey(), now: time.Now, jobs: map[int64][]map[string]any{}, texts: map[int64]string{}, workflows: []string{"build.yml"}}
+	v := &vendor{key: privateKey(), now: time.Now, jobs: map[int64][]map[string]any{}, texts: map[int64]string{}, workflows: []string{"build.yml"},
+		installation: 42, granted: []string{"actions", "contents", "deployments", "metadata"}, may: map[string][]string{}}
 	described := providertest.Describe(t, prefix, []string{"testdata/api/actions.openapi.json", "testdata/api/apps-meta.openapi.json", "testdata/api/deployments.openapi.json"},
 		[]string{"POST /repos/[^/]+/[^/]+/actions/workflows/[^/]+/dispatches", "GET /app"})
 	v.Stub = providertest.NewStub(t, described, v.serve)
@@ -224,7 +228,7 @@ func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	bearer := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if path == "/app" || strings.HasPrefix(path, "/app/") || strings.HasSuffix(path, "/installation") {
-		v.serveApp(w, path, bearer)
+		v.serveApp(w, path, bearer, body)
 		return
 	}
 	if bearer == stranger { // whom GitHub tells nothing
@@ -240,6 +244,10 @@ func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if rest, ok := strings.CutPrefix(path, "/repos/"+hello+"/deployments"); ok {
+		if may, app := v.may[bearer]; app && !slices.Contains(may, "deployments") {
+			refuse(w, http.StatusForbidden, "Resource not accessible by integration")
+			return
+		}
 		v.serveDeployments(w, r, strings.Split(strings.Trim(rest, "/"), "/"))
 		return
 	}
@@ -252,7 +260,7 @@ func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 // serveApp answers to an app that signs who it is.
-func (v *vendor) serveApp(w http.ResponseWriter, path, bearer string) {
+func (v *vendor) serveApp(w http.ResponseWriter, path, bearer string, body map[string]any) {
 	parts := strings.Split(bearer, ".")
 	if len(parts) != 3 {
 		refuse(w, http.StatusUnauthorized, "A JSON web token could not be decoded")
@@ -276,9 +284,18 @@ func (v *vendor) serveApp(w http.ResponseWriter, path, bearer string) {
 	case "/app":
 		answer(w, http.StatusOK, map[string]any{"slug": "slipway"})
 	case "/repos/" + hello + "/installation":
-		answer(w, http.StatusOK, map[string]any{"id": 42})
-	case "/app/installations/42/access_tokens":
-		v.issued = append(v.issued, fmt.Sprintf("ghs_%d", len(v.issued)))
+		answer(w, http.StatusOK, map[string]any{"id": v.installation})
+	case fmt.Sprintf("/app/installations/%d/access_tokens", v.installation):
+		may := v.granted
+		if wanted, narrowed := body["permissions"].(map[string]any); narrowed {
+			may = slices.Sorted(maps.Keys(wanted))
+		}
+		if slices.ContainsFunc(may, func(p string) bool { return !slices.Contains(v.granted, p) }) {
+			refuse(w, http.StatusUnprocessableEntity, "The permissions requested are not granted to this installation.")
+			return
+		}
+		token := fmt.Sprintf("ghs_%d", len(v.issued))
+		v.issued, v.may[token] = append(v.issued, token), may
 		answer(w, http.StatusCreated, map[string]any{"token": v.issued[len(v.issued)-1], "expires_at": stamp(v.now().Add(time.Hour))})
 	default:
 		refuse(w, http.StatusNotFound, "Not Found")

@@ -304,6 +304,9 @@ func (c *client) get(ctx context.Context, tool, id string) (provider.ComponentBu
 		Build wireBuild `json:"build"`
 	}
 	_, err := c.api.JSON(ctx, ask(tool, http.MethodGet, buildsPath(tool, "/"+url.PathEscape(id)), nil), &answer)
+	if err == nil && answer.Build.ID != id {
+		err = c.api.Strange(errors.New("it is another build"))
+	}
 	if err != nil {
 		return provider.ComponentBuild{}, err
 	}
@@ -341,11 +344,8 @@ func (c *client) logs(ctx context.Context, tool, id string, follow bool) (io.Rea
 		defer stop()
 		lines := bufio.NewReaderSize(body, 64<<10)
 		for {
-			line, err := lines.ReadString('\n') // the last one may have no end
-			if len(line) > maxLine {
-				line = line[:maxLine]
-			}
-			if text := strings.TrimSpace(line); text != "" {
+			line, err := readLine(lines)
+			if text := strings.TrimSpace(string(line)); text != "" {
 				var l struct {
 					Line  *string  `json:"line"`
 					Error []string `json:"error"`
@@ -372,7 +372,19 @@ func (c *client) logs(ctx context.Context, tool, id string, follow bool) (io.Rea
 	}), nil
 }
 
+// maxLine is how many bytes of a line are shown.
 const maxLine = 1 << 20
+
+// readLine reads a line, of which it keeps the first maxLine bytes. The last one of a log may have no end.
+func readLine(r *bufio.Reader) (line []byte, err error) {
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part[:min(len(part), maxLine-len(line))]...)
+		if err != bufio.ErrBufferFull {
+			return line, err
+		}
+	}
+}
 
 // component gives the tool and the component that a project names.
 func component(project string) (tool, name string, err error) {
@@ -388,14 +400,15 @@ func (c *client) listProject(ctx context.Context, project string, o provider.Lis
 	if err != nil {
 		return page, err
 	}
-	if o.Cursor != "" {
-		return page, slipway.Errorf(slipway.Invalid, "Toolforge lists the builds of a tool on one page; it knows no cursor")
-	}
 	list, err := c.list(ctx, provider.ComponentQuery{Tool: tool, Component: name})
-	for _, b := range list {
-		page.Items = append(page.Items, b.Build)
+	if err != nil {
+		return page, err
 	}
-	return page, err
+	builds := make([]slipway.Build, len(list))
+	for i, b := range list {
+		builds[i] = b.Build
+	}
+	return provider.Whole(builds, func(b slipway.Build) (time.Time, string) { return b.CreatedAt, b.ID }, o)
 }
 
 func (c *client) getProject(ctx context.Context, project, id string) (slipway.Build, error) {
@@ -411,18 +424,18 @@ func (c *client) getProject(ctx context.Context, project, id string) (slipway.Bu
 }
 
 func (c *client) cancelProject(ctx context.Context, project, id string) error {
-	tool, _, err := component(project)
-	if err != nil {
+	if _, err := c.getProject(ctx, project, id); err != nil {
 		return err
 	}
+	tool, _, _ := provider.ToolOf(project)
 	return c.cancel(ctx, tool, id)
 }
 
 func (c *client) logsOfProject(ctx context.Context, project, id string, follow bool) (io.ReadCloser, error) {
-	tool, _, err := component(project)
-	if err != nil {
+	if _, err := c.getProject(ctx, project, id); err != nil {
 		return nil, err
 	}
+	tool, _, _ := provider.ToolOf(project)
 	return c.logs(ctx, tool, id, follow)
 }
 

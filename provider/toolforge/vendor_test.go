@@ -1,8 +1,10 @@
 package toolforge
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -263,6 +265,77 @@ func TestStatuses(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", word, b.Status, want)
 		}
 	}
+}
+
+func TestABuildIsThatOfItsComponentOnly(t *testing.T) {
+	t.Parallel()
+	v := newVendor(t)
+	p := v.open(t)
+	order := provider.BuildOrder{Key: "k1", Tool: "mytool", Component: "web", Repository: "https://git.example.com/web.git", Ref: "main"}
+	b, err := p.Builder.Start(t.Context(), order)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, web := provider.ComponentProject("mytool", "other"), provider.ComponentProject("mytool", "web")
+	if err := p.Builds.Cancel(t.Context(), other, b.ID); !errors.Is(err, slipway.NotFound) {
+		t.Errorf("cancel: got %v, want not found", err)
+	}
+	if _, err := p.Builds.Logs(t.Context(), other, b.ID, false); !errors.Is(err, slipway.NotFound) {
+		t.Errorf("logs: got %v, want not found", err)
+	}
+	if err := p.Builds.Cancel(t.Context(), web, b.ID); err != nil {
+		t.Errorf("cancel of its own: %v", err)
+	}
+}
+
+func TestAListIsReadInPages(t *testing.T) {
+	t.Parallel()
+	v := newVendor(t)
+	p := v.open(t)
+	for i := range 5 {
+		order := provider.BuildOrder{Key: fmt.Sprint("k", i), Tool: "mytool", Component: "web", Repository: "https://git.example.com/web.git", Ref: "main"}
+		if _, err := p.Builder.Start(t.Context(), order); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := map[string]bool{}
+	o := provider.ListOptions{Limit: 2}
+	for range 10 {
+		page, err := p.Builds.List(t.Context(), provider.ComponentProject("mytool", "web"), o)
+		if err != nil || len(page.Items) > 2 {
+			t.Fatalf("got %d builds, %v; want at most 2", len(page.Items), err)
+		}
+		for _, b := range page.Items {
+			seen[b.ID] = true
+		}
+		if o.Cursor = page.Next; o.Cursor == "" {
+			break
+		}
+	}
+	if len(seen) != 5 {
+		t.Errorf("saw %d builds, want 5", len(seen))
+	}
+}
+
+func TestALineWithoutEndTakesNoMemory(t *testing.T) {
+	t.Parallel()
+	in := bufio.NewReader(io.MultiReader(io.LimitReader(zeros{}, 64<<20), strings.NewReader("\nlast")))
+	first, err := readLine(in)
+	if err != nil || len(first) != maxLine || cap(first) > 2*maxLine {
+		t.Errorf("kept %d bytes in %d, %v; want %d", len(first), cap(first), err, maxLine)
+	}
+	if last, err := readLine(in); err != io.EOF || string(last) != "last" {
+		t.Errorf("got %q, %v", last, err)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = '0'
+	}
+	return len(p), nil
 }
 
 func TestRuns(t *testing.T) {
