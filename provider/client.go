@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,6 +42,17 @@ type ClientOptions struct {
 type Authorization struct {
 	Header, Value string
 	Account       string // whose limits are used: equal for what the vendor counts together, and no secret
+}
+
+// Bearer shows a token as most vendors take it. The account is kind, such as "token " or "caller ", and what names the token without giving it away.
+func Bearer(token Secret, kind string) Authorization {
+	return Authorization{Header: "Authorization", Value: "Bearer " + string(token), Account: kind + token.Fingerprint()}
+}
+
+// Basic shows a name and a password.
+func Basic(name string, password Secret, account string) Authorization {
+	text := base64.StdEncoding.EncodeToString([]byte(name + ":" + string(password)))
+	return Authorization{Header: "Authorization", Value: "Basic " + text, Account: account}
 }
 
 // Client talks to a vendor over HTTP. What may be sent twice (GET) is tried three times; a host that fails five times in a row is left alone for 15 s; a vendor that
@@ -81,11 +93,8 @@ func NewClient(env Env, o ClientOptions) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		o: o, base: base, http: guard(env.HTTP), now: env.Now, log: env.Log, holds: env.Holds,
+		o: o, base: base, http: guard(env.HTTP), now: env.Clock(), log: env.Log, holds: env.Holds,
 		own: NewHolds(), limits: map[string]Limit{}, refusals: map[string]int{},
-	}
-	if c.now == nil {
-		c.now = time.Now
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -506,7 +515,7 @@ func message(body []byte) string {
 	_ = json.Unmarshal(body, &said)
 	for _, v := range []any{said.Message, said.Error} {
 		if text := strings.Join(texts(v), "; "); text != "" {
-			return clip(text)
+			return Clip(text)
 		}
 	}
 	return ""
@@ -531,20 +540,6 @@ func texts(v any) (list []string) {
 		}
 	}
 	return list
-}
-
-// clip keeps the first 200 characters of a foreign text, and nothing that moves a cursor.
-func clip(s string) string {
-	s = strings.TrimSpace(strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, s))
-	if r := []rune(s); len(r) > 200 {
-		return string(r[:200]) + "…"
-	}
-	return s
 }
 
 // holdKey names an account at this vendor to all replicas.

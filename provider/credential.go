@@ -8,7 +8,9 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/slipway-platform/slipway"
 )
@@ -57,6 +59,18 @@ func (s Secret) Signs(body []byte, mac string) bool {
 	return hmac.Equal(given, m.Sum(nil)) && err == nil && s != ""
 }
 
+// fresh is how old, or how far ahead, a signed webhook may be.
+const fresh = 5 * time.Minute
+
+// Fresh refuses, as Unauthenticated, a webhook that was signed more than five minutes ago or ahead: somebody may send it once more. at is in seconds since 1970.
+func Fresh(at string, now time.Time) error {
+	seconds, err := strconv.ParseInt(at, 10, 64)
+	if age := now.Sub(time.Unix(seconds, 0)); err != nil || age > fresh || age < -fresh {
+		return slipway.Errorf(slipway.Unauthenticated, "the webhook was signed more than %v ago or from now; set the clocks right", fresh)
+	}
+	return nil
+}
+
 // The types of a Credential.
 const (
 	SecretText       = "secretText"       // Secret: a token or key
@@ -73,6 +87,17 @@ type Credential struct {
 	AppID          string `json:"appId" doc:"githubApp: the app's client id, or its number in quotes"`
 	InstallationID int64  `json:"installationId" doc:"githubApp: the only installation to use; 0: the one of each repository's owner is found"`
 	PrivateKey     Secret `json:"privateKey" doc:"githubApp: the private key in PEM form"`
+}
+
+// Authorization shows a credential as most vendors take it: a token as bearer, an account as Basic, and nothing of any other type.
+func (c Credential) Authorization() Authorization {
+	switch c.Type {
+	case SecretText:
+		return Bearer(c.Secret, "token ")
+	case UsernamePassword:
+		return Basic(c.Username, c.Password, "user "+c.Username)
+	}
+	return Authorization{Account: "anonymous"}
 }
 
 // Faults says what is wrong with a credential at field, of which the provider's kind takes the given types. No credential at all is no fault.

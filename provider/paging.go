@@ -83,6 +83,15 @@ func (n Numbered[T]) take(page *Page[T], from place, read NumberedPage[T], limit
 	}
 }
 
+// MapPage makes a page of something else, of each item in its turn. Complete is left out.
+func MapPage[T, U any](p Page[T], of func(T) U) Page[U] {
+	out := Page[U]{Next: p.Next, Validator: p.Validator, NotModified: p.NotModified}
+	for _, item := range p.Items {
+		out.Items = append(out.Items, of(item))
+	}
+	return out
+}
+
 // place is a cursor of Numbered: the page that comes next, and the last item that was seen.
 type place struct {
 	page   int

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"pgregory.net/rapid"
 
@@ -81,6 +82,18 @@ func TestRefsThatGitWouldNotTake(t *testing.T) {
 			t.Errorf("%q: got %v, want invalid", bad, err)
 		}
 	}
+}
+
+// FuzzRefs looks for refs that are taken though they could do harm in an address or a command.
+func FuzzRefs(f *testing.F) {
+	for _, ref := range []string{"main", "feature/x", "v1.2.3", "--upload-pack=touch", "a b", "a\x00", "..", "refs/heads/main", "ünï", "\xff"} {
+		f.Add(ref)
+	}
+	f.Fuzz(func(t *testing.T, ref string) {
+		if provider.CheckRef(ref) == nil && (ref == "" || strings.HasPrefix(ref, "-") || strings.ContainsAny(ref, " \t\r\n\\") || !utf8.ValidString(ref) || slices.Contains(strings.Split(ref, "/"), "..")) {
+			t.Errorf("%q is taken", ref)
+		}
+	})
 }
 
 func TestTimesThatNeverWere(t *testing.T) {

@@ -30,6 +30,21 @@ type Kind struct {
 	Open func(ctx context.Context, config json.RawMessage, env Env) (*Provider, error)
 }
 
+// Opening makes the Open of a kind whose package has a type for an opened vendor, made of a config that was decoded and checked.
+func Opening[C any, V interface{ Provider() *Provider }](newVendor func(C, Env) (V, error)) func(context.Context, json.RawMessage, Env) (*Provider, error) {
+	return func(_ context.Context, raw json.RawMessage, env Env) (*Provider, error) {
+		var config C
+		if err := Decode(raw, &config); err != nil {
+			return nil, err
+		}
+		v, err := newVendor(config, env)
+		if err != nil {
+			return nil, err
+		}
+		return v.Provider(), nil
+	}
+}
+
 // Annotation documents one annotation that a kind reads.
 type Annotation struct {
 	Key     string `json:"key" doc:"Annotation on an entity" example:"github.com/project-slug"`
@@ -45,14 +60,30 @@ type Env struct {
 	HTTP *http.Client // guarded; never follows a redirect to another host with credentials
 	// Trust gives a client like HTTP that besides trusts these authorities; see Trusting. nil: there is none.
 	Trust func(Certificates) *http.Client
-	Now   func() time.Time // the clock
+	Now   func() time.Time // the clock; see Clock
 	Log   *slog.Logger
 
 	// Holds is where clients of vendors agree with those of other replicas on when to keep away from a vendor. nil: each client for itself.
 	Holds Holds
 
-	// Cluster gives the connection to a Kubernetes cluster of the configuration by name; "" means the only one. nil: there is none.
+	// Cluster gives the connection to a Kubernetes cluster of the configuration by name. nil: there is none; see Kubernetes.
 	Cluster func(name string) (*cluster.Client, error)
+}
+
+// Clock is Now, or the machine's clock where there is none.
+func (e Env) Clock() func() time.Time {
+	if e.Now != nil {
+		return e.Now
+	}
+	return time.Now
+}
+
+// Kubernetes gives the connection to a cluster of the configuration by name; "" means the only one. One that is not configured is Invalid.
+func (e Env) Kubernetes(name string) (*cluster.Client, error) {
+	if e.Cluster == nil {
+		return (*cluster.Clients)(nil).Get(name)
+	}
+	return e.Cluster(name)
 }
 
 // Trusting is the Env whose HTTP trusts the authorities of a config, too.

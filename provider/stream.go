@@ -1,10 +1,14 @@
 package provider
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/slipway-platform/slipway"
 )
 
 // Pipe runs write in the background and gives what it writes, for logs that are put together from several answers. Reading ends with write's error, io.EOF when
@@ -89,8 +93,25 @@ func (p Parts) Open(ctx context.Context, follow bool) io.ReadCloser {
 	})
 }
 
-// CopyRest copies what a log holds after the bytes that were read of it before. One that became shorter is another, and gives nothing.
-func CopyRest(w io.Writer, log io.Reader, read int64) (int64, error) {
+// CopyLog copies what the log that a request asks for holds after the bytes that were read of it before. One that is not there, or not any more, gives nothing.
+func (c *Client) CopyLog(ctx context.Context, w io.Writer, r Request, read int64) (int64, error) {
+	log, err := c.Open(ctx, r)
+	if errors.Is(err, slipway.NotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer log.Close()
+	return CopyRest(w, log, read)
+}
+
+// CopyRest copies what a log holds after the bytes that were read of it before. One that became shorter is another, and gives nothing. A byte order mark is no part of it.
+func CopyRest(w io.Writer, in io.Reader, read int64) (int64, error) {
+	log := bufio.NewReader(in)
+	if mark, _ := log.Peek(3); string(mark) == "\ufeff" {
+		_, _ = log.Discard(3)
+	}
 	if _, err := io.CopyN(io.Discard, log, read); err == io.EOF {
 		return 0, nil
 	} else if err != nil {

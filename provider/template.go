@@ -23,7 +23,7 @@ func (t Template) Faults(field string, names ...string) (faults []slipway.Detail
 			return m[1] == n
 		})
 		if !known {
-			faults = append(faults, fault(field, "has {%s}, which nothing is known of; known are {%s}", clip(m[1]), strings.Join(names, "}, {")))
+			faults = append(faults, fault(field, "has {%s}, which nothing is known of; known are {%s}", Clip(m[1]), strings.Join(names, "}, {")))
 		}
 	}
 	if strings.ContainsAny(placeholder.ReplaceAllString(string(t), ""), "{}") {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/slipway-platform/slipway"
 )
@@ -104,6 +106,28 @@ func FirstLine(s string) string {
 	return strings.TrimSpace(s)
 }
 
+// Cut keeps the first n bytes of a text, and no half character.
+func Cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}
+
+// Clip makes one line of a foreign text: its first 200 characters, and nothing that moves a cursor.
+func Clip(s string) string {
+	s = strings.Join(strings.Fields(strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
+			return r
+		}
+		return ' '
+	}, s)), " ")
+	if r := []rune(s); len(r) > 200 {
+		return string(r[:200]) + "…"
+	}
+	return s
+}
+
 // Derive fills in what follows from the rest of a build: how long it took, and whether it may run again. An end before the start, which vendors' clocks give, becomes
 // the start.
 func Derive(b *slipway.Build) {
@@ -133,6 +157,16 @@ func Logins(e *slipway.Entity, annotation string) []string {
 		return nil
 	}
 	return slices.Compact([]string{login, strings.ToLower(login)})
+}
+
+// Words reads the values of an annotation, which commas separate, without blanks and slashes around them.
+func Words(e *slipway.Entity, annotation string) (words []string) {
+	for word := range strings.SplitSeq(e.Metadata.Annotations[annotation], ",") {
+		if word = strings.Trim(strings.TrimSpace(word), "/"); word != "" {
+			words = append(words, word)
+		}
+	}
+	return words
 }
 
 // Elsewhere says whether an entity's source lies in a repository of that path at another host: then a project of that name at host is not meant.
@@ -171,9 +205,11 @@ func Inputs(given any) (map[string]string, error) {
 
 // CheckRef refuses, as Invalid, what git takes for no name of a branch or tag, and what a program could take for an option.
 func CheckRef(ref string) error {
-	odd := func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`~^:?*[\`, r) }
+	odd := func(r rune) bool {
+		return r <= ' ' || r == 0x7f || r == utf8.RuneError || strings.ContainsRune(`~^:?*[\`, r)
+	}
 	if ref == "" || strings.HasPrefix(ref, "-") || strings.HasPrefix(ref, "/") || strings.HasSuffix(ref, "/") || strings.Contains(ref, "..") || strings.ContainsFunc(ref, odd) {
-		return slipway.Errorf(slipway.Invalid, "ref %q is no name of a branch or tag", clip(ref))
+		return slipway.Errorf(slipway.Invalid, "ref %q is no name of a branch or tag", Clip(ref))
 	}
 	return nil
 }

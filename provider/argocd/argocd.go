@@ -7,7 +7,6 @@ package argocd
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -43,7 +42,7 @@ var Kind = provider.Kind{
 		{Key: ProjectAnnotation, Text: "Argo CD's project: only applications of it are meant.", Example: "shop"},
 		{Key: InstanceAnnotation, Text: "Which Argo CD, where there are several: `instance` of the provider, or its name. Several are separated by commas; none: all.", Example: "main"},
 	},
-	Open: open,
+	Open: provider.Opening(newClient),
 }
 
 // Config is what the configuration says beside name and type.
@@ -61,18 +60,6 @@ type Config struct {
 func (c *Config) Check() []slipway.Detail {
 	faults := append(provider.CheckURL("url", c.URL), c.Credential.Faults("credential", provider.SecretText)...)
 	return append(faults, c.Environment.Faults("environment", "name", "project", "cluster", "namespace", "label:")...)
-}
-
-func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		return nil, err
-	}
-	c, err := newClient(cfg, env)
-	if err != nil {
-		return nil, err
-	}
-	return c.provider(), nil
 }
 
 // client is an Argo CD with a credential.
@@ -93,7 +80,8 @@ func newClient(cfg Config, env provider.Env) (*client, error) {
 	return c, err
 }
 
-func (c *client) provider() *provider.Provider {
+// Provider is what it can do.
+func (c *client) Provider() *provider.Provider {
 	return &provider.Provider{
 		Projects:    c.projects,
 		Interval:    c.cfg.Interval.Std(),
@@ -106,14 +94,7 @@ func (c *client) provider() *provider.Provider {
 }
 
 func (c *client) authorize(context.Context, string) (provider.Authorization, error) {
-	if token := c.cfg.Credential.Secret; token != "" {
-		return bearer(token, "token "), nil
-	}
-	return provider.Authorization{Account: "anonymous"}, nil
-}
-
-func bearer(token provider.Secret, whose string) provider.Authorization {
-	return provider.Authorization{Header: "Authorization", Value: "Bearer " + string(token), Account: whose + token.Fingerprint()}
+	return c.cfg.Credential.Authorization(), nil
 }
 
 // classify knows that Argo CD hides whether there is an application from whoever may not see it, and that it answers 500 for a commit that its repository server cannot find.
@@ -174,7 +155,7 @@ func (c *client) access(ctx context.Context, text string, token provider.Secret)
 	if err != nil {
 		return err
 	}
-	as := bearer(token, "caller ")
+	as := provider.Bearer(token, "caller ")
 	apps, err := c.applications(ctx, p, &as)
 	if err == nil && len(apps) == 0 {
 		err = slipway.Errorf(slipway.NotFound, "Argo CD shows none of these applications")
@@ -207,22 +188,14 @@ var subdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
 // projects reads what an entity's annotations say.
 func (c *client) projects(e *slipway.Entity) []string {
 	var list []string
-	words := func(key string) (words []string) {
-		for w := range strings.SplitSeq(e.Metadata.Annotations[key], ",") {
-			if w = strings.TrimSpace(w); w != "" {
-				words = append(words, w)
-			}
-		}
-		return words
-	}
-	if in := words(InstanceAnnotation); len(in) > 0 && !slices.Contains(in, c.instance) {
+	if in := provider.Words(e, InstanceAnnotation); len(in) > 0 && !slices.Contains(in, c.instance) {
 		return nil
 	}
 	p := project{namespace: strings.TrimSpace(e.Metadata.Annotations[NamespaceAnnotation]), of: strings.TrimSpace(e.Metadata.Annotations[ProjectAnnotation])}
 	if p.namespace != "" && !provider.NamespaceName(p.namespace) || p.of != "" && !subdomain.MatchString(p.of) {
 		return nil
 	}
-	for _, p.name = range words(NameAnnotation) {
+	for _, p.name = range provider.Words(e, NameAnnotation) {
 		if text := p.String(); subdomain.MatchString(p.name) && !slices.Contains(list, text) {
 			list = append(list, text)
 		}

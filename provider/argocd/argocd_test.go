@@ -17,14 +17,14 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	providertest.Run(t, func(t *testing.T) providertest.Harness {
 		v := newVendor(t)
-		return harness(v, v.client(t, nil).provider())
+		return harness(v, v.client(t, nil).Provider())
 	})
 }
 
 func TestRefusalsAreToldApart(t *testing.T) {
 	providertest.Refusals(t, token, func(t *testing.T) (providertest.Harness, *providertest.Stub) {
 		v := newVendor(t)
-		return harness(v, v.client(t, nil).provider()), v.Stub
+		return harness(v, v.client(t, nil).Provider()), v.Stub
 	}, map[string]providertest.Refusal{
 		"an application that is hidden": {Fault: providertest.Refuse(403, "permission denied"), Want: slipway.Forbidden},
 	})
@@ -76,7 +76,7 @@ func TestWebhooksAreReadAsTheyAreSent(t *testing.T) {
 func TestWebhooksNeedTheSecret(t *testing.T) {
 	t.Parallel()
 	v := newVendor(t)
-	w := v.client(t, nil).provider().Webhook
+	w := v.client(t, nil).Provider().Webhook
 	for header, want := range map[string]error{
 		"Bearer " + secret: nil, "Bearer wrong": slipway.Unauthenticated, secret: slipway.Unauthenticated, "": slipway.Unauthenticated,
 	} {
@@ -84,7 +84,7 @@ func TestWebhooksNeedTheSecret(t *testing.T) {
 			t.Errorf("%q: got %v, want %v", header, err, want)
 		}
 	}
-	if err := v.client(t, map[string]any{"webhookSecret": ""}).provider().Webhook.Verify(http.Header{"Authorization": {"Bearer "}}, nil); !errors.Is(err, slipway.Forbidden) {
+	if err := v.client(t, map[string]any{"webhookSecret": ""}).Provider().Webhook.Verify(http.Header{"Authorization": {"Bearer "}}, nil); !errors.Is(err, slipway.Forbidden) {
 		t.Errorf("without a secret: got %v, want forbidden", err)
 	}
 }
@@ -187,7 +187,7 @@ func TestACommitThatArgoCDCannotFindIsShownWithoutItsMessage(t *testing.T) {
 func TestCheckAndInspect(t *testing.T) {
 	t.Parallel()
 	v := newVendor(t)
-	p := v.client(t, nil).provider()
+	p := v.client(t, nil).Provider()
 	if err := p.Check(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -198,11 +198,11 @@ func TestCheckAndInspect(t *testing.T) {
 	if in, err := p.Inspect(t.Context(), web); err != nil || len(in.Lacks) > 0 {
 		t.Errorf("got %+v, %v", in, err)
 	}
-	wrong := v.client(t, map[string]any{"credential": map[string]any{"type": "secretText", "secret": "old"}}).provider()
+	wrong := v.client(t, map[string]any{"credential": map[string]any{"type": "secretText", "secret": "old"}}).Provider()
 	if err := wrong.Check(t.Context()); !errors.Is(err, slipway.Unauthenticated) {
 		t.Errorf("an old token: got %v, want unauthenticated", err)
 	}
-	nobody := v.client(t, map[string]any{"credential": map[string]any{}}).provider()
+	nobody := v.client(t, map[string]any{"credential": map[string]any{}}).Provider()
 	if err := nobody.Check(t.Context()); err != nil {
 		t.Errorf("without a credential: %v", err)
 	}

@@ -154,7 +154,7 @@ func (c *client) deployment(p project, s synced) slipway.Deployment {
 		CreatedAt: s.start.Time, StartedAt: s.start.Ptr(), UpdatedAt: s.start.Ptr(), URL: c.web + "/applications/" + app.Metadata.Namespace + "/" + app.Metadata.Name,
 	}
 	if text := provider.FirstLine(s.message); text != "" && d.Status == slipway.DeploymentFailed {
-		d.Detail += ": " + cut(text, 300)
+		d.Detail += ": " + provider.Cut(text, 300)
 	}
 	if d.Status.Finished() {
 		end := s.end
@@ -269,11 +269,4 @@ func tagOf(images []string) (tag string) {
 		tag = image[at+1:]
 	}
 	return tag
-}
-
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "")
 }

@@ -2,6 +2,7 @@ package argocd
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/slipway-platform/slipway"
@@ -39,7 +40,7 @@ func parse(_ http.Header, body []byte) ([]provider.Delivery, error) {
 		{name: said.Application}, {name: said.Application, of: said.Project},
 		{name: said.Application, namespace: said.AppNamespace}, {name: said.Application, namespace: said.AppNamespace, of: said.Project},
 	} {
-		if text := p.String(); !told(list, text) {
+		if text := p.String(); !slices.ContainsFunc(list, func(d provider.Delivery) bool { return d.Project == text }) {
 			if _, err := find(text); err != nil {
 				return nil, slipway.Errorf(slipway.Invalid, "the notification names no application of Argo CD")
 			}
@@ -47,13 +48,4 @@ func parse(_ http.Header, body []byte) ([]provider.Delivery, error) {
 		}
 	}
 	return list, nil
-}
-
-func told(list []provider.Delivery, project string) bool {
-	for _, d := range list {
-		if d.Project == project {
-			return true
-		}
-	}
-	return false
 }

@@ -5,8 +5,6 @@ package azure
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -48,7 +46,7 @@ var Kind = provider.Kind{
 		{Key: UserAnnotation, Text: "On a user: the account's unique name, where it is no e-mail address.", Example: `FABRIKAM\jane`},
 		{Key: EmailAnnotation, Text: "On a user: the address that the account signs in with, where the profile has another.", Example: "jane@fabrikam.example.com"},
 	},
-	Open: open,
+	Open: provider.Opening(newClient),
 }
 
 // Config is what the configuration says beside name and type.
@@ -91,18 +89,6 @@ func (c *Config) Check() []slipway.Detail {
 	return faults
 }
 
-func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		return nil, err
-	}
-	c, err := newClient(cfg, env)
-	if err != nil {
-		return nil, err
-	}
-	return c.provider(), nil
-}
-
 // client is an organisation of Azure DevOps with a credential.
 type client struct {
 	cfg     Config
@@ -136,10 +122,7 @@ func newClient(cfg Config, env provider.Env) (*client, error) {
 		return nil, err
 	}
 	base.Host = strings.ToLower(base.Host)
-	c := &client{cfg: cfg, base: base, now: env.Now, logPace: 5 * time.Second, named: map[string]naming{}}
-	if c.now == nil {
-		c.now = time.Now
-	}
+	c := &client{cfg: cfg, base: base, now: env.Clock(), logPace: 5 * time.Second, named: map[string]naming{}}
 	if cfg.Tenant != "" {
 		if c.entra, err = newEntra(cfg, env); err != nil {
 			return nil, err
@@ -164,7 +147,8 @@ func still(hc *http.Client) *http.Client {
 	return &copied
 }
 
-func (c *client) provider() *provider.Provider {
+// Provider is what it can do.
+func (c *client) Provider() *provider.Provider {
 	return &provider.Provider{
 		Projects: c.projects,
 		Accounts: func(e *slipway.Entity) []string {
@@ -181,29 +165,21 @@ func (c *client) provider() *provider.Provider {
 }
 
 func (c *client) authorize(ctx context.Context, _ string) (provider.Authorization, error) {
-	cred := c.cfg.Credential
 	switch {
 	case c.entra != nil:
 		return c.entra.authorize(ctx)
-	case cred.Type == provider.SecretText:
-		return withToken(cred.Secret, "token "), nil
-	case cred.Type == provider.UsernamePassword:
-		return basic(cred.Username, cred.Password, "user "+cred.Username), nil
+	case c.cfg.Credential.Type == provider.SecretText:
+		return show(c.cfg.Credential.Secret, "token "), nil
 	}
-	return provider.Authorization{Account: "anonymous"}, nil
+	return c.cfg.Credential.Authorization(), nil
 }
 
-// withToken shows a token: that of a person as a password without a name, one of Entra ID, which has three parts, as what it is.
-func withToken(token provider.Secret, kind string) provider.Authorization {
+// show is how Azure takes a token: that of a person as a password without a name, one of Entra ID, which has three parts, as what it is.
+func show(token provider.Secret, whose string) provider.Authorization {
 	if strings.Count(string(token), ".") == 2 {
-		return provider.Authorization{Header: "Authorization", Value: "Bearer " + string(token), Account: kind + token.Fingerprint()}
+		return provider.Bearer(token, whose)
 	}
-	return basic("", token, kind+token.Fingerprint())
-}
-
-func basic(name string, password provider.Secret, account string) provider.Authorization {
-	value := base64.StdEncoding.EncodeToString([]byte(name + ":" + string(password)))
-	return provider.Authorization{Header: "Authorization", Value: "Basic " + value, Account: account}
+	return provider.Basic("", token, whose+token.Fingerprint())
 }
 
 // limit reads Azure's headers. It asks to go slower with answers that are good, too.
@@ -313,7 +289,7 @@ func (c *client) access(ctx context.Context, project string, token provider.Secr
 		_, err := c.call(ctx, provider.Request{Path: s.path("/build/builds"), Query: query, As: as}, &found)
 		return len(found.Value), err
 	}
-	as := withToken(token, "caller ")
+	as := show(token, "caller ")
 	if theirs, err := count(&as); err != nil || theirs > 0 {
 		return err
 	}
@@ -360,10 +336,16 @@ func readSource(project string) (s source, err error) {
 // projects reads the annotations. Azure does not tell capital letters from small ones.
 func (c *client) projects(e *slipway.Entity) []string {
 	get := func(key string) string { return strings.ToLower(strings.TrimSpace(e.Metadata.Annotations[key])) }
+	words := func(key string) (words []string) {
+		for _, word := range provider.Words(e, key) {
+			words = append(words, strings.ToLower(word))
+		}
+		return words
+	}
 	if org := strings.Trim(get(OrgAnnotation), "/"); org != "" && !c.isOrg(org) {
 		return nil
 	}
-	definitions := split(get(DefinitionAnnotation))
+	definitions := words(DefinitionAnnotation)
 	var list []string
 	add := func(project, repo string) {
 		all := definitions
@@ -381,19 +363,9 @@ func (c *client) projects(e *slipway.Entity) []string {
 		add(project, "") // wherever their source lies
 		return list
 	}
-	for _, word := range split(get(RepoAnnotation)) {
+	for _, word := range words(RepoAnnotation) {
 		if project, repo, ok := strings.Cut(word, "/"); ok && repo != "" {
 			add(project, repo)
-		}
-	}
-	return list
-}
-
-func split(s string) []string {
-	var list []string
-	for word := range strings.SplitSeq(s, ",") {
-		if word = strings.Trim(strings.TrimSpace(word), "/"); word != "" {
-			list = append(list, word)
 		}
 	}
 	return list

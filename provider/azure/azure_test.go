@@ -51,12 +51,12 @@ func TestConformance(t *testing.T) {
 
 func (v *vendor) harness(c *client) providertest.Harness {
 	return v.Faults(providertest.Harness{
-		Provider: c.provider(), Project: web, Missing: "shop/nowhere", Entity: entity(RepoAnnotation, "shop/other, Shop/Web"),
+		Provider: c.Provider(), Project: web, Missing: "shop/nowhere", Entity: entity(RepoAnnotation, "shop/other, Shop/Web"),
 		Add: v.add, Move: v.moveByID, Write: v.write, Notify: v.notify, Clear: true, Admit: admit,
 		Sign: func([]byte) http.Header { return sign(secret) },
 		Unsigned: func(t testing.TB, id string) (*provider.Provider, http.Header, []byte) {
 			h, body := v.notify(t, id)
-			return v.client(t, map[string]any{"webhookSecret": ""}, provider.Env{}).provider(), h, body
+			return v.client(t, map[string]any{"webhookSecret": ""}, provider.Env{}).Provider(), h, body
 		},
 		Foreign: func(testing.TB) (http.Header, []byte) {
 			return sign(secret), []byte(`{"eventType":"git.pullrequest.created"}`)
@@ -236,7 +236,7 @@ func TestAccountsOfAUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := entity(UserAnnotation, `FABRIKAM\jane`, EmailAnnotation, "jane@fabrikam.example.com")
-	if got := fmt.Sprint(c.provider().Accounts(&e)); got != `[FABRIKAM\jane fabrikam\jane jane@fabrikam.example.com]` {
+	if got := fmt.Sprint(c.Provider().Accounts(&e)); got != `[FABRIKAM\jane fabrikam\jane jane@fabrikam.example.com]` {
 		t.Errorf("got %s", got)
 	}
 }
@@ -521,7 +521,7 @@ func TestLogsFollowTheTreeOfTasks(t *testing.T) {
 func TestCheckTellsWhoAsks(t *testing.T) {
 	t.Parallel()
 	v := newVendor(t)
-	p := v.client(t, nil, provider.Env{}).provider()
+	p := v.client(t, nil, provider.Env{}).Provider()
 	if in, err := p.Inspect(t.Context(), web); err != nil || in.Account != "jane@fabrikam.example.com" || len(in.Lacks) > 0 {
 		t.Errorf("got %+v, %v", in, err)
 	}
@@ -543,7 +543,7 @@ func TestTokensAreShownAsWhatTheyAre(t *testing.T) {
 		"pat":   "Basic " + base64.StdEncoding.EncodeToString([]byte(":pat")),
 		"a.b.c": "Bearer a.b.c",
 	} {
-		if got := withToken(secret, "token "); got.Value != want || strings.Contains(got.Account, string(secret)) {
+		if got := show(secret, "token "); got.Value != want || strings.Contains(got.Account, string(secret)) {
 			t.Errorf("%s is shown as %+v", strconv.Quote(string(secret)), got)
 		}
 	}

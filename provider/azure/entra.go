@@ -29,10 +29,7 @@ const azureDevOps = "499b84ac-1321-427f-aa17-5740ca26789b/.default"
 const tokenMargin = 5 * time.Minute
 
 func newEntra(cfg Config, env provider.Env) (*entra, error) {
-	e := &entra{cfg: cfg, now: env.Now, lock: make(chan struct{}, 1)}
-	if e.now == nil {
-		e.now = time.Now
-	}
+	e := &entra{cfg: cfg, now: env.Clock(), lock: make(chan struct{}, 1)}
 	var err error
 	e.api, err = provider.NewClient(env, provider.ClientOptions{
 		Vendor: "Microsoft Entra ID", URL: cfg.LoginURL, Header: http.Header{"Accept": {"application/json"}},

@@ -1,7 +1,6 @@
 package azure
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -119,9 +118,5 @@ func (c *client) copyLog(ctx context.Context, w io.Writer, s source, id, log str
 	if answer.Status == http.StatusNonAuthoritativeInfo {
 		return 0, signIn()
 	}
-	in := bufio.NewReader(text)
-	if mark, _ := in.Peek(3); string(mark) == "\ufeff" {
-		_, _ = in.Discard(3)
-	}
-	return provider.CopyRest(w, in, read)
+	return provider.CopyRest(w, text, read)
 }

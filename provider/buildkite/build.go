@@ -367,19 +367,17 @@ func (c *client) start(ctx context.Context, project string, o provider.StartOpti
 	default:
 		branch = o.Ref
 	}
+	commit = cmp.Or(commit, "HEAD")
 	for _, name := range []string{branch, commit} {
-		if strings.HasPrefix(name, "-") || strings.ContainsAny(name, " \t\r\n\x00~^:?*[\\") {
-			return nil, slipway.Errorf(slipway.Invalid, "%q names no branch, tag or commit", name)
+		if err := provider.CheckRef(name); err != nil {
+			return nil, err
 		}
-	}
-	if branch == "" {
-		return nil, slipway.Errorf(slipway.Invalid, "ref must name a branch")
 	}
 	where, err := path(project, "/builds")
 	if err != nil {
 		return nil, err
 	}
-	body := map[string]any{"branch": branch, "commit": cmp.Or(commit, "HEAD")}
+	body := map[string]any{"branch": branch, "commit": commit}
 	for _, name := range passed {
 		if v, ok := o.Extra[name]; ok {
 			body[name] = v

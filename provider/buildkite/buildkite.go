@@ -30,7 +30,7 @@ var Kind = provider.Kind{
 	Annotations: []provider.Annotation{
 		{Key: Annotation, Project: true, Text: "The pipeline, below its organization; several are separated by commas.", Example: "acme/web"},
 	},
-	Open: open,
+	Open: provider.Opening(newClient),
 }
 
 // Config is what the configuration says beside name and type.
@@ -51,18 +51,6 @@ func (c *Config) Check() []slipway.Detail {
 	return faults
 }
 
-func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		return nil, err
-	}
-	c, err := newClient(cfg, env)
-	if err != nil {
-		return nil, err
-	}
-	return c.provider(), nil
-}
-
 // client is Buildkite with a credential.
 type client struct {
 	cfg     Config
@@ -76,10 +64,7 @@ type client struct {
 
 func newClient(cfg Config, env provider.Env) (*client, error) {
 	env = env.Trusting(cfg.CACertificates)
-	c := &client{cfg: cfg, now: env.Now, logPace: 10 * time.Second, seen: map[string]change{}}
-	if c.now == nil {
-		c.now = time.Now
-	}
+	c := &client{cfg: cfg, now: env.Clock(), logPace: 10 * time.Second, seen: map[string]change{}}
 	var err error
 	c.api, err = provider.NewClient(env, provider.ClientOptions{
 		Vendor: "Buildkite", URL: cfg.URL, Authorize: c.authorize, Classify: classify, Limit: limit,
@@ -88,7 +73,8 @@ func newClient(cfg Config, env provider.Env) (*client, error) {
 	return c, err
 }
 
-func (c *client) provider() *provider.Provider {
+// Provider is what it can do.
+func (c *client) Provider() *provider.Provider {
 	return &provider.Provider{
 		Projects: projects,
 		Interval: c.cfg.Interval.Std(),
@@ -104,11 +90,7 @@ func (c *client) provider() *provider.Provider {
 }
 
 func (c *client) authorize(context.Context, string) (provider.Authorization, error) {
-	return show(c.cfg.Credential.Secret, "token "), nil
-}
-
-func show(token provider.Secret, whose string) provider.Authorization {
-	return provider.Authorization{Header: "Authorization", Value: "Bearer " + string(token), Account: whose + token.Fingerprint()}
+	return c.cfg.Credential.Authorization(), nil
 }
 
 // limit reads both limits, of the organization and of the token's user: what is nearer to its end counts. Their resets are seconds to go.
@@ -200,7 +182,7 @@ func timeOf(text string) time.Time {
 
 // access asks for the builds as the holder of a token.
 func (c *client) access(ctx context.Context, project string, token provider.Secret) error {
-	as := show(token, "caller ")
+	as := provider.Bearer(token, "caller ")
 	_, err := c.peek(ctx, project, &as)
 	return err
 }
@@ -219,8 +201,8 @@ var slug = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*$`)
 // projects reads the annotation. Slugs at Buildkite are in small letters.
 func projects(e *slipway.Entity) []string {
 	var list []string
-	for word := range strings.SplitSeq(e.Metadata.Annotations[Annotation], ",") {
-		word = strings.ToLower(strings.Trim(strings.TrimSpace(word), "/"))
+	for _, word := range provider.Words(e, Annotation) {
+		word = strings.ToLower(word)
 		if slug.MatchString(word) && !slices.Contains(list, word) {
 			list = append(list, word)
 		}

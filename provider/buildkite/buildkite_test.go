@@ -27,7 +27,7 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			providertest.Run(t, func(t *testing.T) providertest.Harness {
 				v := newVendor(t)
-				return harness(v, v.client(t, nil, provider.Env{}).provider(), inClear)
+				return harness(v, v.client(t, nil, provider.Env{}).Provider(), inClear)
 			})
 		})
 	}
@@ -57,7 +57,7 @@ func harness(v *vendor, p *provider.Provider, inClear bool) providertest.Harness
 		},
 		Unsigned: func(t testing.TB, id string) (*provider.Provider, http.Header, []byte) {
 			body := v.notification(t, id)
-			return v.client(t, map[string]any{"webhookSecret": ""}, provider.Env{}).provider(), prove(body), body
+			return v.client(t, map[string]any{"webhookSecret": ""}, provider.Env{}).Provider(), prove(body), body
 		},
 		Foreign: func(testing.TB) (http.Header, []byte) {
 			body := []byte(`{"event":"ping"}`)
@@ -204,7 +204,7 @@ func TestRefusalsAreToldApart(t *testing.T) {
 	}
 	providertest.Refusals(t, token, func(t *testing.T) (providertest.Harness, *providertest.Stub) {
 		v := newVendor(t)
-		return harness(v, v.client(t, nil, provider.Env{}).provider(), true), v.Stub
+		return harness(v, v.client(t, nil, provider.Env{}).Provider(), true), v.Stub
 	}, map[string]providertest.Refusal{
 		"changed meanwhile":            {Fault: put(409, "it runs already"), Retrigger: true, Want: slipway.Conflict},
 		"may not run it again":         {Fault: put(403, "Forbidden. Your API Access Token doesn't have the required scope."), Retrigger: true, Want: slipway.Forbidden},
@@ -220,7 +220,7 @@ func TestLimitsAreSecondsToGo(t *testing.T) {
 	t.Parallel()
 	v := newVendor(t)
 	v.add(t, slipway.Build{Status: slipway.BuildSucceeded})
-	p := v.client(t, nil, provider.Env{}).provider()
+	p := v.client(t, nil, provider.Env{}).Provider()
 	if _, err := p.Builds.List(t.Context(), web, provider.ListOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestWhatDoesNotChangeIsAskedOnce(t *testing.T) {
 	v.add(t, slipway.Build{Status: slipway.BuildSucceeded})
 	v.add(t, slipway.Build{Status: slipway.BuildStarting})
 	running := v.add(t, slipway.Build{Status: slipway.BuildRunning})
-	b := v.client(t, nil, provider.Env{}).provider().Builds
+	b := v.client(t, nil, provider.Env{}).Provider().Builds
 	list := func(want int) slipway.Build {
 		t.Helper()
 		before := len(v.Asked())
@@ -261,7 +261,7 @@ func TestWhatRunsAgainIsNewerThanItsEnd(t *testing.T) {
 	t.Parallel()
 	v := newVendor(t)
 	id := v.add(t, slipway.Build{Status: slipway.BuildFailed})
-	b := v.client(t, nil, provider.Env{}).provider().Builds
+	b := v.client(t, nil, provider.Env{}).Provider().Builds
 	newest := func() slipway.Build {
 		t.Helper()
 		page, err := b.List(t.Context(), web, provider.ListOptions{})
@@ -312,7 +312,7 @@ func TestRunAgain(t *testing.T) {
 		if test.change != nil {
 			v.change(id, test.change)
 		}
-		again, err := v.client(t, nil, provider.Env{}).provider().Builds.Retrigger(t.Context(), web, id, test.extra, slipway.Caller{})
+		again, err := v.client(t, nil, provider.Env{}).Provider().Builds.Retrigger(t.Context(), web, id, test.extra, slipway.Caller{})
 		switch {
 		case test.want != "":
 			if slipway.CodeOf(err) != test.want {
@@ -330,7 +330,7 @@ func TestRunAgain(t *testing.T) {
 func TestStart(t *testing.T) {
 	t.Parallel()
 	v := newVendor(t)
-	b := v.client(t, nil, provider.Env{}).provider().Builds
+	b := v.client(t, nil, provider.Env{}).Provider().Builds
 	const commit = "7d1b3c5e9f02468ace13579bdf02468ace135790"
 	for name, test := range map[string]struct {
 		o    provider.StartOptions
@@ -368,7 +368,7 @@ func TestListsThatAreTooDeepEnd(t *testing.T) {
 	for range 101 {
 		v.add(t, slipway.Build{Status: slipway.BuildSucceeded})
 	}
-	b := v.client(t, nil, provider.Env{}).provider().Builds
+	b := v.client(t, nil, provider.Env{}).Provider().Builds
 	page, err := b.List(t.Context(), web, provider.ListOptions{Limit: 100})
 	if err != nil || len(page.Items) != 100 || page.Next == "" {
 		t.Fatalf("got %d builds, %v", len(page.Items), err)

@@ -3,12 +3,10 @@ package buildkite
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 
-	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/provider"
 )
 
@@ -32,15 +30,11 @@ func (c *client) logs(ctx context.Context, project, id string, follow bool) (io.
 			if err != nil {
 				return 0, err
 			}
-			text, err := c.api.Open(ctx, provider.Request{Path: where, Header: http.Header{"Accept": {"text/plain"}}})
-			if errors.Is(err, slipway.NotFound) {
-				return 0, nil // it has just begun, or was deleted
-			}
+			n, err := c.api.CopyLog(ctx, w, provider.Request{Path: where, Header: http.Header{"Accept": {"text/plain"}}}, read)
 			if err != nil {
-				return 0, fmt.Errorf("log of job %s of %s: %w", p.ID, project, err)
+				return n, fmt.Errorf("log of job %s of %s: %w", p.ID, project, err)
 			}
-			defer text.Close()
-			return provider.CopyRest(w, text, read)
+			return n, nil
 		},
 		Pace: c.logPace,
 	}.Open(ctx, follow), nil

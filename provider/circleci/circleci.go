@@ -7,7 +7,6 @@ package circleci
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"math/big"
 	"net/http"
 	"net/url"
@@ -43,7 +42,7 @@ var Kind = provider.Kind{
 		{Key: UserAnnotation, Text: "On a user: the login that CircleCI shows, where it is another than that at GitHub.", Example: "octocat"},
 		{Key: HostAnnotation, Text: "On a user: the login at GitHub, read where the other is absent.", Example: "octocat"},
 	},
-	Open: open,
+	Open: provider.Opening(newClient),
 }
 
 // Config is what the configuration says beside name and type.
@@ -63,18 +62,6 @@ func (c *Config) Check() []slipway.Detail {
 		faults = append(faults, provider.CheckURL("webURL", c.WebURL)...)
 	}
 	return append(faults, c.Credential.Faults("credential", provider.SecretText)...)
-}
-
-func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		return nil, err
-	}
-	c, err := newClient(cfg, env)
-	if err != nil {
-		return nil, err
-	}
-	return c.provider(), nil
 }
 
 // client is a CircleCI with a credential.
@@ -109,11 +96,8 @@ func newClient(cfg Config, env provider.Env) (*client, error) {
 	}
 	u.Host = strings.ToLower(u.Host)
 	c := &client{
-		cfg: cfg, host: u.Host, web: webAddress(u, cfg.WebURL), now: env.Now, logPace: 5 * time.Second, startPace: time.Second,
+		cfg: cfg, host: u.Host, web: webAddress(u, cfg.WebURL), now: env.Clock(), logPace: 5 * time.Second, startPace: time.Second,
 		families: map[string]family{}, origins: map[string]pipeline{}, people: map[string]*slipway.Person{},
-	}
-	if c.now == nil {
-		c.now = time.Now
 	}
 	c.api, err = provider.NewClient(env, provider.ClientOptions{
 		Vendor: "CircleCI", URL: address, Authorize: c.authorize, Classify: classify, Limit: limit, Header: http.Header{"Accept": {"application/json"}},
@@ -132,7 +116,8 @@ func webAddress(u *url.URL, given string) string {
 	return u.String()
 }
 
-func (c *client) provider() *provider.Provider {
+// Provider is what it can do.
+func (c *client) Provider() *provider.Provider {
 	return &provider.Provider{
 		Projects: c.projects,
 		Accounts: func(e *slipway.Entity) []string {
@@ -291,8 +276,7 @@ func longID(short string) string {
 // projects reads the annotation.
 func (c *client) projects(e *slipway.Entity) []string {
 	var list []string
-	for word := range strings.SplitSeq(e.Metadata.Annotations[Annotation], ",") {
-		word = strings.Trim(strings.TrimSpace(word), "/")
+	for _, word := range provider.Words(e, Annotation) {
 		switch strings.Count(word, "/") {
 		case 1:
 			word = "bitbucket/" + word // as Backstage has it

@@ -35,11 +35,11 @@ func TestConformance(t *testing.T) {
 func (v *vendor) harness(c *client) providertest.Harness {
 	project, _ := canonical(v.slug)
 	return v.Faults(providertest.Harness{
-		Provider: c.provider(), Project: project, Missing: "github/octo/nowhere", Entity: entity(Annotation, "gh/octo/other, "+v.slug),
+		Provider: c.Provider(), Project: project, Missing: "github/octo/nowhere", Entity: entity(Annotation, "gh/octo/other, "+v.slug),
 		Add: v.add, Move: v.moveByID, Write: v.write, Notify: v.notify, Sign: sign, Admit: admit,
 		Unsigned: func(t testing.TB, id string) (*provider.Provider, http.Header, []byte) {
 			h, body := v.notify(t, id)
-			return v.client(t, map[string]any{"webhookSecret": ""}, provider.Env{}).provider(), h, body
+			return v.client(t, map[string]any{"webhookSecret": ""}, provider.Env{}).Provider(), h, body
 		},
 		Foreign: func(testing.TB) (http.Header, []byte) {
 			body := []byte(`{"type":"ping","id":"1"}`)
@@ -237,7 +237,7 @@ func TestAccountsOfAUser(t *testing.T) {
 	}
 	for _, test := range []struct{ own, github, want string }{{"", "", ""}, {"", "Octocat", "Octocat octocat"}, {"mona", "octocat", "mona"}} {
 		e := entity(UserAnnotation, test.own, HostAnnotation, test.github)
-		if got := strings.Join(c.provider().Accounts(&e), " "); got != test.want {
+		if got := strings.Join(c.Provider().Accounts(&e), " "); got != test.want {
 			t.Errorf("got %q, want %q", got, test.want)
 		}
 	}
@@ -306,7 +306,7 @@ func TestWhatEndedIsAskedForAgainTheRarerTheOlderItIs(t *testing.T) {
 		t.Errorf("got %+v, want what somebody ran again first", list)
 	}
 	h, body := v.notify(t, old)
-	if _, err := c.provider().Webhook.Parse(h, body); err != nil {
+	if _, err := c.Provider().Webhook.Parse(h, body); err != nil {
 		t.Fatal(err)
 	}
 	look(time.Second, 4, 6) // a notification makes it news
@@ -611,7 +611,7 @@ func TestOutputsThatAreNone(t *testing.T) {
 func TestCheckTellsWhoseTokenItIs(t *testing.T) {
 	t.Parallel()
 	v := newVendor(t)
-	p := v.client(t, nil, provider.Env{}).provider()
+	p := v.client(t, nil, provider.Env{}).Provider()
 	if in, err := p.Inspect(t.Context(), hello); err != nil || in.Account != "octocat" {
 		t.Errorf("got %+v, %v", in, err)
 	}

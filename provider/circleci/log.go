@@ -180,8 +180,10 @@ func (c *client) copyOutput(ctx context.Context, out io.Writer, link string) err
 	messages := json.NewDecoder(rationed)
 	if t, err := messages.Token(); err == io.EOF {
 		return nil // nothing was said
-	} else if err != nil || t != json.Delim('[') {
+	} else if err != nil {
 		return c.unreadable(err)
+	} else if t != json.Delim('[') {
+		return c.unreadable(fmt.Errorf("it begins with %v", t))
 	}
 	for messages.More() {
 		var m struct {
@@ -203,7 +205,7 @@ func (c *client) copyOutput(ctx context.Context, out io.Writer, link string) err
 
 // unreadable is the error of an output that is not what it should be. What the stream itself failed with has a code.
 func (c *client) unreadable(err error) error {
-	if slipway.CodeOf(err) != slipway.Internal && err != nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if slipway.CodeOf(err) != slipway.Internal || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return c.api.Strange(fmt.Errorf("an output is no list of messages: %w", err))

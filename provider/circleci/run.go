@@ -171,7 +171,7 @@ func (c *client) bare(p pipeline) slipway.Build {
 	if p.State == errored {
 		b.StartedAt, b.FinishedAt = p.CreatedAt.Ptr(), cmp.Or(p.UpdatedAt, p.CreatedAt).Ptr()
 		if len(p.Errors) > 0 {
-			b.Detail += ": " + shorten(p.Errors[0].Message)
+			b.Detail += ": " + provider.Clip(provider.FirstLine(p.Errors[0].Message)) // its log has the rest
 		}
 	}
 	if p.empty(c.now()) {
@@ -179,14 +179,6 @@ func (c *client) bare(p pipeline) slipway.Build {
 	}
 	provider.Derive(&b)
 	return b
-}
-
-// shorten keeps a fault of a configuration to a line that a list can show; its log has the rest.
-func shorten(message string) string {
-	if r := []rune(provider.FirstLine(message)); len(r) > 200 {
-		return string(r[:200]) + "…"
-	}
-	return provider.FirstLine(message)
 }
 
 func (c *client) link(p pipeline, w workflow) string {
@@ -740,7 +732,7 @@ func (c *client) start(ctx context.Context, project string, o provider.StartOpti
 		return nil, fmt.Errorf("start a pipeline of %s: %w", project, err)
 	}
 	if made.ID == "" {
-		return nil, slipway.Errorf(slipway.Conflict, "CircleCI began nothing: %s", cmp.Or(shorten(made.Message), "it does not say why"))
+		return nil, slipway.Errorf(slipway.Conflict, "CircleCI began nothing: %s", cmp.Or(provider.Clip(provider.FirstLine(made.Message)), "it does not say why"))
 	}
 	return c.firstOf(ctx, made.ID), nil
 }

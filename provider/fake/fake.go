@@ -45,17 +45,11 @@ var Kind = provider.Kind{
 	Text:        "A vendor in memory, for tests and demonstrations; it forgets everything when the process ends.",
 	Config:      Config{},
 	Annotations: []provider.Annotation{{Key: Annotation, Project: true, Spaces: true, Text: "Projects at the fake vendor, separated by commas.", Example: "octo/hello"}, provider.ToolProjects},
-	Open: func(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
-		var cfg Config
-		if err := provider.Decode(raw, &cfg); err != nil {
-			return nil, err
-		}
+	Open: provider.Opening(func(cfg Config, env provider.Env) (*Vendor, error) {
 		v := New(cfg)
-		if env.Now != nil {
-			v.Now = env.Now
-		}
-		return v.Provider(), nil
-	},
+		v.Now = env.Clock()
+		return v, nil
+	}),
 }
 
 // Fault is what is wrong with a vendor.

@@ -5,8 +5,6 @@ package gitea
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -39,7 +37,7 @@ var Kind = provider.Kind{
 		{Key: SourceAnnotation, Project: true, Text: "Where the source lies, read where the other is absent: an address at this Gitea.", Example: "url:https://gitea.example.com/lab/app"},
 		{Key: UserAnnotation, Text: "On a user: the login at Gitea.", Example: "jane"},
 	},
-	Open: open,
+	Open: provider.Opening(newClient),
 }
 
 // Config is what the configuration says beside name and type.
@@ -54,18 +52,6 @@ type Config struct {
 // Check finds what the types do not say.
 func (c *Config) Check() []slipway.Detail {
 	return append(provider.CheckURL("url", c.URL), c.Credential.Faults("credential", provider.SecretText, provider.UsernamePassword)...)
-}
-
-func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		return nil, err
-	}
-	c, err := newClient(cfg, env)
-	if err != nil {
-		return nil, err
-	}
-	return c.provider(), nil
 }
 
 // client is a Gitea with a credential.
@@ -86,10 +72,7 @@ func newClient(cfg Config, env provider.Env) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &client{cfg: cfg, base: base, now: env.Now, logPace: 2 * time.Second, seen: map[string]detail{}}
-	if c.now == nil {
-		c.now = time.Now
-	}
+	c := &client{cfg: cfg, base: base, now: env.Clock(), logPace: 2 * time.Second, seen: map[string]detail{}}
 	c.api, err = provider.NewClient(env, provider.ClientOptions{
 		Vendor: "Gitea", URL: strings.TrimRight(cfg.URL, "/") + "/api/v1", Authorize: c.authorize, Classify: classify,
 		Header: http.Header{"Accept": {"application/json"}},
@@ -97,7 +80,8 @@ func newClient(cfg Config, env provider.Env) (*client, error) {
 	return c, err
 }
 
-func (c *client) provider() *provider.Provider {
+// Provider is what it can do.
+func (c *client) Provider() *provider.Provider {
 	return &provider.Provider{
 		Projects: c.projects,
 		Accounts: func(e *slipway.Entity) []string { return provider.Logins(e, UserAnnotation) },
@@ -111,15 +95,15 @@ func (c *client) provider() *provider.Provider {
 }
 
 func (c *client) authorize(context.Context, string) (provider.Authorization, error) {
-	cred := c.cfg.Credential
-	switch cred.Type {
-	case provider.SecretText:
-		return provider.Authorization{Header: "Authorization", Value: "token " + string(cred.Secret), Account: "token " + cred.Secret.Fingerprint()}, nil
-	case provider.UsernamePassword:
-		basic := base64.StdEncoding.EncodeToString([]byte(cred.Username + ":" + string(cred.Password)))
-		return provider.Authorization{Header: "Authorization", Value: "Basic " + basic, Account: "user " + cred.Username}, nil
+	if token := c.cfg.Credential.Secret; token != "" {
+		return show(token, "token "), nil
 	}
-	return provider.Authorization{Account: "anonymous"}, nil
+	return c.cfg.Credential.Authorization(), nil
+}
+
+// show is how Gitea takes a token.
+func show(token provider.Secret, whose string) provider.Authorization {
+	return provider.Authorization{Header: "Authorization", Value: "token " + string(token), Account: whose + token.Fingerprint()}
 }
 
 // classify knows that Gitea refuses to run something again with 400.
@@ -170,10 +154,8 @@ func (c *client) access(ctx context.Context, project string, token provider.Secr
 	if err != nil {
 		return err
 	}
-	_, err = c.api.JSON(ctx, provider.Request{
-		Path: where, Query: url.Values{"limit": {"1"}},
-		As: &provider.Authorization{Header: "Authorization", Value: "token " + string(token), Account: "caller " + token.Fingerprint()},
-	}, &struct{}{})
+	as := show(token, "caller ")
+	_, err = c.api.JSON(ctx, provider.Request{Path: where, Query: url.Values{"limit": {"1"}}, As: &as}, &struct{}{})
 	return err
 }
 
@@ -194,8 +176,8 @@ func (c *client) projects(e *slipway.Entity) []string {
 		}
 		return list
 	}
-	for word := range strings.SplitSeq(e.Metadata.Annotations[Annotation], ",") {
-		word = strings.ToLower(strings.Trim(strings.TrimSpace(word), "/"))
+	for _, word := range provider.Words(e, Annotation) {
+		word = strings.ToLower(word)
 		host, rest, ok := strings.Cut(word, "/")
 		switch {
 		case ok && strings.Contains(rest, "/"):

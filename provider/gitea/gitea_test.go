@@ -26,7 +26,7 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			providertest.Run(t, func(t *testing.T) providertest.Harness {
 				v := newVendor(t)
-				return harness(v, v.client(t, config, provider.Env{}).provider())
+				return harness(v, v.client(t, config, provider.Env{}).Provider())
 			})
 		})
 	}
@@ -41,7 +41,7 @@ func harness(v *vendor, p *provider.Provider) providertest.Harness {
 		Add:      v.add, Move: v.moveByID, Write: v.write, Notify: v.notify, Sign: sign,
 		Unsigned: func(t testing.TB, id string) (*provider.Provider, http.Header, []byte) {
 			h, body := v.notify(t, id)
-			return v.client(t, map[string]any{"webhookSecret": ""}, provider.Env{}).provider(), h, body
+			return v.client(t, map[string]any{"webhookSecret": ""}, provider.Env{}).Provider(), h, body
 		},
 		Foreign: func(testing.TB) (http.Header, []byte) {
 			body := []byte(`{"action":"starred"}`)
@@ -174,7 +174,7 @@ func TestRefusalsAreToldApart(t *testing.T) {
 	}
 	providertest.Refusals(t, token, func(t *testing.T) (providertest.Harness, *providertest.Stub) {
 		v := newVendor(t)
-		return harness(v, v.client(t, nil, provider.Env{}).provider()), v.Stub
+		return harness(v, v.client(t, nil, provider.Env{}).Provider()), v.Stub
 	}, map[string]providertest.Refusal{
 		"not done yet after all": post(400, "this workflow run is not done"),
 		"workflow switched off":  post(422, "workflow is disabled"),
@@ -187,7 +187,7 @@ func TestWhatDoesNotChangeIsAskedOnce(t *testing.T) {
 	v := newVendor(t)
 	ended := v.add(t, slipway.Build{Status: slipway.BuildSucceeded})
 	queued := v.add(t, slipway.Build{Status: slipway.BuildStarting})
-	b := v.client(t, nil, provider.Env{}).provider().Builds
+	b := v.client(t, nil, provider.Env{}).Provider().Builds
 	count := func(id string) int { return v.Count("GET /repos/lab/app/actions/runs/" + id + "/jobs") }
 	list := func() []slipway.Build {
 		t.Helper()
@@ -229,7 +229,7 @@ func TestRunAgainIsTheNextAttemptAndNewer(t *testing.T) {
 	} {
 		v := newVendor(t)
 		id := v.add(t, slipway.Build{Status: test.status})
-		b := v.client(t, nil, provider.Env{}).provider().Builds
+		b := v.client(t, nil, provider.Env{}).Provider().Builds
 		before, err := b.Get(t.Context(), app, id)
 		if err != nil {
 			t.Fatal(err)
@@ -255,7 +255,7 @@ func TestOldServerDispatchesInstead(t *testing.T) {
 	v := newVendor(t)
 	id := v.add(t, slipway.Build{Status: slipway.BuildFailed})
 	v.old = true
-	b := v.client(t, nil, provider.Env{}).provider().Builds
+	b := v.client(t, nil, provider.Env{}).Provider().Builds
 	again, err := b.Retrigger(t.Context(), app, id, nil, slipway.Caller{})
 	if err != nil || again != nil {
 		t.Fatalf("got %+v, %v; want a run that has no name yet", again, err)
@@ -268,7 +268,7 @@ func TestOldServerDispatchesInstead(t *testing.T) {
 func TestStart(t *testing.T) {
 	t.Parallel()
 	v := newVendor(t)
-	b := v.client(t, nil, provider.Env{}).provider().Builds
+	b := v.client(t, nil, provider.Env{}).Provider().Builds
 	o := provider.StartOptions{Ref: "main", Extra: map[string]any{"inputs": map[string]any{"level": 3}}}
 	if started, err := b.Start(t.Context(), app, o, slipway.Caller{}); err != nil || started == nil || v.Last().Body["inputs"].(map[string]any)["level"] != "3" {
 		t.Errorf("got %+v, %v with %v; want the run, and its inputs as texts", started, err, v.Last().Body)

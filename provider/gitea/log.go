@@ -2,13 +2,11 @@ package gitea
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
 
-	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/provider"
 )
 
@@ -42,13 +40,9 @@ func (c *client) copyLog(ctx context.Context, w io.Writer, project, job string, 
 	if err != nil {
 		return 0, err
 	}
-	text, err := c.api.Open(ctx, provider.Request{Path: where, Header: http.Header{"Accept": {"*/*"}}})
-	if errors.Is(err, slipway.NotFound) {
-		return 0, nil
-	}
+	n, err := c.api.CopyLog(ctx, w, provider.Request{Path: where, Header: http.Header{"Accept": {"*/*"}}}, read)
 	if err != nil {
-		return 0, fmt.Errorf("log of job %s of %s: %w", job, project, err)
+		return n, fmt.Errorf("log of job %s of %s: %w", job, project, err)
 	}
-	defer text.Close()
-	return provider.CopyRest(w, text, read)
+	return n, nil
 }

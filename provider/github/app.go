@@ -56,10 +56,7 @@ func newApp(cred provider.Credential, env provider.Env, o provider.ClientOptions
 	if err != nil {
 		return nil, err
 	}
-	a := &app{cred: cred, key: key, now: env.Now, installations: map[string]int64{}, tokens: map[int64]*token{}}
-	if a.now == nil {
-		a.now = time.Now
-	}
+	a := &app{cred: cred, key: key, now: env.Clock(), installations: map[string]int64{}, tokens: map[int64]*token{}}
 	o.WriteGap = 0 // a token is nothing that GitHub asks to be slow about
 	o.Authorize = func(context.Context, string) (provider.Authorization, error) { return a.asItself() }
 	a.api, err = provider.NewClient(env, o)

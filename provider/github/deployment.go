@@ -46,10 +46,11 @@ const inactive = "inactive"
 
 // deployed makes ours of a deployment and its statuses. Without any, it has not begun; where all that is left of them is inactive (GitHub deletes old ones), it is taken to have succeeded.
 func (c *client) deployed(project string, d deployment, statuses []deploymentStatus) slipway.Deployment {
+	ref := strings.TrimPrefix(strings.TrimPrefix(d.Ref, "refs/tags/"), "refs/heads/")
 	out := slipway.Deployment{
-		ID: strconv.FormatInt(d.ID, 10), Environment: d.Environment, Version: strings.TrimPrefix(strings.TrimPrefix(d.Ref, "refs/tags/"), "refs/heads/"), Status: slipway.DeploymentStarting, Detail: "none",
+		ID: strconv.FormatInt(d.ID, 10), Environment: d.Environment, Version: ref, Status: slipway.DeploymentStarting, Detail: "none",
 		CreatedAt: d.CreatedAt.Time, UpdatedAt: d.UpdatedAt.Ptr(), URL: "https://" + c.host + "/" + project + "/deployments",
-		Commit: &slipway.Commit{SHA: d.SHA, Branch: d.Ref, URL: "https://" + c.host + "/" + project + "/commit/" + d.SHA},
+		Commit: &slipway.Commit{SHA: d.SHA, Branch: ref, URL: "https://" + c.host + "/" + project + "/commit/" + d.SHA},
 	}
 	if d.SHA == "" {
 		out.Commit = nil
@@ -106,13 +107,10 @@ func (c *client) deployments(ctx context.Context, project string, o provider.Lis
 			return provider.NumberedPage[deployment]{Items: found, More: provider.Link(a.Header, "next") != "", Validator: a.Validator, NotModified: a.NotModified}, err
 		},
 	}.List(ctx, o)
-	list := provider.Page[slipway.Deployment]{Next: page.Next, Validator: page.Validator, NotModified: page.NotModified}
 	if err != nil {
-		return list, fmt.Errorf("deployments of %s: %w", project, err)
+		return provider.Page[slipway.Deployment]{}, fmt.Errorf("deployments of %s: %w", project, err)
 	}
-	for _, d := range page.Items {
-		list.Items = append(list.Items, c.deployed(project, d, nil))
-	}
+	list := provider.MapPage(page, func(d deployment) slipway.Deployment { return c.deployed(project, d, nil) })
 	list.Complete = func(ctx context.Context, d slipway.Deployment) (slipway.Deployment, error) {
 		return c.deployment(ctx, project, d.ID)
 	}

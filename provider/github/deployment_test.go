@@ -90,7 +90,7 @@ func TestWhatDeploymentsBecome(t *testing.T) {
 			statuses = slices.Insert(statuses, 0, deploymentStatus{State: state, CreatedAt: provider.Time{Time: time.Unix(int64(1000+60*i), 0)}})
 		}
 		d := c.deployed("octo/hello", deployment{ID: 1, SHA: "abc", Ref: "refs/tags/v1", Environment: "production", CreatedAt: provider.Time{Time: time.Unix(900, 0)}}, statuses)
-		if d.Status != test.status || d.Detail != test.detail || d.Version != "v1" || d.URL != "https://github.com/octo/hello/deployments" {
+		if d.Status != test.status || d.Detail != test.detail || d.Version != "v1" || d.Commit.Branch != "v1" || d.URL != "https://github.com/octo/hello/deployments" {
 			raw, _ := json.Marshal(d)
 			t.Errorf("%q: got %s", test.states, raw)
 		}

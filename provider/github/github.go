@@ -33,7 +33,7 @@ var Kind = provider.Kind{
 		{Key: Annotation, Project: true, Text: "The repository; several are separated by commas. A host before it says which GitHub is meant where there are several.", Example: "octo/hello"},
 		{Key: UserAnnotation, Text: "On a user: the login at GitHub.", Example: "octocat"},
 	},
-	Open: open,
+	Open: provider.Opening(newClient),
 }
 
 // Config is what the configuration says beside name and type.
@@ -55,31 +55,6 @@ func (c *Config) Check() []slipway.Detail {
 		}
 	}
 	return faults
-}
-
-func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		return nil, err
-	}
-	c, err := newClient(cfg, env)
-	if err != nil {
-		return nil, err
-	}
-	return &provider.Provider{
-		Projects: c.projects,
-		Accounts: func(e *slipway.Entity) []string { return provider.Logins(e, UserAnnotation) },
-		Interval: cfg.Interval.Std(),
-		Builds: &provider.Builds{
-			List: c.list, Get: c.get, Retrigger: c.retrigger, Start: c.start, Cancel: c.cancel, Logs: c.logs,
-		},
-		Deployments: &provider.Deployments{List: c.deployments, Get: c.deployment},
-		Webhook:     &provider.Webhook{Verify: c.verify, Parse: parse},
-		Check:       c.check,
-		Inspect:     c.inspect,
-		Access:      c.access,
-		Limits:      c.api.Limits,
-	}, nil
 }
 
 // client is a GitHub with a credential.
@@ -109,17 +84,32 @@ func newClient(cfg Config, env provider.Env) (*client, error) {
 	return c, err
 }
 
+// Provider is what it can do.
+func (c *client) Provider() *provider.Provider {
+	return &provider.Provider{
+		Projects: c.projects,
+		Accounts: func(e *slipway.Entity) []string { return provider.Logins(e, UserAnnotation) },
+		Interval: c.cfg.Interval.Std(),
+		Builds: &provider.Builds{
+			List: c.list, Get: c.get, Retrigger: c.retrigger, Start: c.start, Cancel: c.cancel, Logs: c.logs,
+		},
+		Deployments: &provider.Deployments{List: c.deployments, Get: c.deployment},
+		Webhook:     &provider.Webhook{Verify: c.verify, Parse: parse},
+		Check:       c.check,
+		Inspect:     c.inspect,
+		Access:      c.access,
+		Limits:      c.api.Limits,
+	}
+}
+
 func (c *client) authorize(ctx context.Context, project string) (provider.Authorization, error) {
 	switch {
 	case c.app != nil && project == "":
 		return c.app.asItself()
 	case c.app != nil:
 		return c.app.forProject(ctx, project)
-	case c.cfg.Credential.Secret != "":
-		token := c.cfg.Credential.Secret
-		return provider.Authorization{Header: "Authorization", Value: "Bearer " + string(token), Account: "token " + token.Fingerprint()}, nil
 	}
-	return provider.Authorization{Account: "anonymous"}, nil
+	return c.cfg.Credential.Authorization(), nil
 }
 
 // call asks for something of a project. A token of an app that GitHub stopped to accept before its time is replaced once.
@@ -212,10 +202,8 @@ func (c *client) access(ctx context.Context, project string, token provider.Secr
 	if err != nil {
 		return err
 	}
-	_, err = c.api.JSON(ctx, provider.Request{
-		Path: where, Query: url.Values{"per_page": {"1"}, "exclude_pull_requests": {"true"}},
-		As: &provider.Authorization{Header: "Authorization", Value: "Bearer " + string(token), Account: "caller " + token.Fingerprint()},
-	}, &struct{}{})
+	as := provider.Bearer(token, "caller ")
+	_, err = c.api.JSON(ctx, provider.Request{Path: where, Query: url.Values{"per_page": {"1"}, "exclude_pull_requests": {"true"}}, As: &as}, &struct{}{})
 	return err
 }
 
@@ -234,8 +222,8 @@ var slug = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*/[a-z0-9._-]*[a-z0-9_-][a-z0-
 // host, it is that host's.
 func (c *client) projects(e *slipway.Entity) []string {
 	var list []string
-	for word := range strings.SplitSeq(e.Metadata.Annotations[Annotation], ",") {
-		word = strings.ToLower(strings.Trim(strings.TrimSpace(word), "/"))
+	for _, word := range provider.Words(e, Annotation) {
+		word = strings.ToLower(word)
 		if host, rest, ok := strings.Cut(word, "/"); ok && strings.Contains(rest, "/") {
 			if host != c.host {
 				continue

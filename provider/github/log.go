@@ -1,7 +1,6 @@
 package github
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -88,9 +87,5 @@ func (c *client) copyLog(ctx context.Context, w io.Writer, project, job string) 
 		return 0, fmt.Errorf("log of job %s of %s: %w", job, project, err)
 	}
 	defer text.Close()
-	in := bufio.NewReader(text)
-	if mark, _ := in.Peek(3); string(mark) == "\ufeff" {
-		_, _ = in.Discard(3)
-	}
-	return io.Copy(w, in)
+	return provider.CopyRest(w, text, 0)
 }

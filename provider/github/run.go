@@ -171,14 +171,10 @@ func (c *client) list(ctx context.Context, project string, o provider.ListOption
 			}, err
 		},
 	}.List(ctx, o)
-	list := provider.Page[slipway.Build]{Next: page.Next, Validator: page.Validator, NotModified: page.NotModified}
 	if err != nil {
-		return list, fmt.Errorf("runs of %s: %w", project, err)
+		return provider.Page[slipway.Build]{}, fmt.Errorf("runs of %s: %w", project, err)
 	}
-	for _, r := range page.Items {
-		list.Items = append(list.Items, r.build())
-	}
-	return list, nil
+	return provider.MapPage(page, workflowRun.build), nil
 }
 
 func (c *client) get(ctx context.Context, project, id string) (slipway.Build, error) {

@@ -4,10 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"net/url"
 	"strconv"
-	"time"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/provider"
@@ -78,36 +75,12 @@ func (d deployment) ours() slipway.Deployment {
 	return out
 }
 
-// deployments lists them by their ids, which is the order in which they were created.
 func (c *client) deployments(ctx context.Context, project string, o provider.ListOptions) (provider.Page[slipway.Deployment], error) {
-	page, err := provider.Numbered[deployment]{
-		Size: maxPage,
-		Key:  func(d deployment) (time.Time, int64) { return time.Time{}, d.ID },
-		Read: func(ctx context.Context, page, size int, validator string) (n provider.NumberedPage[deployment], err error) {
-			where, err := path(project, "/deployments")
-			if err != nil {
-				return n, err
-			}
-			var found []deployment
-			a, err := c.api.JSON(ctx, provider.Request{Path: where, Validator: validator, Query: url.Values{
-				"page": {strconv.Itoa(page)}, "per_page": {strconv.Itoa(size)}, "order_by": {"id"}, "sort": {"desc"},
-			}}, &found)
-			if err == nil && !a.NotModified && found == nil {
-				err = c.api.Strange(errors.New("there is no list of deployments"))
-			}
-			return provider.NumberedPage[deployment]{
-				Items: found, More: a.Header.Get("X-Next-Page") != "" || provider.Link(a.Header, "next") != "", Validator: a.Validator, NotModified: a.NotModified,
-			}, err
-		},
-	}.List(ctx, o)
-	list := provider.Page[slipway.Deployment]{Next: page.Next, Validator: page.Validator, NotModified: page.NotModified}
+	page, err := listed(c, project, "deployments", func(d deployment) int64 { return d.ID }).List(ctx, o)
 	if err != nil {
-		return list, fmt.Errorf("deployments of %s: %w", project, err)
+		return provider.Page[slipway.Deployment]{}, err
 	}
-	for _, d := range page.Items {
-		list.Items = append(list.Items, d.ours())
-	}
-	return list, nil
+	return provider.MapPage(page, deployment.ours), nil
 }
 
 func (c *client) deployment(ctx context.Context, project, id string) (slipway.Deployment, error) {

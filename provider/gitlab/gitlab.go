@@ -39,7 +39,7 @@ var Kind = provider.Kind{
 		{Key: InstanceAnnotation, Text: "The host of the GitLab that is meant where there are several.", Example: "gitlab.example.com"},
 		{Key: UserAnnotation, Text: "On a user: the login at GitLab, or the address of its page. HOST/user-login is read too.", Example: "jane"},
 	},
-	Open: open,
+	Open: provider.Opening(newClient),
 }
 
 // apiPath is where the API is below what people use. It may stand in the configured address, where people know it from other programs.
@@ -73,18 +73,6 @@ func (c *Config) Check() []slipway.Detail {
 	return faults
 }
 
-func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		return nil, err
-	}
-	c, err := newClient(cfg, env)
-	if err != nil {
-		return nil, err
-	}
-	return c.provider(), nil
-}
-
 // client is a GitLab with a credential.
 type client struct {
 	cfg     Config
@@ -103,10 +91,7 @@ func newClient(cfg Config, env provider.Env) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &client{cfg: cfg, host: base.Host, now: env.Now, logPace: 2 * time.Second, commits: map[string]commit{}}
-	if c.now == nil {
-		c.now = time.Now
-	}
+	c := &client{cfg: cfg, host: base.Host, now: env.Clock(), logPace: 2 * time.Second, commits: map[string]commit{}}
 	c.api, err = provider.NewClient(env, provider.ClientOptions{
 		Vendor: "GitLab", URL: strings.TrimSuffix(strings.TrimRight(cfg.URL, "/"), apiPath) + apiPath, Authorize: c.authorize, Classify: classify,
 		Limit:  func(h http.Header, now time.Time) provider.Limit { return provider.EpochLimit(h, "RateLimit-", now) },
@@ -115,7 +100,8 @@ func newClient(cfg Config, env provider.Env) (*client, error) {
 	return c, err
 }
 
-func (c *client) provider() *provider.Provider {
+// Provider is what it can do.
+func (c *client) Provider() *provider.Provider {
 	return &provider.Provider{
 		Projects: c.projects,
 		Accounts: c.accounts,
@@ -142,9 +128,9 @@ func (c *client) authorize(context.Context, string) (provider.Authorization, err
 
 // show is how GitLab takes a token.
 func (c *client) show(token provider.Secret, whose string) provider.Authorization {
-	auth := provider.Authorization{Header: c.cfg.TokenHeader, Value: string(token), Account: whose + token.Fingerprint()}
-	if auth.Header == bearerHeader {
-		auth.Value = "Bearer " + auth.Value
+	auth := provider.Bearer(token, whose)
+	if c.cfg.TokenHeader != bearerHeader {
+		auth.Header, auth.Value = c.cfg.TokenHeader, string(token)
 	}
 	return auth
 }
@@ -280,7 +266,7 @@ func (c *client) access(ctx context.Context, project string, token provider.Secr
 	}
 	as := c.show(token, "caller ")
 	if c.cfg.TokenHeader == jobHeader { // which takes no token of a person
-		as.Header, as.Value = bearerHeader, "Bearer "+string(token)
+		as = provider.Bearer(token, "caller ")
 	}
 	_, err = c.api.JSON(ctx, provider.Request{Path: where, Query: url.Values{"per_page": {"1"}}, As: &as}, &[]struct{}{})
 	return err
@@ -306,8 +292,8 @@ func (c *client) projects(e *slipway.Entity) []string {
 			list = append(list, project)
 		}
 	}
-	for word := range strings.SplitSeq(e.Metadata.Annotations[Annotation], ",") {
-		word = strings.ToLower(strings.Trim(strings.TrimSpace(word), "/"))
+	for _, word := range provider.Words(e, Annotation) {
+		word = strings.ToLower(word)
 		host, rest, _ := strings.Cut(word, "/")
 		switch named := strings.Contains(rest, "/") && strings.ContainsAny(host, ".:"); {
 		case named && host == c.host:
@@ -324,8 +310,8 @@ func (c *client) projects(e *slipway.Entity) []string {
 	if len(list) > 0 || strings.TrimSpace(e.Metadata.Annotations[Annotation]) != "" {
 		return list // the numbers are those of the same projects
 	}
-	for word := range strings.SplitSeq(e.Metadata.Annotations[IDAnnotation], ",") {
-		if word = strings.TrimSpace(word); number.MatchString(word) {
+	for _, word := range provider.Words(e, IDAnnotation) {
+		if number.MatchString(word) {
 			add(word)
 		}
 	}

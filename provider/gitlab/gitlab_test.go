@@ -33,7 +33,7 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			providertest.Run(t, func(t *testing.T) providertest.Harness {
 				v := newVendor(t)
-				return harness(v, v.client(t, config, provider.Env{}).provider(), config["webhookSigningToken"] == nil)
+				return harness(v, v.client(t, config, provider.Env{}).Provider(), config["webhookSigningToken"] == nil)
 			})
 		})
 	}
@@ -60,7 +60,7 @@ func harness(v *vendor, p *provider.Provider, inClear bool) providertest.Harness
 		},
 		Unsigned: func(t testing.TB, id string) (*provider.Provider, http.Header, []byte) {
 			body := v.notification(t, id)
-			return v.client(t, map[string]any{"webhookSecret": ""}, provider.Env{}).provider(), prove(body), body
+			return v.client(t, map[string]any{"webhookSecret": ""}, provider.Env{}).Provider(), prove(body), body
 		},
 		Foreign: func(testing.TB) (http.Header, []byte) {
 			body := []byte(`{"object_kind":"note"}`)
@@ -287,7 +287,7 @@ func TestRefusalsAreToldApart(t *testing.T) {
 	forbidden.Want = slipway.Forbidden
 	providertest.Refusals(t, token, func(t *testing.T) (providertest.Harness, *providertest.Stub) {
 		v := newVendor(t)
-		return harness(v, v.client(t, nil, provider.Env{}).provider(), true), v.Stub
+		return harness(v, v.client(t, nil, provider.Env{}).Provider(), true), v.Stub
 	}, map[string]providertest.Refusal{
 		"limit of the instance":       {Fault: providertest.Say(429, "Retry later\n", used("0", reset(10*time.Minute))...), Want: slipway.RateLimited, After: 10 * time.Minute},
 		"limit with both times":       {Fault: providertest.Say(429, "Retry later\n", used("0", reset(10*time.Minute), "Retry-After", "30")...), Want: slipway.RateLimited, After: 30 * time.Second},
@@ -313,7 +313,7 @@ func TestNothingIsSentWhileGitLabHasEnough(t *testing.T) {
 		return true
 	})
 	for i := range 3 {
-		b := v.client(t, nil, provider.Env{Holds: holds}).provider().Builds
+		b := v.client(t, nil, provider.Env{Holds: holds}).Provider().Builds
 		if _, err := b.List(t.Context(), app, provider.ListOptions{}); i > 0 && !errors.Is(err, slipway.RateLimited) || i == 0 && err != nil {
 			t.Errorf("request %d: %v", i, err)
 		}
@@ -347,7 +347,7 @@ func TestListIsCheapAndCompletedOnDemand(t *testing.T) {
 	if err != nil || !again.NotModified {
 		t.Errorf("nothing changed: not modified %v, %v", again.NotModified, err)
 	}
-	if limits := v.client(t, nil, provider.Env{}).provider().Limits(); limits != nil {
+	if limits := v.client(t, nil, provider.Env{}).Provider().Limits(); limits != nil {
 		t.Errorf("limits before anything was asked: %v", limits)
 	}
 }

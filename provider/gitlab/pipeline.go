@@ -123,35 +123,43 @@ const (
 	maxCommits  = 10_000 // remembered
 )
 
-// list reads pipelines by their ids, which is the order in which they were created.
-func (c *client) list(ctx context.Context, project string, o provider.ListOptions) (provider.Page[slipway.Build], error) {
-	page, err := provider.Numbered[pipeline]{
+// listed are the pipelines or deployments of a project, by their ids, which is the order in which they were created.
+func listed[T any](c *client, project, what string, id func(T) int64) provider.Numbered[T] {
+	return provider.Numbered[T]{
 		Size: maxPage,
-		Key:  func(p pipeline) (time.Time, int64) { return time.Time{}, p.ID },
-		Read: func(ctx context.Context, page, size int, validator string) (n provider.NumberedPage[pipeline], err error) {
-			where, err := path(project, "/pipelines")
+		Key:  func(item T) (time.Time, int64) { return time.Time{}, id(item) },
+		Read: func(ctx context.Context, page, size int, validator string) (n provider.NumberedPage[T], err error) {
+			where, err := path(project, "/"+what)
 			if err != nil {
 				return n, err
 			}
-			var found []pipeline
 			a, err := c.api.JSON(ctx, provider.Request{Path: where, Validator: validator, Query: url.Values{
 				"page": {strconv.Itoa(page)}, "per_page": {strconv.Itoa(size)}, "order_by": {"id"}, "sort": {"desc"},
-			}}, &found)
-			if err == nil && !a.NotModified && found == nil {
-				err = c.api.Strange(errors.New("there is no list of pipelines"))
+			}}, &n.Items)
+			if err == nil && !a.NotModified && n.Items == nil {
+				err = c.api.Strange(fmt.Errorf("there is no list of %s", what))
 			}
-			return provider.NumberedPage[pipeline]{
-				Items: found, More: a.Header.Get("X-Next-Page") != "" || provider.Link(a.Header, "next") != "", Validator: a.Validator, NotModified: a.NotModified,
-			}, err
+			if err != nil {
+				return n, fmt.Errorf("%s of %s: %w", what, project, err)
+			}
+			n.More, n.Validator, n.NotModified = more(a), a.Validator, a.NotModified
+			return n, nil
 		},
-	}.List(ctx, o)
-	list := provider.Page[slipway.Build]{Next: page.Next, Validator: page.Validator, NotModified: page.NotModified}
+	}
+}
+
+// more says whether an answer is a page that another follows.
+func more(a provider.Answer) bool {
+	return a.Header.Get("X-Next-Page") != "" || provider.Link(a.Header, "next") != ""
+}
+
+// list shows pipelines without what GitLab's list leaves out.
+func (c *client) list(ctx context.Context, project string, o provider.ListOptions) (provider.Page[slipway.Build], error) {
+	page, err := listed(c, project, "pipelines", func(p pipeline) int64 { return p.ID }).List(ctx, o)
 	if err != nil {
-		return list, fmt.Errorf("pipelines of %s: %w", project, err)
+		return provider.Page[slipway.Build]{}, err
 	}
-	for _, p := range page.Items {
-		list.Items = append(list.Items, p.build(project, commit{}))
-	}
+	list := provider.MapPage(page, func(p pipeline) slipway.Build { return p.build(project, commit{}) })
 	list.Complete = func(ctx context.Context, b slipway.Build) (slipway.Build, error) { return c.get(ctx, project, b.ID) }
 	return list, nil
 }
@@ -240,7 +248,7 @@ func (c *client) jobs(ctx context.Context, project, id string) ([]job, error) {
 			return nil, fmt.Errorf("jobs of pipeline %s of %s: %w", id, project, err)
 		}
 		all = append(all, found...)
-		if a.Header.Get("X-Next-Page") == "" && provider.Link(a.Header, "next") == "" || len(found) == 0 || page == maxJobPages {
+		if !more(a) || len(found) == 0 || page == maxJobPages {
 			slices.SortFunc(all, func(a, b job) int { return cmp.Compare(a.ID, b.ID) })
 			return all, nil
 		}

@@ -86,7 +86,7 @@ func (v *vendor) client(t testing.TB, more map[string]any, env provider.Env) *cl
 
 func (v *vendor) builds(t testing.TB) *provider.Builds {
 	t.Helper()
-	return v.client(t, nil, provider.Env{}).provider().Builds
+	return v.client(t, nil, provider.Env{}).Provider().Builds
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }

@@ -7,8 +7,6 @@ package jenkins
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -46,7 +44,7 @@ var Kind = provider.Kind{
 		{Key: URLAnnotation, Text: "The address of the Jenkins that is meant, in the place of a name.", Example: "https://jenkins.example.com"},
 		{Key: UserAnnotation, Text: "On a user: the id at Jenkins.", Example: "jane"},
 	},
-	Open: open,
+	Open: provider.Opening(newClient),
 }
 
 // Config is what the configuration says beside name and type.
@@ -73,18 +71,6 @@ func (c *Config) Check() []slipway.Detail {
 	return faults
 }
 
-func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		return nil, err
-	}
-	c, err := newClient(cfg, env)
-	if err != nil {
-		return nil, err
-	}
-	return c.provider(), nil
-}
-
 // client is a Jenkins with a credential.
 type client struct {
 	cfg      Config
@@ -106,11 +92,8 @@ type client struct {
 func newClient(cfg Config, env provider.Env) (*client, error) {
 	env = env.Trusting(cfg.CACertificates)
 	c := &client{
-		cfg: cfg, base: strings.TrimRight(cfg.URL, "/"), instance: cmp.Or(cfg.Instance, env.Name), now: env.Now,
+		cfg: cfg, base: strings.TrimRight(cfg.URL, "/"), instance: cmp.Or(cfg.Instance, env.Name), now: env.Clock(),
 		logPace: time.Second, pace: 200 * time.Millisecond, patience: 8, window: maxWindow,
-	}
-	if c.now == nil {
-		c.now = time.Now
 	}
 	var err error
 	c.api, err = provider.NewClient(env, provider.ClientOptions{
@@ -120,7 +103,8 @@ func newClient(cfg Config, env provider.Env) (*client, error) {
 	return c, err
 }
 
-func (c *client) provider() *provider.Provider {
+// Provider is what it can do.
+func (c *client) Provider() *provider.Provider {
 	return &provider.Provider{
 		Projects: c.projects,
 		Accounts: func(e *slipway.Entity) []string { return provider.Logins(e, UserAnnotation) },
@@ -136,16 +120,7 @@ func (c *client) provider() *provider.Provider {
 }
 
 func (c *client) authorize(context.Context, string) (provider.Authorization, error) {
-	cred := c.cfg.Credential
-	if cred.Type == "" {
-		return provider.Authorization{Account: "anonymous"}, nil
-	}
-	return basic(cred.Username, cred.Password, "user "+cred.Username), nil
-}
-
-func basic(user string, password provider.Secret, account string) provider.Authorization {
-	text := base64.StdEncoding.EncodeToString([]byte(user + ":" + string(password)))
-	return provider.Authorization{Header: "Authorization", Value: "Basic " + text, Account: account}
+	return c.cfg.Credential.Authorization(), nil
 }
 
 // errNoCrumb is the cause of what Jenkins refuses because a crumb is missing, or is that of a session that has ended.
@@ -171,7 +146,7 @@ func (c *client) classify(r provider.Request, a provider.Answer) error {
 		return slipway.Errorf(slipway.Conflict, "Jenkins cannot build this job now: it is disabled, or its folder is being deleted")
 	case http.StatusBadRequest:
 		if says := a.Header.Get("X-Error"); says != "" {
-			return slipway.Errorf(slipway.Invalid, "Jenkins refuses the request: %s", clean(says))
+			return slipway.Errorf(slipway.Invalid, "Jenkins refuses the request: %s", provider.Clip(says))
 		}
 	case http.StatusMethodNotAllowed:
 		return slipway.Errorf(slipway.Invalid, "Jenkins does not take this request; check that `url` is its final address: a redirect makes a GET of a POST")
@@ -187,16 +162,7 @@ func permissionName(id string) string {
 	}
 	owner := map[string]string{"Hudson": "Overall", "Jenkins": "Overall", "Item": "Job"}
 	last := parts[len(parts)-2]
-	return clean(cmp.Or(owner[last], last) + "/" + parts[len(parts)-1])
-}
-
-// clean keeps a short text of Jenkins' to one line.
-func clean(s string) string {
-	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "")), " ")
-	if r := []rune(s); len(r) > 200 {
-		return string(r[:200]) + "…"
-	}
-	return s
+	return provider.Clip(cmp.Or(owner[last], last) + "/" + parts[len(parts)-1])
 }
 
 // ask asks for JSON. What is a page to sign in on instead, be it Jenkins' or that of whoever guards it, is Unauthenticated.
@@ -270,7 +236,7 @@ func (c *client) access(ctx context.Context, project string, token provider.Secr
 	if !ok || user == "" || password == "" {
 		return slipway.Errorf(slipway.Unauthenticated, "an API token of Jenkins is sent with its user: <user>:<token>")
 	}
-	as := basic(user, provider.Secret(password), "caller "+token.Fingerprint())
+	as := provider.Basic(user, provider.Secret(password), "caller "+token.Fingerprint())
 	theirs, holds, err := c.jobsIn(ctx, project, &as)
 	if err != nil || !holds {
 		return err
@@ -337,7 +303,7 @@ func fullName(name string) (string, error) {
 	name = strings.ToLower(strings.Trim(strings.TrimSpace(name), "/"))
 	for part := range strings.SplitSeq(name, "/") {
 		if part == "" || part == "." || part == ".." || part != strings.TrimSpace(part) || strings.ContainsFunc(part, neverInNames) {
-			return "", slipway.Errorf(slipway.NotFound, "Jenkins has no job %q; write its full name, such as folder/job", clean(name))
+			return "", slipway.Errorf(slipway.NotFound, "Jenkins has no job %q; write its full name, such as folder/job", provider.Clip(name))
 		}
 	}
 	return name, nil
@@ -380,7 +346,7 @@ func splitID(project, id string) (job string, number int64, err error) {
 	}
 	name, bad := fullName(job)
 	if at <= 0 || err != nil || bad != nil || number <= 0 || buildID(job, number) != id || name != project && !strings.HasPrefix(name, project+"/") {
-		return "", 0, slipway.Errorf(slipway.NotFound, "Jenkins has no build %q of %s; its ids are such as %s#7", clean(id), project, project)
+		return "", 0, slipway.Errorf(slipway.NotFound, "Jenkins has no build %q of %s; its ids are such as %s#7", provider.Clip(id), project, project)
 	}
 	return job, number, nil
 }

@@ -32,7 +32,7 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			providertest.Run(t, func(t *testing.T) providertest.Harness {
 				v := newVendor(t, test.kind)
-				return v.harness(v.client(t, test.config, provider.Env{}).provider())
+				return v.harness(v.client(t, test.config, provider.Env{}).Provider())
 			})
 		})
 	}
@@ -204,7 +204,7 @@ func TestRefusalsAreToldApart(t *testing.T) {
 	const page = `<html><head><meta http-equiv='refresh' content='1;url=/login?from=%2F'/></head><body>Authentication required</body></html>`
 	providertest.Refusals(t, token, func(t *testing.T) (providertest.Harness, *providertest.Stub) {
 		v := newVendor(t, jenkinstest.Freestyle)
-		return v.harness(v.client(t, nil, provider.Env{}).provider()), v.Stub
+		return v.harness(v.client(t, nil, provider.Env{}).Provider()), v.Stub
 	}, map[string]providertest.Refusal{
 		"garbage":               {Fault: providertest.Say(200, "<html>Welcome</html>"), Want: slipway.Unavailable},
 		"a page to sign in on":  {Fault: providertest.Say(200, `<html><form action="j_spring_security_check">`, "Content-Type", "text/html"), Want: slipway.Unauthenticated},

@@ -136,8 +136,10 @@ func (c *client) start(ctx context.Context, project string, o provider.StartOpti
 	if err != nil {
 		return nil, err
 	}
-	if o.Ref != "" && !wellFormed(o.Ref) {
-		return nil, slipway.Errorf(slipway.Invalid, "%q is no branch, tag or commit", clean(o.Ref))
+	if o.Ref != "" {
+		if err := provider.CheckRef(o.Ref); err != nil {
+			return nil, err
+		}
 	}
 	name, err := fullName(project)
 	if err != nil {
@@ -202,7 +204,7 @@ func (d definition) choose(ref string) (job definition, rest string, err error) 
 	}
 	switch {
 	case branches && ref != "":
-		return job, "", slipway.Errorf(slipway.NotFound, "%s has no branch %q; Jenkins finds new ones when it next looks at the repository", d.FullName, clean(ref))
+		return job, "", slipway.Errorf(slipway.NotFound, "%s has no branch %q; Jenkins finds new ones when it next looks at the repository", d.FullName, provider.Clip(ref))
 	case branches:
 		return job, "", slipway.Errorf(slipway.Invalid, "%s has several branches; set ref to one of: %s", d.FullName, strings.Join(names, ", "))
 	case len(d.Jobs) == 1 && len(able) == 1:
@@ -216,20 +218,13 @@ func (d definition) choose(ref string) (job definition, rest string, err error) 
 // short is the last part of a job's name.
 func (d definition) short() string { return d.FullName[strings.LastIndexByte(d.FullName, '/')+1:] }
 
-// wellFormed says whether a ref is one that git could have.
-func wellFormed(ref string) bool {
-	return !strings.HasPrefix(ref, "-") && !strings.Contains(ref, "..") && !strings.ContainsFunc(ref, func(r rune) bool {
-		return r <= ' ' || r == 0x7f || r == '\uFFFD' || strings.ContainsRune(`~^:?*[\`, r)
-	})
-}
-
 // launch has a job built with parameters, and waits a moment for the build to get its number. Jenkins passes over parameters that a job does not have, so they are refused here.
 func (c *client) launch(ctx context.Context, d definition, inputs map[string]string) (*slipway.Build, error) {
 	known := d.parameters()
 	form := url.Values{"delay": {"0sec"}}
 	for name, value := range inputs {
 		if !slices.Contains(known, name) {
-			return nil, slipway.Errorf(slipway.Invalid, "%s has no parameter %q; it has: %s", d.FullName, clean(name), cmp.Or(strings.Join(known, ", "), "none"))
+			return nil, slipway.Errorf(slipway.Invalid, "%s has no parameter %q; it has: %s", d.FullName, provider.Clip(name), cmp.Or(strings.Join(known, ", "), "none"))
 		}
 		form.Set(name, value)
 	}

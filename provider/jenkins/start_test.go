@@ -1,7 +1,6 @@
 package jenkins
 
 import (
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -306,16 +305,4 @@ func TestChangesNeedPermission(t *testing.T) {
 			t.Errorf("got %v, want that %s is lacking", err, what)
 		}
 	}
-}
-
-// FuzzRefs looks for refs that are taken though they could do harm in an address or a command.
-func FuzzRefs(f *testing.F) {
-	for _, ref := range []string{"main", "feature/x", "v1.2.3", "--upload-pack=touch", "a b", "a\x00", "..", "refs/heads/main", "ünï"} {
-		f.Add(ref)
-	}
-	f.Fuzz(func(t *testing.T, ref string) {
-		if wellFormed(ref) && (strings.HasPrefix(ref, "-") || strings.ContainsAny(ref, " \t\r\n\\") || slices.Contains(strings.Split(ref, "/"), "..")) {
-			t.Errorf("%q is taken", ref)
-		}
-	})
 }

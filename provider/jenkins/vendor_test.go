@@ -127,7 +127,7 @@ func (v *vendor) harness(p *provider.Provider) providertest.Harness {
 		Add:    v.add, Move: v.move, Write: v.write, Notify: v.notify, Sign: sign, Clear: true,
 		Unsigned: func(t testing.TB, id string) (*provider.Provider, http.Header, []byte) {
 			h, body := v.notify(t, id)
-			return v.client(t, map[string]any{"webhookSecret": ""}, provider.Env{}).provider(), h, body
+			return v.client(t, map[string]any{"webhookSecret": ""}, provider.Env{}).Provider(), h, body
 		},
 		Foreign: func(testing.TB) (http.Header, []byte) {
 			body := []byte(`{"name":"agent-1","url":"computer/agent-1/","status":"offline"}`)

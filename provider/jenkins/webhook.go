@@ -46,7 +46,7 @@ func parse(h http.Header, body []byte) ([]provider.Delivery, error) {
 	if !ok {
 		return nil, slipway.Errorf(slipway.Invalid, "the webhook's body names no job in url; it is such as job/shop/job/web/")
 	}
-	id := fmt.Sprintf("%s#%s %s", name, clean(said.Build.Number.String()), clean(said.Build.Phase))
+	id := fmt.Sprintf("%s#%s %s", name, provider.Clip(said.Build.Number.String()), provider.Clip(said.Build.Phase))
 	var list []provider.Delivery
 	for {
 		list = append(list, provider.Delivery{Project: name, ID: id})

@@ -7,7 +7,6 @@ package kubernetes
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,7 +31,7 @@ var Kind = provider.Kind{
 		{Key: provider.KubernetesNamespace, Text: "Namespace of the Deployments; without it `namespace` of the provider, without that all.", Example: "shop"},
 		{Key: provider.KubernetesCluster, Text: "Name of the cluster, where there are several; one of another cluster is not shown.", Example: "prod"},
 	},
-	Open: open,
+	Open: provider.Opening(newClient),
 }
 
 // Config is what the configuration says beside name and type.
@@ -58,21 +57,6 @@ func (c *Config) Check() []slipway.Detail {
 	return faults
 }
 
-func open(ctx context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		return nil, err
-	}
-	if env.Cluster == nil {
-		env.Cluster = (*cluster.Clients)(nil).Get
-	}
-	k, err := env.Cluster(cfg.Cluster)
-	if err != nil {
-		return nil, err
-	}
-	return newClient(ctx, cfg, k, env).provider(), nil
-}
-
 // client is a cluster whose rollouts are watched.
 type client struct {
 	cfg  Config
@@ -89,16 +73,18 @@ type client struct {
 	namespaces map[string]namespace
 }
 
-func newClient(ctx context.Context, cfg Config, k *cluster.Client, env provider.Env) *client {
-	c := &client{cfg: cfg, kube: k, now: env.Now, log: env.Log, views: map[string]*view{}, namespaces: map[string]namespace{}}
-	if c.now == nil {
-		c.now = time.Now
+func newClient(cfg Config, env provider.Env) (*client, error) {
+	k, err := env.Kubernetes(cfg.Cluster)
+	if err != nil {
+		return nil, err
 	}
-	c.ctx, c.stop = context.WithCancel(context.WithoutCancel(ctx))
-	return c
+	c := &client{cfg: cfg, kube: k, now: env.Clock(), log: env.Log, views: map[string]*view{}, namespaces: map[string]namespace{}}
+	c.ctx, c.stop = context.WithCancel(context.Background())
+	return c, nil
 }
 
-func (c *client) provider() *provider.Provider {
+// Provider is what it can do.
+func (c *client) Provider() *provider.Provider {
 	return &provider.Provider{
 		Projects:    c.projects,
 		Interval:    c.cfg.Interval.Std(),

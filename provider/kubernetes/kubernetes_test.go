@@ -23,11 +23,11 @@ func TestConformance(t *testing.T) {
 // A payload is what the API server told of one Deployment and its ReplicaSets, one state after the other.
 func TestRolloutsAreMappedFaithfully(t *testing.T) {
 	t.Parallel()
-	k, err := cluster.New([]cluster.Config{{Name: "prod", Kubeconfig: "x"}}).Get("")
+	env := provider.Env{Cluster: cluster.New([]cluster.Config{{Name: "prod", Kubeconfig: "x"}}).Get}
+	c, err := newClient(providertest.Config[Config](t, map[string]any{"url": "https://dashboard.example.com/#/deployment/{namespace}/{name}"}, nil), env)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newClient(t.Context(), providertest.Config[Config](t, map[string]any{"url": "https://dashboard.example.com/#/deployment/{namespace}/{name}"}, nil), k, provider.Env{})
 	defer func() { _ = c.close() }()
 	now := time.Date(2026, 5, 4, 12, 30, 0, 0, time.UTC)
 	providertest.Golden(t, "testdata/rollouts", func(payload []byte) (any, error) {

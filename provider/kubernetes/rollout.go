@@ -11,6 +11,7 @@ import (
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/cluster"
+	"github.com/slipway-platform/slipway/provider"
 )
 
 // What the controller of Deployments writes, and people with kubectl.
@@ -106,7 +107,7 @@ func progress(o cluster.Object, was outcome, now time.Time) outcome {
 		case reason == "NewReplicaSetAvailable":
 			out.detail = "ReplicaSetUpdated" // what it says is of the rollout before
 		case reason == "ProgressDeadlineExceeded":
-			out.status, out.end, out.detail = slipway.DeploymentFailed, at, cut(reason+": "+firstLine(c.Text("message")), 300)
+			out.status, out.end, out.detail = slipway.DeploymentFailed, at, provider.Cut(reason+": "+provider.FirstLine(c.Text("message")), 300)
 		}
 		return out
 	}
@@ -129,7 +130,7 @@ func changedAt(o cluster.Object) (at time.Time, by string) {
 	for _, m := range o.List("metadata", "managedFields") {
 		t := m.Time("time")
 		if m.Text("subresource") == "" && m.At("fieldsV1", "f:spec", "f:template") != nil && t.After(at) {
-			at, by = t, cut(m.Text("manager"), 128)
+			at, by = t, provider.Cut(m.Text("manager"), 128)
 		}
 	}
 	return at, by
@@ -147,7 +148,7 @@ type replicaSet struct {
 }
 
 func readSet(o cluster.Object, commitKey string) replicaSet {
-	s := replicaSet{created: o.Created(), revision: number(o.Annotation(revisionAnnotation)), cause: cut(firstLine(o.Annotation(causeAnnotation)), 200)}
+	s := replicaSet{created: o.Created(), revision: number(o.Annotation(revisionAnnotation)), cause: provider.Cut(provider.FirstLine(o.Annotation(causeAnnotation)), 200)}
 	for _, r := range o.List("metadata", "ownerReferences") {
 		if r.Text("kind") == "Deployment" && r.Bool("controller") {
 			s.owner = r.Text("uid")
@@ -165,12 +166,12 @@ func readSet(o cluster.Object, commitKey string) replicaSet {
 	image := mainImage(o)
 	labels, annotations := o.Texts("spec", "template", "metadata", "labels"), o.Texts("spec", "template", "metadata", "annotations")
 	if commitKey != "" {
-		s.commit = cut(cmp.Or(annotations[commitKey], labels[commitKey], o.Annotation(commitKey), o.Label(commitKey)), 128)
+		s.commit = provider.Cut(cmp.Or(annotations[commitKey], labels[commitKey], o.Annotation(commitKey), o.Label(commitKey)), 128)
 	}
 	tag, digest := parts(image)
 	s.version = tag
 	if tag == "" || tag == "latest" {
-		s.version = cmp.Or(labels[versionLabel], tag, cut(digest, len("sha256:")+12))
+		s.version = cmp.Or(labels[versionLabel], tag, provider.Cut(digest, len("sha256:")+12))
 	}
 	if sha := strings.TrimPrefix(strings.TrimPrefix(tag, "sha-"), "git-"); s.commit == "" && isCommit(sha) {
 		s.commit = sha
@@ -202,7 +203,7 @@ func mainImage(o cluster.Object) string {
 func parts(image string) (tag, digest string) {
 	image, digest, _ = strings.Cut(image, "@")
 	if at := strings.LastIndexByte(image, ':'); at >= 0 && !strings.Contains(image[at:], "/") {
-		tag = cut(image[at+1:], 128)
+		tag = provider.Cut(image[at+1:], 128)
 	}
 	return tag, digest
 }
@@ -275,16 +276,4 @@ func number(s string) int64 {
 		return 0
 	}
 	return n
-}
-
-func firstLine(s string) string {
-	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
-	return strings.TrimSpace(s)
-}
-
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "")
 }

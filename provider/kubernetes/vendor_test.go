@@ -44,12 +44,11 @@ func vendorOn(t *testing.T, s *clustertest.Server) *vendor {
 // open opens the provider, which reaches the cluster through the proxy.
 func (v *vendor) open(t testing.TB, config map[string]any) *client {
 	t.Helper()
-	cfg := providertest.Config[Config](t, map[string]any{}, config)
-	k, err := cluster.New([]cluster.Config{{Name: "main", Kubeconfig: v.proxy.Kubeconfig}}).Get(cfg.Cluster)
+	env := provider.Env{Cluster: cluster.New([]cluster.Config{{Name: "main", Kubeconfig: v.proxy.Kubeconfig}}).Get}
+	c, err := newClient(providertest.Config[Config](t, map[string]any{}, config), env)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newClient(t.Context(), cfg, k, provider.Env{})
 	t.Cleanup(func() { _ = c.close() })
 	return c
 }
@@ -137,7 +136,7 @@ func harness(t *testing.T, v *vendor) providertest.Harness {
 		})
 	}
 	return providertest.Harness{
-		Provider: c.provider(), Project: v.project(), Missing: "no-such-namespace/app=web",
+		Provider: c.Provider(), Project: v.project(), Missing: "no-such-namespace/app=web",
 		Entity: slipway.Entity{Kind: "Component", Metadata: slipway.EntityMetadata{Name: "web", Annotations: map[string]string{
 			provider.KubernetesNamespace: v.namespace, provider.KubernetesSelector: "app==web",
 		}}},

@@ -64,7 +64,7 @@ func (b *BuilderConfig) check() []slipway.Detail {
 	if !b.enabled() {
 		return nil
 	}
-	if n := b.namespace("a"); !label.MatchString(n) {
+	if n := b.namespace("a"); !provider.NamespaceName(n) {
 		fault("namespace", "is no name of a namespace; {tool} may stand in it")
 	}
 	spec, err := b.spec()

@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/cluster"
@@ -50,10 +49,8 @@ func (c *client) logsOf(ctx context.Context, o cluster.Object, follow bool) (io.
 			if err := l.copy(ctx, follow && !ended); err != nil || !follow || ended {
 				return err
 			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(c.pace):
+			if err := provider.Wait(ctx, c.pace); err != nil {
+				return err
 			}
 		}
 	}), nil
@@ -125,7 +122,7 @@ type step struct {
 
 // steps lists the steps of a run in the order in which their pods came to be.
 func (c *client) steps(ctx context.Context, namespace, run string) ([]step, error) {
-	if len(run) > 63 || !label.MatchString(run) { // Tekton shortens what is no label; such a run's pods cannot be told
+	if !provider.NamespaceName(run) { // Tekton shortens what is no label; such a run's pods cannot be told
 		return nil, nil
 	}
 	page, err := c.kube.List(ctx, cluster.Pods, namespace, cluster.ListOptions{Labels: runOfPod + "=" + run, Limit: logSteps})

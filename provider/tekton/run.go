@@ -10,6 +10,7 @@ import (
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/cluster"
+	"github.com/slipway-platform/slipway/provider"
 )
 
 var pipelineRuns = cluster.Resource{Group: "tekton.dev", Version: "v1", Name: "pipelineruns"}
@@ -61,7 +62,7 @@ func read(o cluster.Object) run {
 	case r.reason == "":
 		r.detail = cmp.Or(condition, "Pending")
 	case r.status == slipway.BuildFailed && r.detail != "":
-		r.detail = r.reason + ": " + cut(firstLine(r.detail), 300)
+		r.detail = r.reason + ": " + provider.Cut(provider.FirstLine(r.detail), 300)
 	default:
 		r.detail = r.reason
 	}
@@ -70,9 +71,6 @@ func read(o cluster.Object) run {
 	}
 	if at := o.Time("status", "completionTime"); !at.IsZero() && (r.status.Finished() || r.status == slipway.BuildUnknown) {
 		r.finished = &at
-		if r.started != nil && r.started.After(at) {
-			r.started = &at
-		}
 	}
 	for _, result := range o.List("status", "results") {
 		r.results[result.Text("name")] = strings.TrimSpace(result.Text("value"))
@@ -117,12 +115,8 @@ func (c *client) build(p project, r run) slipway.Build {
 		ID: p.id(r.namespace, r.name), Pipeline: slipway.Pipeline{ID: r.pipeline, Name: r.pipeline}, Attempt: 1,
 		Status: r.status, Detail: r.detail, CreatedAt: r.created, StartedAt: r.started, FinishedAt: r.finished,
 		URL: c.link(r), Trigger: trigger(r), TriggeredBy: person(r), Commit: commit(r),
-		Retriggerable: r.status == slipway.BuildFailed || r.status == slipway.BuildCanceled,
 	}
-	if r.started != nil && r.finished != nil {
-		d := r.finished.Sub(*r.started).Seconds()
-		b.DurationSeconds = &d
-	}
+	provider.Derive(&b)
 	return b
 }
 
@@ -185,7 +179,7 @@ func commit(r run) *slipway.Commit {
 	}
 	branch := cmp.Or(either(r, pac+"source-branch"), either(r, pac+"branch"))
 	return &slipway.Commit{
-		SHA: sha, Message: firstLine(r.annotations[pac+"sha-title"]), Branch: strings.TrimPrefix(strings.TrimPrefix(branch, "refs/heads/"), "refs/tags/"),
+		SHA: sha, Message: provider.FirstLine(r.annotations[pac+"sha-title"]), Branch: strings.TrimPrefix(strings.TrimPrefix(branch, "refs/heads/"), "refs/tags/"),
 		URL: r.annotations[pac+"sha-url"],
 	}
 }
@@ -213,7 +207,7 @@ func repeat(o cluster.Object, by slipway.Caller, now time.Time) cluster.Object {
 	again := cluster.Object{
 		"apiVersion": pipelineRuns.APIVersion(), "kind": "PipelineRun",
 		"metadata": map[string]any{
-			"generateName": cut(strings.TrimRight(prefix, "-"), 55) + "-",
+			"generateName": provider.Cut(strings.TrimRight(prefix, "-"), 55) + "-",
 			"labels":       keep(o.Texts("metadata", "labels")), "annotations": keep(o.Texts("metadata", "annotations")),
 		},
 		"spec": o.Clone()["spec"],
@@ -225,16 +219,4 @@ func repeat(o cluster.Object, by slipway.Caller, now time.Time) cluster.Object {
 	again.Set(by.Subject, "metadata", "annotations", callerAnnotation)
 	again.Set(now.UTC().Format(time.RFC3339Nano), "metadata", "annotations", orderedAnnotation)
 	return again
-}
-
-func firstLine(s string) string {
-	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
-	return strings.TrimSpace(s)
-}
-
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "")
 }

@@ -6,11 +6,9 @@ package tekton
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,7 +38,7 @@ var Kind = provider.Kind{
 		{Key: provider.KubernetesNamespace, Text: "Namespace of the PipelineRuns; without it `namespace` of the provider, without that all.", Example: "builds"},
 		{Key: provider.KubernetesCluster, Text: "Name of the cluster, where there are several; one of another cluster is not shown.", Example: "prod"},
 	},
-	Open: open,
+	Open: provider.Opening(newClient),
 }
 
 // Config is what the configuration says beside name and type.
@@ -58,32 +56,10 @@ func (c *Config) Check() []slipway.Detail {
 	if c.URL != "" {
 		faults = provider.CheckURL("url", c.URL)
 	}
-	if c.Namespace != "" && !label.MatchString(c.Namespace) {
+	if c.Namespace != "" && !provider.NamespaceName(c.Namespace) {
 		faults = append(faults, slipway.Detail{Field: "namespace", Code: slipway.Invalid, Message: "is no name of a namespace"})
 	}
 	return append(faults, c.Builder.check()...)
-}
-
-// label is a DNS label, as namespaces are.
-var label = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-
-func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		return nil, err
-	}
-	if env.Cluster == nil {
-		env.Cluster = (*cluster.Clients)(nil).Get
-	}
-	k, err := env.Cluster(cfg.Cluster)
-	if err != nil {
-		return nil, err
-	}
-	c := &client{cfg: cfg, kube: k, now: env.Now, pace: time.Second}
-	if c.now == nil {
-		c.now = time.Now
-	}
-	return c.provider(), nil
 }
 
 // client is a cluster with Tekton.
@@ -94,7 +70,13 @@ type client struct {
 	pace time.Duration // between two looks at a run whose log is followed
 }
 
-func (c *client) provider() *provider.Provider {
+func newClient(cfg Config, env provider.Env) (*client, error) {
+	k, err := env.Kubernetes(cfg.Cluster)
+	return &client{cfg: cfg, kube: k, now: env.Clock(), pace: time.Second}, err
+}
+
+// Provider is what it can do.
+func (c *client) Provider() *provider.Provider {
 	p := &provider.Provider{
 		Projects: c.projects,
 		Interval: c.cfg.Interval.Std(),
@@ -165,7 +147,7 @@ func (p project) place(id string) (namespace, name string, ok bool) {
 		return p.namespace, id, id != ""
 	}
 	namespace, name, ok = strings.Cut(id, "/")
-	return namespace, name, ok && label.MatchString(namespace) && name != ""
+	return namespace, name, ok && provider.NamespaceName(namespace) && name != ""
 }
 
 const (

@@ -72,22 +72,13 @@ func (v *vendor) control() {
 // open opens the provider, which reaches the cluster through the proxy.
 func (v *vendor) open(t testing.TB, config map[string]any) *client {
 	t.Helper()
-	if config == nil {
-		config = map[string]any{}
-	}
-	raw, err := json.Marshal(config)
+	env := provider.Env{Cluster: cluster.New([]cluster.Config{{Name: "main", Kubeconfig: v.proxy.Kubeconfig}}).Get}
+	c, err := newClient(providertest.Config[Config](t, map[string]any{}, config), env)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		t.Fatal(err)
-	}
-	k, err := cluster.New([]cluster.Config{{Name: "main", Kubeconfig: v.proxy.Kubeconfig}}).Get(cfg.Cluster)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &client{cfg: cfg, kube: k, now: time.Now, pace: 20 * time.Millisecond}
+	c.pace = 20 * time.Millisecond
+	return c
 }
 
 func (v *vendor) project() string { return v.namespace + "/" + webSelector }
@@ -167,7 +158,7 @@ func (v *vendor) write(t testing.TB, name, text string) {
 
 func harness(v *vendor, c *client) providertest.Harness {
 	return providertest.Harness{
-		Provider: c.provider(), Project: v.project(), Missing: "no-such-namespace/app=web", Entity: v.entity(),
+		Provider: c.Provider(), Project: v.project(), Missing: "no-such-namespace/app=web", Entity: v.entity(),
 		Add: v.add, Move: v.move, Write: v.write,
 		Down: func(testing.TB) { v.proxy.Close() }, Hang: v.proxy.Hang, Limit: func(testing.TB) { v.proxy.Limit("7") }, Refuse: v.revoke,
 	}
@@ -190,7 +181,7 @@ const commitID = "0123456789abcdef0123456789abcdef01234567"
 func builderHarness(v *vendor, c *client) providertest.BuilderHarness {
 	var fill []string
 	return providertest.BuilderHarness{
-		Builder: c.builder(), Builds: c.provider().Builds, Repository: "https://git.example.com/mytool.git", Ref: "main", Commit: commitID,
+		Builder: c.builder(), Builds: c.Provider().Builds, Repository: "https://git.example.com/mytool.git", Ref: "main", Commit: commitID,
 		Move: func(t testing.TB, id string, status slipway.BuildStatus) {
 			v.write(t, id, "") // a run that has begun has a pod
 			v.move(t, id, status)

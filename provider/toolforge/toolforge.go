@@ -4,7 +4,6 @@ package toolforge
 import (
 	"bufio"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,7 +26,7 @@ var Kind = provider.Kind{
 	Text:        "Toolforge, as the builder and runner of tools: its builds API and its jobs API.",
 	Config:      Config{},
 	Annotations: []provider.Annotation{provider.ToolProjects},
-	Open:        open,
+	Open:        provider.Opening(newClient),
 }
 
 // Config is what the configuration says beside name and type.
@@ -43,23 +42,18 @@ func (c *Config) Check() []slipway.Detail {
 	return append(provider.CheckURL("url", c.URL), c.Credential.Faults("credential", provider.SecretText, provider.UsernamePassword)...)
 }
 
-func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		return nil, err
-	}
+func newClient(cfg Config, env provider.Env) (*client, error) {
 	env = env.Trusting(cfg.CACertificates)
-	c := &client{cfg: cfg, now: env.Now, starting: map[string]*sync.Mutex{}, logPace: 2 * time.Second}
-	if c.now == nil {
-		c.now = time.Now
-	}
+	c := &client{cfg: cfg, now: env.Clock(), starting: map[string]chan struct{}{}}
 	var err error
 	c.api, err = provider.NewClient(env, provider.ClientOptions{
 		Vendor: "Toolforge", URL: strings.TrimRight(cfg.URL, "/"), Authorize: c.authorize, Header: http.Header{"Accept": {"application/json"}},
 	})
-	if err != nil {
-		return nil, err
-	}
+	return c, err
+}
+
+// Provider is what it can do.
+func (c *client) Provider() *provider.Provider {
 	return &provider.Provider{
 		Projects: func(e *slipway.Entity) []string {
 			if project, ok := provider.ToolProject(e); ok {
@@ -67,7 +61,7 @@ func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.P
 			}
 			return nil
 		},
-		Interval: cfg.Interval.Std(),
+		Interval: c.cfg.Interval.Std(),
 		Builds:   &provider.Builds{List: c.listProject, Get: c.getProject, Cancel: c.cancelProject, Logs: c.logsOfProject},
 		Builder:  &provider.Builder{PerTool: true, Start: c.start, Get: c.get, Cancel: c.cancel, List: c.list, Logs: c.logs},
 		Runner:   &provider.Runner{Run: c.run, List: c.listRuns},
@@ -76,29 +70,21 @@ func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.P
 			return err
 		},
 		Limits: c.api.Limits,
-	}, nil
+	}
 }
 
 // client is a Toolforge with a credential.
 type client struct {
-	cfg     Config
-	api     *provider.Client
-	now     func() time.Time
-	logPace time.Duration // between two looks at a log that is followed
+	cfg Config
+	api *provider.Client
+	now func() time.Time
 
 	mu       sync.Mutex
-	starting map[string]*sync.Mutex // by tool: its builds are started one after the other
+	starting map[string]chan struct{} // by tool: its builds are started one after the other
 }
 
 func (c *client) authorize(context.Context, string) (provider.Authorization, error) {
-	switch cred := c.cfg.Credential; cred.Type {
-	case provider.SecretText:
-		return provider.Authorization{Header: "Authorization", Value: "Bearer " + string(cred.Secret), Account: "token " + cred.Secret.Fingerprint()}, nil
-	case provider.UsernamePassword:
-		basic := base64.StdEncoding.EncodeToString([]byte(cred.Username + ":" + string(cred.Password)))
-		return provider.Authorization{Header: "Authorization", Value: "Basic " + basic, Account: "user " + cred.Username}, nil
-	}
-	return provider.Authorization{Account: "anonymous"}, nil
+	return c.cfg.Credential.Authorization(), nil
 }
 
 // keyVariable is an environment variable of a build that holds the key of its order: the builds API has no place of its own for one.
@@ -216,7 +202,7 @@ func (c *client) list(ctx context.Context, q provider.ComponentQuery) ([]provide
 }
 
 // turn gives the lock of a tool: two orders with one key must not both find nothing.
-func (c *client) turn(tool string) *sync.Mutex {
+func (c *client) turn(tool string) chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.starting[tool]
@@ -224,7 +210,7 @@ func (c *client) turn(tool string) *sync.Mutex {
 		if len(c.starting) > 10_000 {
 			clear(c.starting)
 		}
-		m = &sync.Mutex{}
+		m = make(chan struct{}, 1)
 		c.starting[tool] = m
 	}
 	return m
@@ -239,9 +225,13 @@ func (c *client) start(ctx context.Context, o provider.BuildOrder) (provider.Com
 	if strings.HasPrefix(o.Repository, "file:") {
 		return none, slipway.Errorf(slipway.Invalid, "Toolforge cannot build a repository that lies in files; give an address of http, https or git")
 	}
-	lock := c.turn(o.Tool)
-	lock.Lock()
-	defer lock.Unlock()
+	turn := c.turn(o.Tool)
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
 	list, err := c.all(ctx, o.Tool)
 	if err != nil {
 		return none, err

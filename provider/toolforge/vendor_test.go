@@ -206,7 +206,7 @@ func (v *vendor) serveJobs(w http.ResponseWriter, r *http.Request, rest []string
 
 func (v *vendor) open(t testing.TB) *provider.Provider {
 	t.Helper()
-	p, err := open(context.Background(), json.RawMessage(`{"url":"`+v.URL+`","credential":{"type":"secretText","secret":"s3cret-of-the-gateway"}}`), provider.Env{Name: "tf", HTTP: &http.Client{}})
+	p, err := Kind.Open(context.Background(), json.RawMessage(`{"url":"`+v.URL+`","credential":{"type":"secretText","secret":"s3cret-of-the-gateway"}}`), provider.Env{Name: "tf", HTTP: &http.Client{}})
 	if err != nil {
 		t.Fatal(err)
 	}
