@@ -260,3 +260,37 @@ func TestDerive(t *testing.T) {
 		t.Errorf("got %+v", b)
 	}
 }
+
+func TestWordsOfAnAnnotation(t *testing.T) {
+	t.Parallel()
+	e := &slipway.Entity{Metadata: slipway.EntityMetadata{Annotations: map[string]string{"a": " octo/hello, /octo/two/,,octo/hello ,"}}}
+	if got := provider.Words(e, "a"); !slices.Equal(got, []string{"octo/hello", "octo/two"}) {
+		t.Errorf("got %q", got)
+	}
+	if got := provider.Words(e, "b"); got != nil {
+		t.Errorf("got %q of nothing", got)
+	}
+}
+
+func TestForeignTextsAreShort(t *testing.T) {
+	t.Parallel()
+	if got := provider.Clip(" a\r\n\x1b[2Jb \xff c "); got != "a [2Jb c" {
+		t.Errorf("got %q", got)
+	}
+	if got := provider.Clip(strings.Repeat("ä", 300)); got != strings.Repeat("ä", 200)+"…" {
+		t.Errorf("got %d bytes", len(got))
+	}
+	if got := provider.Cut("ää", 3); got != "ä" {
+		t.Errorf("got %q, want no half character", got)
+	}
+}
+
+func TestAWebhookThatIsSentOnceMoreIsRefused(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_800_000_000, 0)
+	for at, fresh := range map[string]bool{"1800000000": true, "1799999701": true, "1800000299": true, "1799999699": false, "1800000301": false, "": false, "x": false, "9223372036854775807": false} {
+		if err := provider.Fresh(at, now); (err == nil) != fresh || err != nil && !errors.Is(err, slipway.Unauthenticated) {
+			t.Errorf("%s: got %v", at, err)
+		}
+	}
+}

@@ -159,10 +159,10 @@ func Logins(e *slipway.Entity, annotation string) []string {
 	return slices.Compact([]string{login, strings.ToLower(login)})
 }
 
-// Words reads the values of an annotation, which commas separate, without blanks and slashes around them.
+// Words reads the values of an annotation, which commas separate: each once, without blanks and slashes around it.
 func Words(e *slipway.Entity, annotation string) (words []string) {
 	for word := range strings.SplitSeq(e.Metadata.Annotations[annotation], ",") {
-		if word = strings.Trim(strings.TrimSpace(word), "/"); word != "" {
+		if word = strings.Trim(strings.TrimSpace(word), "/"); word != "" && !slices.Contains(words, word) {
 			words = append(words, word)
 		}
 	}

@@ -3,18 +3,13 @@
 package paperboy
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/provider"
@@ -29,54 +24,68 @@ var Kind = provider.Kind{
 	Text:        "Paperboy, a small CI.",
 	Config:      Config{},
 	Annotations: []provider.Annotation{{Key: Annotation, Project: true, Text: "Jobs at Paperboy, separated by commas.", Example: "web"}},
-	Open:        open,
+	Open:        provider.Opening(newClient),
 }
 
 // Config is what the configuration says beside name and type.
 type Config struct {
-	URL   string `json:"url" required:"true" doc:"Address of the Paperboy server"`
-	Token string `json:"token" doc:"Token of an account that may run jobs; none: only reading"`
+	URL   string          `json:"url" required:"true" doc:"Address of the Paperboy server"`
+	Token provider.Secret `json:"token" doc:"Token of an account that may run jobs; none: only reading"`
 }
 
 // Check finds what the types do not say.
-func (c Config) Check() []slipway.Detail {
-	if !strings.HasPrefix(c.URL, "http") {
-		return []slipway.Detail{{Field: "url", Code: slipway.Invalid, Message: "write an address such as https://paperboy.example.com"}}
+func (c Config) Check() []slipway.Detail { return provider.CheckURL("url", c.URL) }
+
+// client is a Paperboy with a token.
+type client struct {
+	cfg Config
+	api *provider.Client
+}
+
+func newClient(cfg Config, env provider.Env) (*client, error) {
+	c := &client{cfg: cfg}
+	var err error
+	c.api, err = provider.NewClient(env, provider.ClientOptions{Vendor: "Paperboy", URL: cfg.URL, Authorize: c.authorize, Classify: classify})
+	return c, err
+}
+
+// Provider is what it can do.
+func (c *client) Provider() *provider.Provider {
+	return &provider.Provider{
+		Projects: projects,
+		Builds:   &provider.Builds{List: c.list, Get: c.get, Retrigger: c.retrigger}, // Paperboy keeps no logs
+	}
+}
+
+func (c *client) authorize(context.Context, string) (provider.Authorization, error) {
+	if c.cfg.Token == "" {
+		return provider.Authorization{}, nil
+	}
+	return provider.Bearer(c.cfg.Token, "token "), nil
+}
+
+// classify knows what Paperboy means by its statuses, where it is more than they say.
+func classify(r provider.Request, a provider.Answer) error {
+	if r.Method == http.MethodPost && a.Status == http.StatusConflict {
+		return slipway.Errorf(slipway.Conflict, "the run has not ended; wait, or stop it at Paperboy")
 	}
 	return nil
 }
 
-func open(_ context.Context, raw json.RawMessage, env provider.Env) (*provider.Provider, error) {
-	var cfg Config
-	if err := provider.Decode(raw, &cfg); err != nil {
-		return nil, err
-	}
-	c := &client{cfg: cfg, http: env.HTTP}
-	return &provider.Provider{
-		Projects: projects,
-		Builds:   &provider.Builds{List: c.list, Get: c.get, Retrigger: c.retrigger}, // Paperboy keeps no logs
-	}, nil
-}
-
 func projects(e *slipway.Entity) []string {
-	return strings.FieldsFunc(e.Metadata.Annotations[Annotation], func(r rune) bool { return r == ',' || r == ' ' })
-}
-
-type client struct {
-	cfg  Config
-	http *http.Client
+	return provider.Words(e, Annotation)
 }
 
 // run is Paperboy's own shape. It never leaves this package.
 type run struct {
-	ID    int64      `json:"id"`
-	Color string     `json:"color"` // "white" waiting, "yellow" running, "green", "red", "grey" stopped
-	Asked time.Time  `json:"asked"`
-	Begun *time.Time `json:"begun"`
-	Ended *time.Time `json:"ended"`
-	By    string     `json:"by"`
-	Rev   string     `json:"rev"`
-	Page  string     `json:"page"`
+	ID    int64         `json:"id"`
+	Color string        `json:"color"` // "white" waiting, "yellow" running, "green", "red", "grey" stopped
+	Asked provider.Time `json:"asked"`
+	Begun provider.Time `json:"begun"` // null until then
+	Ended provider.Time `json:"ended"` // null until then
+	By    string        `json:"by"`
+	Rev   string        `json:"rev"`
+	Page  string        `json:"page"`
 }
 
 var statuses = map[string]slipway.BuildStatus{
@@ -87,7 +96,7 @@ func (r run) build(job string) slipway.Build {
 	b := slipway.Build{
 		ID: strconv.FormatInt(r.ID, 10), Number: r.ID, Attempt: 1, Pipeline: slipway.Pipeline{ID: job, Name: job},
 		Status: cmp.Or(statuses[r.Color], slipway.BuildUnknown), Detail: r.Color,
-		CreatedAt: r.Asked, StartedAt: r.Begun, FinishedAt: r.Ended, URL: r.Page, Trigger: slipway.TriggerOther,
+		CreatedAt: r.Asked.Time, StartedAt: r.Begun.Ptr(), FinishedAt: r.Ended.Ptr(), URL: r.Page, Trigger: slipway.TriggerOther,
 	}
 	if r.By != "" {
 		b.TriggeredBy = &slipway.Person{ID: r.By}
@@ -95,11 +104,7 @@ func (r run) build(job string) slipway.Build {
 	if r.Rev != "" {
 		b.Commit = &slipway.Commit{SHA: r.Rev}
 	}
-	if r.Begun != nil && r.Ended != nil {
-		seconds := r.Ended.Sub(*r.Begun).Seconds()
-		b.DurationSeconds = &seconds
-	}
-	b.Retriggerable = b.Status == slipway.BuildFailed || b.Status == slipway.BuildCanceled
+	provider.Derive(&b)
 	return b
 }
 
@@ -113,7 +118,11 @@ func (c *client) list(ctx context.Context, job string, o provider.ListOptions) (
 		query.Set("before", o.Cursor)
 	}
 	var runs []run
-	if err := c.call(ctx, http.MethodGet, "/jobs/"+url.PathEscape(job)+"/runs?"+query.Encode(), nil, &runs); err != nil {
+	_, err := c.api.JSON(ctx, provider.Request{Path: "/jobs/" + url.PathEscape(job) + "/runs", Query: query}, &runs)
+	if err == nil && runs == nil {
+		err = c.api.Strange(errors.New("there is no list of runs"))
+	}
+	if err != nil {
 		return provider.Page[slipway.Build]{}, fmt.Errorf("runs of %q: %w", job, err)
 	}
 	var page provider.Page[slipway.Build]
@@ -128,7 +137,7 @@ func (c *client) list(ctx context.Context, job string, o provider.ListOptions) (
 
 func (c *client) get(ctx context.Context, job, id string) (slipway.Build, error) {
 	var r run
-	if err := c.call(ctx, http.MethodGet, runPath(job, id), nil, &r); err != nil {
+	if _, err := c.api.JSON(ctx, provider.Request{Path: runPath(job, id)}, &r); err != nil {
 		return slipway.Build{}, fmt.Errorf("run %q of %q: %w", id, job, err)
 	}
 	return r.build(job), nil
@@ -136,7 +145,7 @@ func (c *client) get(ctx context.Context, job, id string) (slipway.Build, error)
 
 func (c *client) retrigger(ctx context.Context, job, id string, extra map[string]any, _ slipway.Caller) (*slipway.Build, error) {
 	var r run
-	if err := c.call(ctx, http.MethodPost, runPath(job, id)+"/again", extra, &r); err != nil {
+	if _, err := c.api.JSON(ctx, provider.Request{Method: http.MethodPost, Path: runPath(job, id) + "/again", Body: extra}, &r); err != nil {
 		return nil, fmt.Errorf("run %q of %q again: %w", id, job, err)
 	}
 	b := r.build(job)
@@ -145,42 +154,4 @@ func (c *client) retrigger(ctx context.Context, job, id string, extra map[string
 
 func runPath(job, id string) string {
 	return "/jobs/" + url.PathEscape(job) + "/runs/" + url.PathEscape(id)
-}
-
-func (c *client) call(ctx context.Context, method, path string, in, out any) error {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.cfg.URL, "/")+path, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+c.cfg.Token)
-	res, err := c.http.Do(req)
-	if err != nil {
-		return errors.Join(ctx.Err(), slipway.Errorf(slipway.Unavailable, "Paperboy does not answer").WithCause(err))
-	}
-	defer res.Body.Close()
-	if err := check(res); err != nil {
-		return err
-	}
-	return json.NewDecoder(io.LimitReader(res.Body, 10<<20)).Decode(out)
-}
-
-// check is the one place that reads Paperboy's statuses.
-func check(res *http.Response) error {
-	switch res.StatusCode {
-	case http.StatusOK, http.StatusAccepted:
-		return nil
-	case http.StatusBadRequest:
-		return slipway.Errorf(slipway.Invalid, "Paperboy refuses the request")
-	case http.StatusUnauthorized:
-		return slipway.Errorf(slipway.Unauthenticated, "Paperboy does not know the token; set `token` of this provider")
-	case http.StatusNotFound:
-		return slipway.Errorf(slipway.NotFound, "Paperboy has no such job or run")
-	case http.StatusConflict:
-		return slipway.Errorf(slipway.Conflict, "the run has not ended; wait, or stop it at Paperboy")
-	}
-	return slipway.Errorf(slipway.Unavailable, "Paperboy answered %s", res.Status)
 }

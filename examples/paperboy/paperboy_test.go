@@ -108,7 +108,7 @@ func (v *vendor) routes() http.Handler {
 		})
 	}
 	handle("GET /jobs/{job}/runs", func(r *http.Request) (int, any) {
-		runs := slices.Clone(v.runs)
+		runs := append([]map[string]any{}, v.runs...)
 		if before := r.FormValue("before"); before != "" {
 			n, err := strconv.Atoi(before)
 			if err != nil || n < 1 || n > len(runs) {

@@ -120,13 +120,13 @@ func (v *Vendor) Kind() provider.Kind {
 func (v *Vendor) Provider() *provider.Provider {
 	return &provider.Provider{
 		Projects: func(e *slipway.Entity) []string {
-			all := words(e.Metadata.Annotations[Annotation])
+			all := provider.Words(e, Annotation)
 			if project, ok := provider.ToolProject(e); ok {
 				all = append(all, project)
 			}
 			return all
 		},
-		Accounts: func(e *slipway.Entity) []string { return words(e.Metadata.Annotations[UserAnnotation]) },
+		Accounts: func(e *slipway.Entity) []string { return provider.Words(e, UserAnnotation) },
 		Builds: &provider.Builds{
 			List: v.list, Get: v.get, Retrigger: v.retrigger, Start: v.start, Cancel: v.cancel, Logs: v.logs,
 		},
@@ -168,16 +168,6 @@ func (v *Vendor) access(ctx context.Context, project string, token provider.Secr
 		}
 		return nil
 	})
-}
-
-func words(s string) []string {
-	var list []string
-	for w := range strings.SplitSeq(s, ",") {
-		if w = strings.TrimSpace(w); w != "" && !slices.Contains(list, w) {
-			list = append(list, w)
-		}
-	}
-	return list
 }
 
 // Project makes a project, if it is not there yet.
