@@ -96,23 +96,7 @@ func (c *Client) EntityBuilds(ctx context.Context, entityRef string, q BuildQuer
 
 // AllEntityBuilds walks through all builds of an entity, page by page. It stops after the first error.
 func (c *Client) AllEntityBuilds(ctx context.Context, entityRef string, q BuildQuery) iter.Seq2[slipway.Build, error] {
-	return func(yield func(slipway.Build, error) bool) {
-		for {
-			page, err := c.EntityBuilds(ctx, entityRef, q)
-			if err != nil {
-				yield(slipway.Build{}, err)
-				return
-			}
-			for _, b := range page.Items {
-				if !yield(b, nil) {
-					return
-				}
-			}
-			if q.Cursor = page.PageInfo.NextCursor; q.Cursor == "" {
-				return
-			}
-		}
-	}
+	return Items[slipway.Build](ctx, c, byEntity(entityRef)+"/search"+q.encode())
 }
 
 // SearchBuilds gives one page of the builds of all entities that fit.

@@ -32,6 +32,7 @@ const (
 	maxAnswer     = 64 << 20 // bytes of an answer that is not streamed
 	maxErrorBody  = 1 << 20  // bytes read of an answer that tells an error
 	maxRemembered = 64       // answers kept for conditional requests
+	maxKept       = 1 << 20  // bytes of an answer that is kept
 )
 
 // Client talks to one server as one caller. Make it with New; its fields may be changed before the
@@ -90,9 +91,9 @@ func New(address, token string) (*Client, error) {
 	}, nil
 }
 
-// sameHost follows redirects only where the token may go.
+// sameHost follows redirects only where the token may go, and never makes a read of what was to change something.
 func sameHost(req *http.Request, via []*http.Request) error {
-	if len(via) >= 5 || req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {
+	if len(via) >= 5 || req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme || req.Method != via[0].Method {
 		return http.ErrUseLastResponse
 	}
 	return nil
@@ -134,12 +135,18 @@ func (c *Client) Do(ctx context.Context, method, path string, body, out any) err
 			return fmt.Errorf("the body of %s %s: %w", method, path, err)
 		}
 	}
-	res, err := c.send(ctx, method, path, payload)
+	var last answer
+	if method == http.MethodGet {
+		c.mu.Lock()
+		last = c.seen[path]
+		c.mu.Unlock()
+	}
+	res, err := c.send(ctx, method, path, payload, last.etag)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
-	raw, err := c.read(res, path)
+	raw, err := c.read(res, path, last)
 	if err != nil || out == nil {
 		return err
 	}
@@ -156,19 +163,17 @@ func (c *Client) Do(ctx context.Context, method, path string, body, out any) err
 // Stream reads an answer while it comes: a log that is followed. Close it. It ends with io.EOF when
 // the answer is whole, and with another error when it broke off.
 func (c *Client) Stream(ctx context.Context, path string) (io.ReadCloser, error) {
-	res, err := c.send(ctx, http.MethodGet, path, nil)
+	res, err := c.send(ctx, http.MethodGet, path, nil, "")
 	if err != nil {
 		return nil, err
 	}
 	return res.Body, nil
 }
 
-// read takes the whole answer, from memory when the server says that it did not change.
-func (c *Client) read(res *http.Response, path string) ([]byte, error) {
+// read takes the whole answer, or the last one when the server says that it did not change.
+func (c *Client) read(res *http.Response, path string, last answer) ([]byte, error) {
 	if res.StatusCode == http.StatusNotModified {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.seen[path].body, nil
+		return last.body, nil
 	}
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	switch {
@@ -177,7 +182,7 @@ func (c *Client) read(res *http.Response, path string) ([]byte, error) {
 	case len(raw) > maxAnswer:
 		return nil, slipway.Errorf(slipway.TooLarge, "the answer is larger than %d MiB: ask for less at once", maxAnswer>>20)
 	}
-	if etag := res.Header.Get("ETag"); etag != "" && res.Request.Method == http.MethodGet {
+	if etag := res.Header.Get("ETag"); etag != "" && res.Request.Method == http.MethodGet && len(raw) <= maxKept {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if len(c.seen) >= maxRemembered {
@@ -188,15 +193,15 @@ func (c *Client) read(res *http.Response, path string) ([]byte, error) {
 	return raw, nil
 }
 
-// send makes the request, again where that is safe, and turns failures into errors.
-func (c *Client) send(ctx context.Context, method, path string, payload []byte) (*http.Response, error) {
+// send makes the request, again where that is safe, and turns failures into errors. With an etag it is answered with 304 where nothing changed.
+func (c *Client) send(ctx context.Context, method, path string, payload []byte, etag string) (*http.Response, error) {
 	again := method != http.MethodPost && method != http.MethodPatch
 	for try := 1; ; try++ {
-		res, err := c.once(ctx, method, path, payload)
+		res, err := c.once(ctx, method, path, payload, etag)
 		if err != nil {
 			return nil, err
 		}
-		if res.StatusCode < 300 || res.StatusCode == http.StatusNotModified {
+		if res.StatusCode < 300 || res.StatusCode == http.StatusNotModified && etag != "" {
 			return res, nil
 		}
 		failure := c.failure(res)
@@ -214,7 +219,7 @@ func (c *Client) send(ctx context.Context, method, path string, payload []byte) 
 	}
 }
 
-func (c *Client) once(ctx context.Context, method, path string, payload []byte) (*http.Response, error) {
+func (c *Client) once(ctx context.Context, method, path string, payload []byte, etag string) (*http.Response, error) {
 	var body io.Reader
 	if payload != nil {
 		body = bytes.NewReader(payload)
@@ -239,12 +244,8 @@ func (c *Client) once(ctx context.Context, method, path string, payload []byte) 
 	if c.ProviderTokens != "" {
 		req.Header.Set("Slipway-Provider-Token", c.ProviderTokens)
 	}
-	if method == http.MethodGet {
-		c.mu.Lock()
-		if a, ok := c.seen[path]; ok {
-			req.Header.Set("If-None-Match", a.etag)
-		}
-		c.mu.Unlock()
+	if etag != "" {
+		req.Header.Set("If-None-Match", etag)
 	}
 	res, err := c.HTTP.Do(req)
 	if err != nil {

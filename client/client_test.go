@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -202,6 +203,70 @@ func TestAnAnswerThatDidNotChangeIsNotSentAgain(t *testing.T) {
 	}
 	if full.Load() != 1 || unchanged.Load() != 2 {
 		t.Errorf("got %d full and %d unchanged answers, want 1 and 2", full.Load(), unchanged.Load())
+	}
+}
+
+func TestAnAnswerThatDidNotChangeIsKnownHoweverManyAreAskedForAtOnce(t *testing.T) {
+	t.Parallel()
+	var c *client.Client
+	c = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"v1"`)
+		if r.Header.Get("If-None-Match") == `"v1"` {
+			for i := range 100 { // meanwhile others ask for so much that this answer is forgotten
+				if err := c.Do(r.Context(), http.MethodGet, fmt.Sprint("/api/other/", i), nil, nil); err != nil {
+					t.Error(err)
+				}
+			}
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		_, _ = io.WriteString(w, `{"name":"web"}`)
+	})
+	for range 2 {
+		var out struct{ Name string }
+		if err := c.Do(t.Context(), http.MethodGet, "/api/x", nil, &out); err != nil || out.Name != "web" {
+			t.Fatalf("got %+v, %v", out, err)
+		}
+	}
+}
+
+func TestAStreamIsNeverAnsweredFromMemory(t *testing.T) {
+	t.Parallel()
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"v1"`)
+		if r.Header.Get("If-None-Match") == `"v1"` {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		_, _ = io.WriteString(w, `"text"`)
+	})
+	if err := c.Do(t.Context(), http.MethodGet, "/api/x", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Stream(t.Context(), "/api/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if text, err := io.ReadAll(s); err != nil || string(text) != `"text"` {
+		t.Errorf("got %q, %v", text, err)
+	}
+}
+
+func TestAChangeIsNeverMadeAReadByARedirect(t *testing.T) {
+	t.Parallel()
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/x" {
+			http.Redirect(w, r, "/api/x/", http.StatusMovedPermanently)
+			return
+		}
+		_, _ = io.WriteString(w, `{}`)
+	})
+	if err := c.Do(t.Context(), http.MethodPost, "/api/x", map[string]string{"a": "b"}, nil); err == nil {
+		t.Error("a POST that became a GET was told as done")
+	}
+	if err := c.Do(t.Context(), http.MethodGet, "/api/x", nil, nil); err != nil {
+		t.Errorf("a read on the same host: %v", err)
 	}
 }
 

@@ -34,3 +34,29 @@ func ExampleClient_EntityBuilds() {
 	}
 	// Output: ci:42 failed 1a2b3c4d
 }
+
+// All tokens that are valid, however many pages the server gives them on.
+func ExampleItems() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("cursor") == "" {
+			fmt.Fprint(w, `{"items":[{"name":"ci-bot"}],"pageInfo":{"limit":1,"hasMore":true,"nextCursor":"2"}}`)
+			return
+		}
+		fmt.Fprint(w, `{"items":[{"name":"jane"}],"pageInfo":{"limit":1}}`)
+	}))
+	defer server.Close()
+
+	c, err := client.New(server.URL, "slp_…")
+	if err != nil {
+		panic(err)
+	}
+	for token, err := range client.Items[client.Token](context.Background(), c, "/api/tokens?limit=1") {
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(token.Name)
+	}
+	// Output:
+	// ci-bot
+	// jane
+}

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"iter"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -84,6 +85,36 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 type List[T any] struct {
 	Items    []T              `json:"items"`
 	PageInfo slipway.PageInfo `json:"pageInfo"`
+}
+
+// Items walks through any list of the API to its end, page by page: Items[Token](ctx, c, "/api/tokens"). The path may hold a query. It stops after the first error.
+func Items[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var none T
+		u, err := url.Parse(path)
+		if err != nil {
+			yield(none, slipway.Errorf(slipway.Invalid, "%q is no path: %w", path, err))
+			return
+		}
+		for {
+			page, err := get[List[T]](ctx, c, u.String())
+			if err != nil {
+				yield(none, err)
+				return
+			}
+			for _, item := range page.Items {
+				if !yield(item, nil) {
+					return
+				}
+			}
+			if page.PageInfo.NextCursor == "" {
+				return
+			}
+			q := u.Query()
+			q.Set("cursor", page.PageInfo.NextCursor)
+			u.RawQuery = q.Encode()
+		}
+	}
 }
 
 // Tokens lists tokens; cursor is "" for the first page.
