@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -124,6 +125,7 @@ type Accepted struct {
 
 const (
 	storeChunk  = 100 // records in one transaction
+	storeTries  = 5   // of a transaction that meets one with the same ids
 	settleChunk = 100 // services that are settled at once
 )
 
@@ -163,7 +165,7 @@ func (s *service) storeRecords(ctx context.Context, k *kind, chunk []record, don
 	}
 	var created, updated int
 	marks, more := map[int64]span{}, map[int64]span{}
-	err = s.db.Write(ctx, func(tx *store.Tx) error {
+	write := func(tx *store.Tx) error {
 		clear(marks)
 		clear(more)
 		services, err := s.ensureServices(ctx, tx, fresh)
@@ -214,7 +216,13 @@ func (s *service) storeRecords(ctx context.Context, k *kind, chunk []record, don
 			tally[tallyKey{services[r.service], r.env, r.status}]++
 		}
 		return count(ctx, tx, tally)
-	})
+	}
+	// What others report at this moment as new, of other services, is there at the next try.
+	for try := 1; ; try++ {
+		if err = s.db.Write(ctx, write); slipway.CodeOf(err) != slipway.Conflict || try == storeTries {
+			break
+		}
+	}
 	for _, spans := range []map[int64]span{marks, more} {
 		for id := range spans {
 			touched[id] = true
