@@ -144,3 +144,11 @@ func Who(p *slipway.Person) string {
 	}
 	return cmp.Or(p.Name, p.EntityRef, p.ID, p.Email)
 }
+
+// Clock is a time as tables on a terminal show it: in the zone of the machine, to the second; "" for none.
+func Clock(at *time.Time) string {
+	if at == nil || at.IsZero() {
+		return ""
+	}
+	return at.Local().Format("2006-01-02 15:04:05")
+}

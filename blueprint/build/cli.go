@@ -116,7 +116,7 @@ func line(b slipway.Build, now time.Time) []string {
 	if c := b.Commit; c != nil {
 		branch, sha, message = c.Branch, c.SHA[:min(len(c.SHA), 8)], c.Message
 	}
-	return []string{b.ID, string(b.Status), b.CreatedAt.Local().Format("2006-01-02 15:04:05"), b.Took(now), branch, sha, blueprint.Who(b.TriggeredBy), clip(message, 50)}
+	return []string{b.ID, string(b.Status), blueprint.Clock(&b.CreatedAt), b.Took(now), branch, sha, blueprint.Who(b.TriggeredBy), clip(message, 50)}
 }
 
 func clip(s string, n int) string {
@@ -175,12 +175,6 @@ func details(b slipway.Build, now time.Time) blueprint.Table {
 			t.Rows = append(t.Rows, []string{name, text})
 		}
 	}
-	clock := func(at *time.Time) string {
-		if at == nil {
-			return ""
-		}
-		return at.Local().Format("2006-01-02 15:04:05")
-	}
 	add("ID", b.ID)
 	add("Entity", b.EntityRef)
 	add("Status", string(b.Status))
@@ -199,9 +193,9 @@ func details(b slipway.Build, now time.Time) blueprint.Table {
 		add("Author", c.Author)
 		add("Message", c.Message)
 	}
-	add("Created", clock(&b.CreatedAt))
-	add("Started", clock(b.StartedAt))
-	add("Finished", clock(b.FinishedAt))
+	add("Created", blueprint.Clock(&b.CreatedAt))
+	add("Started", blueprint.Clock(b.StartedAt))
+	add("Finished", blueprint.Clock(b.FinishedAt))
 	add("Took", b.Took(now))
 	if b.Blocked {
 		add("Waits", "for a person")

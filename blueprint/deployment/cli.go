@@ -67,7 +67,7 @@ func (p Page) table(entities bool) blueprint.Table {
 		if d.Commit != nil {
 			sha = d.Commit.SHA[:min(8, len(d.Commit.SHA))]
 		}
-		r := []string{d.ID, d.Environment, d.Version, string(d.Status), clock(&d.CreatedAt), took(d), sha, blueprint.Who(d.TriggeredBy)}
+		r := []string{d.ID, d.Environment, d.Version, string(d.Status), blueprint.Clock(&d.CreatedAt), took(d), sha, blueprint.Who(d.TriggeredBy)}
 		if entities {
 			r = append([]string{d.EntityRef}, r...)
 		}
@@ -75,13 +75,6 @@ func (p Page) table(entities bool) blueprint.Table {
 	}
 	t.Footer = blueprint.SearchFooter("No deployments.", len(p.Items), p.Sources, p.PageInfo)
 	return t
-}
-
-func clock(at *time.Time) string {
-	if at == nil {
-		return ""
-	}
-	return at.Local().Format("2006-01-02 15:04:05")
 }
 
 func took(d slipway.Deployment) string {
@@ -143,9 +136,9 @@ func details(d slipway.Deployment) (t blueprint.Table) {
 		add("Author", c.Author)
 		add("Message", c.Message)
 	}
-	add("Created", clock(&d.CreatedAt))
-	add("Started", clock(d.StartedAt))
-	add("Finished", clock(d.FinishedAt))
+	add("Created", blueprint.Clock(&d.CreatedAt))
+	add("Started", blueprint.Clock(d.StartedAt))
+	add("Finished", blueprint.Clock(d.FinishedAt))
 	add("Took", took(d))
 	add("Page", d.URL)
 	return t

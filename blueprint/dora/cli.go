@@ -48,29 +48,31 @@ func read[T any](ctx context.Context, d cli, path string, query url.Values) (raw
 	return raw, out, err
 }
 
-// flags are texts that go into a query when they are given.
-type flags map[string]*string
+// flags are texts that go into a query when they are given, by their names.
+type flags map[string]parameter
 
-func (f flags) text(cmd *cobra.Command, name, parameter, usage string) {
-	f[parameter] = cmd.Flags().String(name, "", usage)
+type parameter struct {
+	name  string // in the query
+	value *string
 }
 
-func (f flags) query(cmd *cobra.Command, names map[string]string) (url.Values, error) {
+func (f flags) text(cmd *cobra.Command, name, inQuery, usage string) {
+	f[name] = parameter{inQuery, cmd.Flags().String(name, "", usage)}
+}
+
+func (f flags) query(cmd *cobra.Command) (url.Values, error) {
 	q := url.Values{}
-	for flag, parameter := range names {
-		v := *f[parameter]
-		if !cmd.Flags().Changed(flag) {
+	for name, p := range f {
+		if !cmd.Flags().Changed(name) {
 			continue
 		}
-		if v == "" {
-			return nil, slipway.Errorf(slipway.Invalid, "--%s must not be empty", flag)
+		if *p.value == "" {
+			return nil, slipway.Errorf(slipway.Invalid, "--%s must not be empty", name)
 		}
-		q.Set(parameter, v)
+		q.Set(p.name, *p.value)
 	}
 	return q, nil
 }
-
-var aboutFlags = map[string]string{"team": "team", "from": "startDate", "to": "endDate", "environment": "environment"}
 
 func (f flags) about(cmd *cobra.Command) {
 	f.text(cmd, "team", "team", "the group that owns the entities, or the value of their team label")
@@ -90,11 +92,7 @@ days, weeks or months in it. With --by, show them for each service or environmen
   slipway dora metrics --by service`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			names := map[string]string{"interval": "interval", "by": "groupBy", "benchmark": "benchmark", "definitions": "definitions", "cursor": "cursor"}
-			for k, v := range aboutFlags {
-				names[k] = v
-			}
-			q, err := f.query(cmd, names)
+			q, err := f.query(cmd)
 			if err != nil {
 				return err
 			}
@@ -237,7 +235,7 @@ func (d cli) history() *cobra.Command {
   slipway dora history --limit 100 -o json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q, err := f.query(cmd, map[string]string{"environment": "environment", "status": "status", "cursor": "cursor"})
+			q, err := f.query(cmd)
 			if err != nil {
 				return err
 			}
@@ -273,7 +271,7 @@ func (h History) table() blueprint.Table {
 			sha = d.Commit.SHA[:min(8, len(d.Commit.SHA))]
 		}
 		t.Rows = append(t.Rows, []string{
-			d.ID, d.Service, *cmp.Or(d.Version, new(string)), d.Environment, d.Status, d.StartTime.Local().Format("2006-01-02 15:04:05"), took, *cmp.Or(d.TriggeredBy, new(string)), sha,
+			d.ID, d.Service, *cmp.Or(d.Version, new(string)), d.Environment, d.Status, blueprint.Clock(&d.StartTime), took, *cmp.Or(d.TriggeredBy, new(string)), sha,
 		})
 	}
 	below := []string{fmt.Sprintf("%d of %d", len(h.Deployments), h.Total)}
@@ -298,11 +296,7 @@ func (d cli) explain() *cobra.Command {
 		Args:      cobra.RangeArgs(1, 2),
 		ValidArgs: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m := map[string]string{"benchmark": "benchmark", "definitions": "definitions", "cursor": "cursor"}
-			for k, v := range aboutFlags {
-				m[k] = v
-			}
-			q, err := f.query(cmd, m)
+			q, err := f.query(cmd)
 			if err != nil {
 				return err
 			}
@@ -326,12 +320,6 @@ func (d cli) explain() *cobra.Command {
 
 func (e Explanation) table() blueprint.Table {
 	t := blueprint.Table{Header: []string{"When", "Service", "ID", "Counts", "Took", "Deployment", "Why"}}
-	clock := func(at *time.Time) string {
-		if at == nil {
-			return ""
-		}
-		return at.Local().Format("2006-01-02 15:04:05")
-	}
 	for _, x := range e.Items {
 		counts, took, when, id := "no", "", "", ""
 		if x.Counts {
@@ -342,11 +330,11 @@ func (e Explanation) table() blueprint.Table {
 		}
 		switch {
 		case x.Deployment != nil:
-			when, id = clock(x.Deployment.EndTime), x.Deployment.ID
+			when, id = blueprint.Clock(x.Deployment.EndTime), x.Deployment.ID
 		case x.Change != nil:
-			when, id = clock(x.Change.MergedAt), x.Change.ID
+			when, id = blueprint.Clock(x.Change.MergedAt), x.Change.ID
 		case x.Incident != nil:
-			when, id = clock(x.Incident.ResolvedAt), x.Incident.ID
+			when, id = blueprint.Clock(x.Incident.ResolvedAt), x.Incident.ID
 		}
 		t.Rows = append(t.Rows, []string{when, x.Service, id, counts, took, x.DeploymentID, x.Why})
 	}

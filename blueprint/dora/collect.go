@@ -98,7 +98,7 @@ func (s *service) takeItems(ctx context.Context, task string, items []indexed) e
 			if i > 0 { // a project of several entities: each has its own
 				d.Source += "@" + service
 			}
-			records = append(records, s.deployment(d))
+			records = append(records, *s.deployment(d))
 		}
 	}
 	_, err := s.report(ctx, records)

@@ -60,12 +60,6 @@ func (s *service) serviceOf(c connection) string {
 	return "webhook-" + c.name
 }
 
-// heard is what a webhook told.
-type heard struct {
-	records []record
-	message string // why nothing is kept of it
-}
-
 const nothing = "success: it says nothing of deployments to users, so that nothing is kept of it"
 
 // foreign is a moment as senders of DevLake's webhooks write it: RFC 3339, or the like without a colon in the zone.
@@ -110,11 +104,53 @@ func said(texts ...string) string {
 	return ""
 }
 
-func decode(raw []byte, into any) error {
-	if err := json.Unmarshal(raw, into); err != nil {
-		return slipway.Errorf(slipway.Invalid, "the body is not what it should be: %s", strings.TrimPrefix(err.Error(), "json: ")).WithCause(err)
+// required notes that a moment is not there.
+func (f foreign) required(field string, in *faults) {
+	if f.IsZero() {
+		in.add(field, "is required: a time with a zone")
 	}
-	return nil
+}
+
+// thisSecond is when something ended of which nobody says when: as it is told.
+func (s *service) thisSecond() time.Time { return s.now().UTC().Truncate(time.Second) }
+
+// readHook reads the body of a webhook, and makes a record of it. nil: it says nothing that is kept.
+func readHook[T any](s *service, c connection, raw []byte, f *faults, told func(*service, connection, *T, *faults) *record) (*record, error) {
+	n := new(T)
+	if err := json.Unmarshal(raw, n); err != nil {
+		return nil, slipway.Errorf(slipway.Invalid, "the body is not what it should be: %s", strings.TrimPrefix(err.Error(), "json: ")).WithCause(err)
+	}
+	r := told(s, c, n, f)
+	return r, f.err()
+}
+
+// deploymentHook is a body of the deployments webhook: DevLake's, or the notification that Fawkes has Argo CD send, which says its event_type.
+type deploymentHook struct {
+	devLake *devLakeDeployment
+	argo    *argoNotification
+}
+
+// UnmarshalJSON tells the two apart.
+func (h *deploymentHook) UnmarshalJSON(raw []byte) error {
+	var kind struct {
+		EventType string `json:"event_type"`
+	}
+	if err := json.Unmarshal(raw, &kind); err != nil {
+		return err
+	}
+	if kind.EventType != "" {
+		h.argo = &argoNotification{}
+		return json.Unmarshal(raw, h.argo)
+	}
+	h.devLake = &devLakeDeployment{}
+	return json.Unmarshal(raw, h.devLake)
+}
+
+func (s *service) hookDeployment(c connection, n *deploymentHook, f *faults) *record {
+	if n.argo != nil {
+		return s.hookArgo(n.argo, f)
+	}
+	return s.hookDevLake(c, n.devLake, f)
 }
 
 // argoNotification is what Fawkes has Argo CD send.
@@ -136,13 +172,9 @@ type argoNotification struct {
 
 var environmentSuffix = regexp.MustCompile(`(?i)[-_.](prod|production|prd|live|stag|stage|staging|preprod|uat|dev|development|test|qa)$`)
 
-func (s *service) argo(raw []byte, f *faults) (heard, error) {
-	var n argoNotification
-	if err := decode(raw, &n); err != nil {
-		return heard{}, err
-	}
+func (s *service) hookArgo(n *argoNotification, f *faults) *record {
 	if n.EventType != "deployment" {
-		return heard{message: nothing}, nil
+		return nil
 	}
 	if n.Started.IsZero() {
 		n.Started = n.Timestamp
@@ -172,7 +204,7 @@ func (s *service) argo(raw []byte, f *faults) (heard, error) {
 	if sha != "" {
 		d.Commit = &newCommit{SHA: sha, Repository: said(n.RepoURL)}
 	}
-	return heard{records: []record{s.deployment(d.check(f))}}, nil
+	return s.deployment(d.check(f))
 }
 
 // devLakeDeployment is the body of DevLake's deployments webhook.
@@ -199,20 +231,7 @@ type devLakeDeploymentCommit struct {
 	Message string   `json:"commitMsg,omitempty" doc:"Message of the commit"`
 }
 
-func (s *service) hookDeployment(c connection, raw []byte, f *faults) (heard, error) {
-	var kind struct {
-		EventType string `json:"event_type"`
-	}
-	if err := decode(raw, &kind); err != nil {
-		return heard{}, err
-	}
-	if kind.EventType != "" {
-		return s.argo(raw, f)
-	}
-	var n devLakeDeployment
-	if err := decode(raw, &n); err != nil {
-		return heard{}, err
-	}
+func (s *service) hookDevLake(c connection, n *devLakeDeployment, f *faults) *record {
 	if len(n.Commits) == 0 {
 		f.add("deploymentCommits", "is required: at least one")
 	}
@@ -224,12 +243,8 @@ func (s *service) hookDeployment(c connection, raw []byte, f *faults) (heard, er
 		f.add("result", "must be SUCCESS or FAILURE")
 		d.Status = statusFailure
 	}
-	if n.Started.IsZero() {
-		f.add("startedDate", "is required: a time with a zone")
-	}
-	if n.Finished.IsZero() {
-		f.add("finishedDate", "is required: a time with a zone")
-	}
+	n.Started.required("startedDate", f)
+	n.Finished.required("finishedDate", f)
 	const most = 100
 	for i, dc := range n.Commits[:min(most, len(n.Commits))] {
 		if dc.RepoURL == "" {
@@ -240,22 +255,10 @@ func (s *service) hookDeployment(c connection, raw []byte, f *faults) (heard, er
 	}
 	checked := d.check(f)
 	if n.OriginalEnvironment != "" { // DevLake keeps both, and counts by the first
-		r := s.deployment(checked)
 		checked.Environment = s.environments.normalise(d.Environment)
-		r.env, r.columns[0], r.doc = checked.Environment, checked.Environment, withEnvironment(r.doc, checked.Environment)
-		return heard{records: []record{r}}, nil
+		return deploymentRecord(checked)
 	}
-	return heard{records: []record{s.deployment(checked)}}, nil
-}
-
-// withEnvironment puts another environment into a document.
-func withEnvironment(doc, environment string) string {
-	var d Deployment
-	if err := json.Unmarshal([]byte(doc), &d); err != nil {
-		panic(err) // it was written a moment ago
-	}
-	d.Environment = environment
-	return document(d)
+	return s.deployment(checked)
 }
 
 // devLakeIssue is the body of DevLake's issues webhook. Only incidents count.
@@ -273,29 +276,23 @@ type devLakeIssue struct {
 	Resolved       foreign  `json:"resolutionDate,omitempty" format:"date-time" doc:"When it was over"`
 }
 
-func (s *service) hookIssue(c connection, raw []byte, f *faults) (heard, error) {
-	var n devLakeIssue
-	if err := decode(raw, &n); err != nil {
-		return heard{}, err
-	}
+func (s *service) hookIssue(c connection, n *devLakeIssue, f *faults) *record {
 	for field, v := range map[string]string{"issueKey": n.Key, "title": n.Title, "originalStatus": n.OriginalStatus} {
 		if v == "" {
 			f.add(field, "is required")
 		}
 	}
-	if n.Created.IsZero() {
-		f.add("createdDate", "is required: a time with a zone")
-	}
+	n.Created.required("createdDate", f)
 	if !strings.EqualFold(n.Type, "INCIDENT") {
-		return heard{message: nothing}, f.err()
+		return nil
 	}
 	i := newIncident{
 		ID: n.Key, Source: c.source(), Service: s.serviceOf(c), Title: n.Title, Severity: n.Severity, URL: n.URL, StartedAt: n.Created.when(), ResolvedAt: n.Resolved.when(), UpdatedAt: n.Updated.when(),
 	}
 	if strings.EqualFold(n.Status, "DONE") && i.ResolvedAt == nil { // DevLake would know that it is over, and never count it
-		i.ResolvedAt = cmp.Or(i.UpdatedAt, &when{s.now().UTC().Truncate(time.Second)})
+		i.ResolvedAt = cmp.Or(i.UpdatedAt, &when{s.thisSecond()})
 	}
-	return heard{records: []record{s.incident(i.check(f))}}, nil
+	return s.incident(i.check(f))
 }
 
 // devLakePullRequest is the body of DevLake's pull requests webhook.
@@ -311,20 +308,14 @@ type devLakePullRequest struct {
 	MergeCommit string   `json:"mergeCommitSha,omitempty" doc:"Hash of the commit that brought it in"`
 }
 
-func (s *service) hookPullRequest(c connection, raw []byte, f *faults) (heard, error) {
-	var n devLakePullRequest
-	if err := decode(raw, &n); err != nil {
-		return heard{}, err
-	}
+func (s *service) hookPullRequest(c connection, n *devLakePullRequest, f *faults) *record {
 	if n.Key == nil {
 		f.add("pullRequestKey", "is required")
 	}
-	if n.Created.IsZero() {
-		f.add("createdDate", "is required: a time with a zone")
-	}
-	return heard{records: []record{s.change(newChange{
+	n.Created.required("createdDate", f)
+	return s.change(newChange{
 		ID: n.ID, Source: c.source(), Service: s.serviceOf(c), Title: n.Title, URL: n.URL, Author: n.Author, OpenedAt: n.Created.when(), MergedAt: n.Merged.when(), MergeCommit: n.MergeCommit,
-	}.check(f))}}, nil
+	}.check(f))
 }
 
 // fawkesIncident is what Fawkes' shared library for Jenkins, or its monitoring, sends.
@@ -341,19 +332,15 @@ type fawkesIncident struct {
 	URL         string   `json:"url,omitempty" doc:"Where to read more"`
 }
 
-func (s *service) hookIncident(c connection, raw []byte, f *faults) (heard, error) {
-	var n fawkesIncident
-	if err := decode(raw, &n); err != nil {
-		return heard{}, err
-	}
+func (s *service) hookIncident(c connection, n *fawkesIncident, f *faults) *record {
 	if n.Environment != "" && s.environments.normalise(n.Environment) != production {
-		return heard{message: nothing}, nil
+		return nil
 	}
 	i := newIncident{ID: n.ID, Source: c.source(), Service: cmp.Or(n.Service, s.serviceOf(c)), Title: n.Title, Severity: n.Severity, URL: n.URL, StartedAt: n.Created.when(), ResolvedAt: n.Resolved.when()}
 	if strings.EqualFold(n.Status, "resolved") && i.ResolvedAt == nil {
-		i.ResolvedAt = &when{s.now().UTC().Truncate(time.Second)}
+		i.ResolvedAt = &when{s.thisSecond()}
 	}
-	return heard{records: []record{s.incident(i.check(f))}}, nil
+	return s.incident(i.check(f))
 }
 
 // fawkesBuild is what Fawkes' shared library for Jenkins sends of a build.
@@ -372,14 +359,10 @@ type fawkesBuild struct {
 }
 
 // hookBuild keeps of builds those that a rule counts as deployments, by the name of their stage.
-func (s *service) hookBuild(c connection, raw []byte, f *faults) (heard, error) {
-	var n fawkesBuild
-	if err := decode(raw, &n); err != nil {
-		return heard{}, err
-	}
+func (s *service) hookBuild(c connection, n *fawkesBuild, f *faults) *record {
 	env, ok := s.builds.environment(n.Stage, "")
 	if n.Type != "ci_build" || !ok {
-		return heard{message: nothing}, nil
+		return nil
 	}
 	end := n.Timestamp
 	start := foreign{end.Add(-time.Duration(n.DurationMS) * time.Millisecond)}
@@ -388,13 +371,11 @@ func (s *service) hookBuild(c connection, raw []byte, f *faults) (heard, error) 
 		URL: n.URL, TriggeredBy: ptr("Jenkins"), Version: n.CommitSHA[:min(7, len(n.CommitSHA))], Status: map[string]string{"SUCCESS": statusSuccess, "UNSTABLE": statusSuccess, "ABORTED": statusCancelled}[strings.ToUpper(n.Status)],
 	}
 	d.Status = cmp.Or(d.Status, statusFailure)
-	if n.Timestamp.IsZero() {
-		f.add("timestamp", "is required: a time with a zone")
-	}
+	n.Timestamp.required("timestamp", f)
 	if n.CommitSHA != "" {
 		d.Commit = &newCommit{SHA: n.CommitSHA}
 	}
-	return heard{records: []record{s.deployment(d.check(f))}}, nil
+	return s.deployment(d.check(f))
 }
 
 // gitHubPush is GitHub's event of the same name.
@@ -422,13 +403,9 @@ type gitHubPush struct {
 }
 
 // hookPush takes a push to the default branch for a change of the service of the repository's name: it is merged when it is pushed, and begins with its first commit.
-func (s *service) hookPush(raw []byte, f *faults) (heard, error) {
-	var n gitHubPush
-	if err := decode(raw, &n); err != nil {
-		return heard{}, err
-	}
+func (s *service) hookPush(_ connection, n *gitHubPush, f *faults) *record {
 	if n.Deleted || n.Ref != "refs/heads/"+n.Repository.DefaultBranch || len(n.Commits) == 0 {
-		return heard{message: nothing}, nil
+		return nil
 	}
 	ch := newChange{ID: n.After, Source: "push", Service: n.Repository.Name, URL: n.Compare, MergeCommit: n.After, MergedAt: n.Repository.PushedAt.when()}
 	for _, c := range n.Commits {
@@ -449,7 +426,7 @@ func (s *service) hookPush(raw []byte, f *faults) (heard, error) {
 		ch.FirstCommitAt = ch.MergedAt
 	}
 	ch.OpenedAt = cmp.Or(ch.FirstCommitAt, ch.MergedAt)
-	return heard{records: []record{s.change(ch.check(f))}}, nil
+	return s.change(ch.check(f))
 }
 
 // signed says whether a signature over a body is the one that GitHub makes with the secret, in constant time.

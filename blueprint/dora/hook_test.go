@@ -12,6 +12,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// hookReaders read the bodies of webhooks, by the last part of their paths.
+var hookReaders = map[string]func(*service, []byte, *faults) (*record, error){
+	"deployments": reader((*service).hookDeployment), "issues": reader((*service).hookIssue), "pull_requests": reader((*service).hookPullRequest), "incidents": reader((*service).hookIncident),
+	"cicd": reader((*service).hookBuild), "commits": reader((*service).hookPush),
+}
+
+func reader[T any](told func(*service, connection, *T, *faults) *record) func(*service, []byte, *faults) (*record, error) {
+	return func(s *service, raw []byte, f *faults) (*record, error) {
+		return readHook(s, connection{name: "1"}, raw, f, told)
+	}
+}
+
 // What each body in testdata/hooks is read as stands beside it.
 func TestForeignBodies(t *testing.T) {
 	t.Parallel()
@@ -25,10 +37,6 @@ func TestForeignBodies(t *testing.T) {
 	if s.builds, err = compileBuilds(config.Builds); err != nil {
 		t.Fatal(err)
 	}
-	readers := map[string]func(connection, []byte, *faults) (heard, error){
-		"deployments": s.hookDeployment, "issues": s.hookIssue, "pull_requests": s.hookPullRequest, "incidents": s.hookIncident, "cicd": s.hookBuild,
-		"commits": func(_ connection, raw []byte, f *faults) (heard, error) { return s.hookPush(raw, f) },
-	}
 	files, _ := filepath.Glob("testdata/hooks/*.json")
 	if len(files) < 10 {
 		t.Fatalf("got %d bodies", len(files))
@@ -40,21 +48,18 @@ func TestForeignBodies(t *testing.T) {
 		}
 		resource := strings.Split(filepath.Base(file), ".")[1]
 		f := &faults{now: s.now()}
-		h, err := readers[resource](connection{name: "1"}, raw, f)
+		r, err := hookReaders[resource](s, raw, f)
 		var out strings.Builder
 		for _, fault := range f.list {
 			fmt.Fprintf(&out, "fault: %s %s\n", fault.Field, fault.Message)
 		}
-		if err != nil {
+		switch {
+		case len(f.list) > 0:
+		case err != nil:
 			fmt.Fprintln(&out, "error:", err)
-		}
-		if h.message != "" {
-			fmt.Fprintln(&out, h.message)
-		}
-		for _, r := range h.records {
-			if len(f.list) > 0 {
-				break
-			}
+		case r == nil:
+			fmt.Fprintln(&out, nothing)
+		default:
 			var doc any
 			_ = json.Unmarshal([]byte(r.doc), &doc)
 			text, _ := json.MarshalIndent(doc, "", "  ")
@@ -86,9 +91,8 @@ func FuzzForeignBodies(f *testing.F) {
 	envs, _ := config.environments()
 	s := &service{config: config, environments: envs, now: func() time.Time { return time.Date(2026, 3, 31, 0, 0, 0, 0, time.UTC) }}
 	f.Fuzz(func(_ *testing.T, raw []byte) {
-		for _, read := range []func(connection, []byte, *faults) (heard, error){s.hookDeployment, s.hookIssue, s.hookPullRequest, s.hookIncident, s.hookBuild} {
-			_, _ = read(connection{name: "1"}, raw, &faults{now: s.now()})
+		for _, read := range hookReaders {
+			_, _ = read(s, raw, &faults{now: s.now()})
 		}
-		_, _ = s.hookPush(raw, &faults{now: s.now()})
 	})
 }

@@ -637,7 +637,7 @@ func (n newIncident) check(f *faults) Incident {
 }
 
 // oneOrMany reads a body that is one thing or a list of them. What is not known in it is a fault, and so is each thing that does not fit; nothing is stored then.
-func oneOrMany[N interface{ check(*faults) T }, T any](raw []byte, now time.Time, make func(T) record) ([]record, error) {
+func oneOrMany[N interface{ check(*faults) T }, T any](raw []byte, now time.Time, make func(T) *record) ([]record, error) {
 	raw = bytes.TrimSpace(raw)
 	parts := []json.RawMessage{raw}
 	many := len(raw) > 0 && raw[0] == '['
@@ -683,7 +683,7 @@ func oneOrMany[N interface{ check(*faults) T }, T any](raw []byte, now time.Time
 		}
 		value := n.check(f)
 		if len(f.list) == 0 {
-			records = append(records, make(value))
+			records = append(records, *make(value))
 		}
 	}
 	return records, f.err()

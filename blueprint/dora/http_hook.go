@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"time"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
@@ -30,134 +29,101 @@ type closeInput struct {
 	IssueKey   string `path:"issueKey" maxLength:"300" doc:"issueKey of the incident" example:"INC-7"`
 }
 
-// sender says who sends: whoever the request's token is of, or the one in the path.
-func (s *service) sender(ctx context.Context, c connection) (*slipway.Caller, error) {
+// sender reads over which connection a webhook comes, and says who sends it: whoever the request's token is of, or the one in the path.
+func (s *service) sender(ctx context.Context, path string) (connection, *slipway.Caller, error) {
+	c, err := parseConnection(path)
+	if err != nil {
+		return c, nil, err
+	}
 	caller := auth.CallerFrom(ctx)
 	if c.token != "" {
 		r := &http.Request{Header: http.Header{"Authorization": {"Bearer " + c.token}}}
-		var err error
 		if caller, err = s.auth.Authenticate(ctx, r); err != nil {
-			return nil, err
+			return c, nil, err
 		}
 	}
 	if caller.Kind == slipway.CallerAnonymous {
-		return nil, slipway.Errorf(slipway.Unauthenticated, "say who you are: send Authorization: Bearer <token>, or put the token in place of the connection's id")
+		return c, nil, slipway.Errorf(slipway.Unauthenticated, "say who you are: send Authorization: Bearer <token>, or put the token in place of the connection's id")
 	}
 	if _, err := s.auth.Count(ctx, caller, ""); err != nil {
-		return nil, err
+		return c, nil, err
 	}
-	return caller, auth.RequireAny(auth.WithCaller(ctx, caller), reportPermission)
+	return c, caller, auth.RequireAny(auth.WithCaller(ctx, caller), reportPermission)
 }
 
 type successOutput struct{ Body Success }
 
-func succeeded(message string) *successOutput {
-	if message == "" {
-		message = "success"
-	}
-	return &successOutput{Success{true, message}}
-}
+func succeeded(message string) *successOutput { return &successOutput{Success{true, message}} }
 
-// hook takes a webhook by what reads its body.
-func (s *service) hook(ctx context.Context, in *hookInput, read func(connection, []byte, *faults) (heard, error)) (*successOutput, error) {
-	c, err := parseConnection(in.Connection)
-	if err != nil {
-		return nil, err
-	}
-	caller, err := s.sender(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	return s.hear(ctx, caller, c, in.RawBody, read)
-}
-
-func (s *service) hear(ctx context.Context, caller *slipway.Caller, c connection, raw []byte, read func(connection, []byte, *faults) (heard, error)) (*successOutput, error) {
-	f := &faults{now: s.now()}
-	h, err := read(c, raw, f)
-	if err == nil {
-		err = f.err()
-	}
-	if err != nil {
-		return nil, err
-	}
-	if len(h.records) > 0 {
-		if _, err := s.reportAs(ctx, caller, h.records); err != nil {
+// hooked is the handler of webhooks whose bodies are of one shape.
+func hooked[T any](told func(*service, connection, *T, *faults) *record) func(*service, context.Context, *hookInput) (*successOutput, error) {
+	return func(s *service, ctx context.Context, in *hookInput) (*successOutput, error) {
+		c, caller, err := s.sender(ctx, in.Connection)
+		if err != nil {
 			return nil, err
 		}
+		return hear(ctx, s, caller, c, in.RawBody, told)
 	}
-	return succeeded(h.message), nil
 }
 
-func (s *service) hookDeployments(ctx context.Context, in *hookInput) (*successOutput, error) {
-	return s.hook(ctx, in, s.hookDeployment)
-}
-
-func (s *service) hookIssues(ctx context.Context, in *hookInput) (*successOutput, error) {
-	return s.hook(ctx, in, s.hookIssue)
-}
-
-func (s *service) hookPullRequests(ctx context.Context, in *hookInput) (*successOutput, error) {
-	return s.hook(ctx, in, s.hookPullRequest)
-}
-
-func (s *service) hookIncidents(ctx context.Context, in *hookInput) (*successOutput, error) {
-	return s.hook(ctx, in, s.hookIncident)
-}
-
-func (s *service) hookBuilds(ctx context.Context, in *hookInput) (*successOutput, error) {
-	return s.hook(ctx, in, s.hookBuild)
+// hear stores what a webhook tells.
+func hear[T any](ctx context.Context, s *service, caller *slipway.Caller, c connection, raw []byte, told func(*service, connection, *T, *faults) *record) (*successOutput, error) {
+	r, err := readHook(s, c, raw, &faults{now: s.now()}, told)
+	switch {
+	case err != nil:
+		return nil, err
+	case r == nil:
+		return succeeded(nothing), nil
+	}
+	_, err = s.reportAs(ctx, caller, []record{*r})
+	return succeeded("success"), err
 }
 
 // hookCommits takes GitHub's events: signed with the configured secret, or with a token.
 func (s *service) hookCommits(ctx context.Context, in *hookInput) (*successOutput, error) {
-	c, err := parseConnection(in.Connection)
+	var c connection
+	caller := auth.System()
+	var err error
+	if signature := in.Headers.Get("X-Hub-Signature-256"); signature == "" || s.config.PushSecret.IsZero() {
+		c, caller, err = s.sender(ctx, in.Connection)
+	} else if !signed(s.config.PushSecret.Reveal(), signature, in.RawBody) {
+		err = slipway.Errorf(slipway.Unauthenticated, "the signature in X-Hub-Signature-256 is not right; give the webhook the secret of dora.pushSecret")
+	}
 	if err != nil {
 		return nil, err
-	}
-	var caller *slipway.Caller
-	signature := in.Headers.Get("X-Hub-Signature-256")
-	switch {
-	case signature != "" && !s.config.PushSecret.IsZero():
-		if !signed(s.config.PushSecret.Reveal(), signature, in.RawBody) {
-			return nil, slipway.Errorf(slipway.Unauthenticated, "the signature in X-Hub-Signature-256 is not right; give the webhook the secret of dora.pushSecret")
-		}
-		caller = auth.System()
-	default:
-		if caller, err = s.sender(ctx, c); err != nil {
-			return nil, err
-		}
 	}
 	if event := in.Headers.Get("X-GitHub-Event"); event != "" && event != "push" {
 		return succeeded(nothing), nil
 	}
-	return s.hear(ctx, caller, c, in.RawBody, func(_ connection, raw []byte, f *faults) (heard, error) { return s.hookPush(raw, f) })
+	return hear(ctx, s, caller, c, in.RawBody, (*service).hookPush)
 }
 
 // hookClose marks an incident as over, now: DevLake would mark it without saying when, and never count it.
 func (s *service) hookClose(ctx context.Context, in *closeInput) (*successOutput, error) {
-	return s.hook(ctx, &hookInput{Connection: in.Connection}, func(c connection, _ []byte, _ *faults) (heard, error) {
-		found, err := storedRecords(ctx, s.db, incidentKind, []record{{id: in.IssueKey, source: c.source()}})
-		if err != nil {
-			return heard{}, err
-		}
-		b, ok := found[sourceID{in.IssueKey, c.source()}]
-		if !ok {
-			return heard{}, slipway.Errorf(slipway.NotFound, "connection %s has reported no incident %q", c.name, clip(in.IssueKey))
-		}
-		var i Incident
-		if err := json.Unmarshal([]byte(b.doc), &i); err != nil {
-			return heard{}, err
-		}
-		if i.ResolvedAt != nil {
-			return heard{}, nil
-		}
-		now := s.now().UTC().Truncate(time.Second)
-		i.ResolvedAt = &now
+	c, caller, err := s.sender(ctx, in.Connection)
+	if err != nil {
+		return nil, err
+	}
+	found, err := storedRecords(ctx, s.db, incidentKind, []record{{id: in.IssueKey, source: c.source()}})
+	if err != nil {
+		return nil, err
+	}
+	b, ok := found[sourceID{in.IssueKey, c.source()}]
+	if !ok {
+		return nil, slipway.Errorf(slipway.NotFound, "connection %s has reported no incident %q", c.name, clip(in.IssueKey))
+	}
+	var i Incident
+	if err := json.Unmarshal([]byte(b.doc), &i); err != nil {
+		return nil, err
+	}
+	if i.ResolvedAt == nil {
+		i.ResolvedAt = ptr(s.thisSecond())
 		if i.UpdatedAt != nil {
-			i.UpdatedAt = &now
+			i.UpdatedAt = i.ResolvedAt
 		}
-		return heard{records: []record{s.incident(i)}}, nil
-	})
+		_, err = s.reportAs(ctx, caller, []record{*s.incident(i)})
+	}
+	return succeeded("success"), err
 }
 
 // pushed describes GitHub's push event, of which only some fields are read.
@@ -174,16 +140,16 @@ func hookOperations() (list []blueprint.Operation) {
 			}
 		}
 		list = append(list,
-			blueprint.Handle((*service).hookDeployments, op("Deployments", "/deployments", "DevLake's deployments webhook", errors+
+			blueprint.Handle(hooked((*service).hookDeployment), op("Deployments", "/deployments", "DevLake's deployments webhook", errors+
 				"Also takes the notification that Fawkes has Argo CD send (`event_type`). A token with `"+reportPermission+"` is asked for, as `Authorization: Bearer` or in place of the connection's id.", devLakeDeployment{}, map[string]any{
 				"id": "deploy-789", "result": "SUCCESS", "environment": "PRODUCTION", "startedDate": "2024-12-06T08:00:00Z", "finishedDate": "2024-12-06T08:05:00Z",
 				"deploymentCommits": []any{map[string]any{"repoUrl": "https://github.com/octo/my-service", "commitSha": "def456", "refName": "v1.2.3", "startedDate": "2024-12-06T08:00:00Z", "finishedDate": "2024-12-06T08:05:00Z"}},
 			})),
-			blueprint.Handle((*service).hookIssues, op("Issues", "/issues", "DevLake's issues webhook", errors+"Of issues, those of the type INCIDENT are kept.", devLakeIssue{}, map[string]any{
+			blueprint.Handle(hooked((*service).hookIssue), op("Issues", "/issues", "DevLake's issues webhook", errors+"Of issues, those of the type INCIDENT are kept.", devLakeIssue{}, map[string]any{
 				"issueKey": "INC-7", "title": "Checkout is down", "type": "INCIDENT", "originalStatus": "open", "status": "IN_PROGRESS", "createdDate": "2024-12-06T09:05:00Z",
 			})),
 			blueprint.Handle((*service).hookClose, op("Close", "/issue/{issueKey}/close", "DevLake's webhook that closes an issue", errors+"The incident is over at the moment of the call.", nil, nil)),
-			blueprint.Handle((*service).hookPullRequests, op("PullRequests", "/pull_requests", "DevLake's pull requests webhook", errors, devLakePullRequest{}, map[string]any{
+			blueprint.Handle(hooked((*service).hookPullRequest), op("PullRequests", "/pull_requests", "DevLake's pull requests webhook", errors, devLakePullRequest{}, map[string]any{
 				"id": "42", "displayTitle": "Add a feature", "pullRequestKey": 42, "createdDate": "2024-12-06T06:00:00Z", "mergedDate": "2024-12-06T07:50:00Z", "mergeCommitSha": "def456",
 			})),
 		)
@@ -191,10 +157,10 @@ func hookOperations() (list []blueprint.Operation) {
 			continue
 		}
 		list = append(list,
-			blueprint.Handle((*service).hookIncidents, op("Incidents", "/incidents", "Incidents as Fawkes sends them", "Of environments that reach users.", fawkesIncident{}, map[string]any{
+			blueprint.Handle(hooked((*service).hookIncident), op("Incidents", "/incidents", "Incidents as Fawkes sends them", "Of environments that reach users.", fawkesIncident{}, map[string]any{
 				"id": "INC-7", "title": "Checkout is down", "status": "open", "severity": "critical", "createdDate": "2024-12-06T09:05:00Z", "service": "my-service", "environment": "production", "url": "https://status.example.com/7",
 			})),
-			blueprint.Handle((*service).hookBuilds, op("Builds", "/cicd", "Builds as Fawkes' library for Jenkins sends them", "Those that `dora.builds` counts as deployments, by the name of their stage, are kept.", fawkesBuild{}, map[string]any{
+			blueprint.Handle(hooked((*service).hookBuild), op("Builds", "/cicd", "Builds as Fawkes' library for Jenkins sends them", "Those that `dora.builds` counts as deployments, by the name of their stage, are kept.", fawkesBuild{}, map[string]any{
 				"type": "ci_build", "service": "my-service", "commit_sha": "def456", "branch": "main", "build_number": 42, "status": "SUCCESS", "duration_ms": 300000, "stage": "deploy-prod", "timestamp": "2024-12-06T08:05:00Z",
 			})),
 			blueprint.Handle((*service).hookCommits, op("Commits", "/commits", "GitHub's pushes", "A push to the default branch is a change of the service of the repository's name. Signed with `dora.pushSecret` (`X-Hub-Signature-256`), or with a token.", pushed{}, map[string]any{

@@ -49,9 +49,15 @@ var (
 
 func micro(t time.Time) int64 { return store.At(t).UnixMicro() }
 
-func (s *service) deployment(d Deployment) record {
+// deployment makes a record of a deployment to the environment that its original name means.
+func (s *service) deployment(d Deployment) *record {
 	d.OriginalEnvironment = cmp.Or(d.OriginalEnvironment, d.Environment)
 	d.Environment = s.environments.normalise(d.OriginalEnvironment)
+	return deploymentRecord(d)
+}
+
+// deploymentRecord is deployment where the environment is known.
+func deploymentRecord(d Deployment) *record {
 	d.StartTime = d.StartTime.UTC()
 	if d.EndTime != nil {
 		end := d.EndTime.UTC()
@@ -61,7 +67,7 @@ func (s *service) deployment(d Deployment) record {
 	if d.Commit == nil {
 		d.Commit = newest(d.Commits)
 	}
-	r := record{
+	r := &record{
 		kind: deploymentKind, id: d.ID, source: d.Source, service: key(d.Service), title: d.Service, project: key(d.project), env: d.Environment, status: d.Status,
 		revision: revision(d.UpdatedAt), doc: document(d),
 		columns: []any{d.Environment, d.Status, store.At(d.StartTime), store.AtPtr(d.EndTime), d.deployed(), store.At(d.firstCommit()), d.Rework, d.Rollback},
@@ -73,8 +79,8 @@ func (s *service) deployment(d Deployment) record {
 	return r
 }
 
-func (s *service) change(c Change) record {
-	r := record{
+func (s *service) change(c Change) *record {
+	r := &record{
 		kind: changeKind, id: c.ID, source: c.Source, service: key(c.Service), title: c.Service, project: key(c.project),
 		revision: revision(c.UpdatedAt), doc: document(c), told: c.DeploymentID,
 		columns: []any{store.AtPtr(c.FirstCommitAt), store.At(c.OpenedAt), store.AtPtr(c.MergedAt), c.DeploymentID, int64(0)},
@@ -86,8 +92,8 @@ func (s *service) change(c Change) record {
 	return r
 }
 
-func (s *service) incident(i Incident) record {
-	r := record{
+func (s *service) incident(i Incident) *record {
+	r := &record{
 		kind: incidentKind, id: i.ID, source: i.Source, service: key(i.Service), title: i.Service, project: key(i.project),
 		revision: revision(i.UpdatedAt), doc: document(i), told: i.DeploymentID,
 		columns: []any{store.At(i.StartedAt), store.AtPtr(i.ResolvedAt), i.DeploymentID, int64(0)},

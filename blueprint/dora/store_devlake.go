@@ -266,10 +266,9 @@ func number(raw sql.RawBytes) int64 {
 
 // readLakeDeployments reads deployments that ended after the window began, by id, and when each commit of them did, by its own id.
 func readLakeDeployments(ctx context.Context, q store.Querier, scopes map[string][]string, environment string, w Window) (map[string]*lakeDeployment, map[string]int64, error) {
-	var args []any
-	query := "SELECT d.id, d.cicd_scope_id, d.cicd_deployment_id, d.result = 'SUCCESS', " + seconds("d.finished_date") + " FROM cicd_deployment_commits d WHERE d.environment IN " + marks(&args, devLakeEnvironments(environment)) +
-		" AND d.result IN ('SUCCESS', 'FAILURE') AND d.finished_date >= ?"
-	args = append(args, stamp(w.From))
+	args := []any{stamp(w.From)}
+	query := "SELECT d.id, d.cicd_scope_id, d.cicd_deployment_id, d.result = 'SUCCESS', " + seconds("d.finished_date") + " FROM cicd_deployment_commits d WHERE d.finished_date >= ? AND d.environment IN " +
+		marks(&args, devLakeEnvironments(environment)) + " AND d.result IN ('SUCCESS', 'FAILURE')"
 	if len(scopes) <= fewScopes {
 		query += " AND d.cicd_scope_id IN " + marks(&args, append(slices.Collect(maps.Keys(scopes)), ""))
 	}

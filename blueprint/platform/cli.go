@@ -122,10 +122,10 @@ func (c cli) jobGet() *cobra.Command {
 			rows := [][]string{
 				{"ID", strconv.FormatInt(j.ID, 10)}, {"Kind", j.Kind}, {"State", string(j.State)},
 				{"Attempt", fmt.Sprintf("%d of %d", j.Attempt, j.MaxAttempts)}, {"Arguments", string(j.Args)},
-				{"Created", clock(&j.CreatedAt)}, {"May run from", clock(&j.ScheduledAt)}, {"Started", clock(j.StartedAt)}, {"Finished", clock(j.FinishedAt)},
+				{"Created", blueprint.Clock(&j.CreatedAt)}, {"May run from", blueprint.Clock(&j.ScheduledAt)}, {"Started", blueprint.Clock(j.StartedAt)}, {"Finished", blueprint.Clock(j.FinishedAt)},
 			}
 			for _, e := range j.Errors {
-				rows = append(rows, []string{"Error", clock(&e.At) + " " + e.Error})
+				rows = append(rows, []string{"Error", blueprint.Clock(&e.At) + " " + e.Error})
 			}
 			return c.Print(cmd, raw, blueprint.Table{Rows: rows})
 		},
@@ -140,7 +140,7 @@ func jobTable(jobs []job.Job) blueprint.Table {
 			last = j.Errors[n-1].Error
 		}
 		t.Rows = append(t.Rows, []string{
-			strconv.FormatInt(j.ID, 10), j.Kind, string(j.State), fmt.Sprintf("%d/%d", j.Attempt, j.MaxAttempts), clock(&j.CreatedAt), clock(j.FinishedAt), clip(last, 60),
+			strconv.FormatInt(j.ID, 10), j.Kind, string(j.State), fmt.Sprintf("%d/%d", j.Attempt, j.MaxAttempts), blueprint.Clock(&j.CreatedAt), blueprint.Clock(j.FinishedAt), clip(last, 60),
 		})
 	}
 	return t
@@ -206,9 +206,9 @@ func (c cli) scheduleGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rows := [][]string{{"Name", s.Name}, {"What", s.Text}, {"When", when(s)}, {"Paused", strconv.FormatBool(s.Paused)}, {"Next run", clock(s.NextRun)}}
+			rows := [][]string{{"Name", s.Name}, {"What", s.Text}, {"When", when(s)}, {"Paused", strconv.FormatBool(s.Paused)}, {"Next run", blueprint.Clock(s.NextRun)}}
 			for _, r := range s.History {
-				rows = append(rows, []string{"Run", strings.TrimSpace(fmt.Sprintf("%s %s job %d %s", clock(r.StartedAt), r.State, r.ID, r.Error))})
+				rows = append(rows, []string{"Run", strings.TrimSpace(fmt.Sprintf("%s %s job %d %s", blueprint.Clock(r.StartedAt), r.State, r.ID, r.Error))})
 			}
 			return c.Print(cmd, raw, blueprint.Table{Rows: rows})
 		},
@@ -222,7 +222,7 @@ func scheduleTable(list []job.ScheduleStatus) blueprint.Table {
 		if s.Paused {
 			state = "paused"
 		}
-		t.Rows = append(t.Rows, []string{s.Name, when(s), clock(s.NextRun), clock(s.LastRun), state, s.Text})
+		t.Rows = append(t.Rows, []string{s.Name, when(s), blueprint.Clock(s.NextRun), blueprint.Clock(s.LastRun), state, s.Text})
 	}
 	return t
 }
@@ -290,7 +290,7 @@ in *.`,
 			}
 			t := blueprint.Table{Header: []string{"Position", "Time", "Type", "Subject"}}
 			for _, e := range list.Items {
-				t.Rows = append(t.Rows, []string{strconv.FormatInt(e.Position, 10), clock(&e.Time), e.Type, e.Subject})
+				t.Rows = append(t.Rows, []string{strconv.FormatInt(e.Position, 10), blueprint.Clock(&e.Time), e.Type, e.Subject})
 			}
 			switch {
 			case list.PageInfo.HasMore:
@@ -316,14 +316,6 @@ func more(none string, n int, p slipway.PageInfo) string {
 		return "There are more: --cursor " + p.NextCursor
 	}
 	return ""
-}
-
-// clock is a time as people on this machine write it.
-func clock(t *time.Time) string {
-	if t == nil || t.IsZero() {
-		return ""
-	}
-	return t.Local().Format("2006-01-02 15:04:05")
 }
 
 func clip(s string, n int) string {

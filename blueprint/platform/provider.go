@@ -101,7 +101,7 @@ func (c cli) providerList() *cobra.Command {
 			t := blueprint.Table{Header: []string{"Name", "Type", "State", "Projects", "Failing", "Oldest reading", "Last webhook"}}
 			var below []string
 			for _, s := range list.Items {
-				t.Rows = append(t.Rows, []string{s.Name, s.Type, s.State, strconv.FormatInt(s.Projects, 10), strconv.FormatInt(s.Failing, 10), clock(s.Oldest), clock(s.Webhook)})
+				t.Rows = append(t.Rows, []string{s.Name, s.Type, s.State, strconv.FormatInt(s.Projects, 10), strconv.FormatInt(s.Failing, 10), blueprint.Clock(s.Oldest), blueprint.Clock(s.Webhook)})
 				if s.Error != "" {
 					below = append(below, s.Name+": "+s.Error)
 				}

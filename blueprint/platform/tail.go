@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/event"
 )
 
@@ -102,6 +103,6 @@ func show(out io.Writer, e event.Event, raw json.RawMessage, document bool) erro
 		_, err := fmt.Fprintf(out, "%s\n", raw)
 		return err
 	}
-	_, err := fmt.Fprintf(out, "%-8d  %s  %-45s  %s\n", e.Position, clock(&e.Time), e.Type, e.Subject)
+	_, err := fmt.Fprintf(out, "%-8d  %s  %-45s  %s\n", e.Position, blueprint.Clock(&e.Time), e.Type, e.Subject)
 	return err
 }

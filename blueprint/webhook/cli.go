@@ -67,7 +67,7 @@ func (c cli) list() *cobra.Command {
 func table(list []State) blueprint.Table {
 	t := blueprint.Table{Header: []string{"ID", "State", "Behind", "Dead", "Next attempt", "Owner", "URL", "Last error"}}
 	for _, s := range list {
-		t.Rows = append(t.Rows, []string{s.ID, s.State, strconv.FormatInt(s.Behind, 10), strconv.FormatInt(s.Dead, 10), clock(s.RetryAt), s.Owner, s.URL, s.Error})
+		t.Rows = append(t.Rows, []string{s.ID, s.State, strconv.FormatInt(s.Behind, 10), strconv.FormatInt(s.Dead, 10), blueprint.Clock(s.RetryAt), s.Owner, s.URL, s.Error})
 	}
 	return t
 }
@@ -100,7 +100,7 @@ func (c cli) deliveries() *cobra.Command {
 				if d.Answer > 0 {
 					answer = strconv.FormatInt(d.Answer, 10)
 				}
-				t.Rows = append(t.Rows, []string{strconv.FormatInt(d.ID, 10), d.Status, strconv.FormatInt(d.Attempts, 10), answer, clock(&d.UpdatedAt), d.Type, d.Subject, d.Error})
+				t.Rows = append(t.Rows, []string{strconv.FormatInt(d.ID, 10), d.Status, strconv.FormatInt(d.Attempts, 10), answer, blueprint.Clock(&d.UpdatedAt), d.Type, d.Subject, d.Error})
 			}
 			switch {
 			case len(list.Items) == 0:
@@ -196,7 +196,7 @@ func (c cli) rotate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.Print(cmd, raw, blueprint.Table{Rows: [][]string{{"Secret", r.Secret}, {"The old one counts until", clock(&r.PreviousUntil)}}})
+			return c.Print(cmd, raw, blueprint.Table{Rows: [][]string{{"Secret", r.Secret}, {"The old one counts until", blueprint.Clock(&r.PreviousUntil)}}})
 		},
 	}
 }
@@ -213,11 +213,4 @@ func (c cli) ids(cmd *cobra.Command, args []string, _ string) (names []string, _
 		names = append(names, s.ID+"\t"+s.URL)
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
-}
-
-func clock(t *time.Time) string {
-	if t == nil || t.IsZero() {
-		return ""
-	}
-	return t.Local().Format("2006-01-02 15:04:05")
 }
