@@ -16,7 +16,7 @@ cache=.cache/compat-jenkins
 mkdir -p "$cache"
 if ! cmp -s compat/jenkins/package.json "$cache/package.json" || [ ! -d "$cache/node_modules/jenkins" ]; then
 	rm -rf "$cache/node_modules"
-	npm install --prefix "$cache" --no-package-lock --no-audit --no-fund --loglevel error "jenkins@$(node -p 'require("./compat/jenkins/package.json").dependencies.jenkins')"
+	npm install --prefix "$cache" --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel error "jenkins@$(node -p 'require("./compat/jenkins/package.json").dependencies.jenkins')"
 	cp compat/jenkins/package.json "$cache/package.json"
 fi
 JENKINS_CLIENT="$PWD/compat/jenkins/client.mjs" exec go test ./provider/jenkins -run '^TestForeignClient$' -count 1 -v

@@ -112,7 +112,7 @@ func TestProjectsOfAnEntity(t *testing.T) {
 		{[]string{NameAnnotation, "../web", SelectorAnnotation, "app=web&x=1"}, ""},
 		{[]string{NameAnnotation, "web", NamespaceAnnotation, "a/b"}, ""},
 	} {
-		e := entity(test.annotations...)
+		e := providertest.Entity(test.annotations...)
 		got := c.projects(&e)
 		if strings.Join(got, " ") != test.want {
 			t.Errorf("%q: got %q, want %q", test.annotations, got, test.want)

@@ -136,7 +136,7 @@ func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
 
 func harness(v *vendor, p *provider.Provider) providertest.Harness {
 	return v.Faults(providertest.Harness{
-		Provider: p, Project: web, Missing: "nowhere", Entity: entity(SelectorAnnotation, "app = web"),
+		Provider: p, Project: web, Missing: "nowhere", Entity: providertest.Entity(SelectorAnnotation, "app = web"),
 		Deploy: v.deploy, Deploys: []slipway.DeploymentStatus{slipway.DeploymentRunning, slipway.DeploymentSucceeded, slipway.DeploymentFailed},
 		Admit: func(t testing.TB, sees bool) provider.Secret {
 			if !sees {
@@ -146,12 +146,4 @@ func harness(v *vendor, p *provider.Provider) providertest.Harness {
 			return member
 		},
 	})
-}
-
-func entity(annotations ...string) slipway.Entity {
-	e := slipway.Entity{Kind: "Component", Metadata: slipway.EntityMetadata{Name: "web", Annotations: map[string]string{}}}
-	for i := 0; i < len(annotations); i += 2 {
-		e.Metadata.Annotations[annotations[i]] = annotations[i+1]
-	}
-	return e
 }

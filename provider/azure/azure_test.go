@@ -51,7 +51,7 @@ func TestConformance(t *testing.T) {
 
 func (v *vendor) harness(c *client) providertest.Harness {
 	return v.Faults(providertest.Harness{
-		Provider: c.Provider(), Project: web, Missing: "shop/nowhere", Entity: entity(RepoAnnotation, "shop/other, Shop/Web"),
+		Provider: c.Provider(), Project: web, Missing: "shop/nowhere", Entity: providertest.Entity(RepoAnnotation, "shop/other, Shop/Web"),
 		Add: v.add, Move: v.moveByID, Write: v.write, Notify: v.notify, Clear: true, Admit: admit,
 		Sign: func([]byte) http.Header { return sign(secret) },
 		Unsigned: func(t testing.TB, id string) (*provider.Provider, http.Header, []byte) {
@@ -62,14 +62,6 @@ func (v *vendor) harness(c *client) providertest.Harness {
 			return sign(secret), []byte(`{"eventType":"git.pullrequest.created"}`)
 		},
 	})
-}
-
-func entity(annotations ...string) slipway.Entity {
-	e := slipway.Entity{Kind: "Component", Metadata: slipway.EntityMetadata{Name: "web", Annotations: map[string]string{}}}
-	for i := 0; i < len(annotations); i += 2 {
-		e.Metadata.Annotations[annotations[i]] = annotations[i+1]
-	}
-	return e
 }
 
 func TestRefusalsAreToldApart(t *testing.T) {
@@ -222,7 +214,7 @@ func TestProjectsOfAnEntity(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := entity(RepoAnnotation, test.repo, ProjectAnnotation, test.project, DefinitionAnnotation, test.definition, OrgAnnotation, test.org)
+		e := providertest.Entity(RepoAnnotation, test.repo, ProjectAnnotation, test.project, DefinitionAnnotation, test.definition, OrgAnnotation, test.org)
 		if got := strings.Join(c.projects(&e), "|"); got != test.want {
 			t.Errorf("%+v: got %q", test, got)
 		}
@@ -235,7 +227,7 @@ func TestAccountsOfAUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := entity(UserAnnotation, `FABRIKAM\jane`, EmailAnnotation, "jane@fabrikam.example.com")
+	e := providertest.Entity(UserAnnotation, `FABRIKAM\jane`, EmailAnnotation, "jane@fabrikam.example.com")
 	if got := fmt.Sprint(c.Provider().Accounts(&e)); got != `[FABRIKAM\jane fabrikam\jane jane@fabrikam.example.com]` {
 		t.Errorf("got %s", got)
 	}
@@ -552,18 +544,13 @@ func TestTokensAreShownAsWhatTheyAre(t *testing.T) {
 	}
 }
 
-// answers is a transport.
-type answers func(*http.Request) (*http.Response, error)
-
-func (f answers) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
 func TestWhoIsShownNoneOfTheBuildsMayNotSeeThem(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		ours, theirs string
 		want         slipway.Code
 	}{{`[{}]`, `[{}]`, ""}, {`[]`, `[]`, ""}, {`[{}]`, `[]`, slipway.Forbidden}} {
-		c, err := newClient(Config{URL: "https://dev.azure.com/fabrikam", APIVersion: "7.1"}, provider.Env{HTTP: &http.Client{Transport: answers(func(r *http.Request) (*http.Response, error) {
+		c, err := newClient(Config{URL: "https://dev.azure.com/fabrikam", APIVersion: "7.1"}, provider.Env{HTTP: &http.Client{Transport: providertest.Transport(func(r *http.Request) (*http.Response, error) {
 			body := `{"value":` + tt.ours + `}`
 			switch {
 			case strings.HasSuffix(r.URL.Path, "/definitions"):

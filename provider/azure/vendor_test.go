@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,16 +53,7 @@ type queued struct {
 	logs    []string
 }
 
-var sample = sync.OnceValue(func() (members map[string]any) {
-	text, err := os.ReadFile("testdata/runs/completed.succeeded.json")
-	if err == nil {
-		err = json.Unmarshal(text, &members)
-	}
-	if err != nil {
-		panic(err)
-	}
-	return members
-})
+var sample = providertest.Payload[map[string]any]("testdata/runs/completed.succeeded.json")
 
 func newVendor(t testing.TB) *vendor {
 	v := &vendor{definitions: []map[string]any{{"id": 5, "name": "web-ci", "path": `\`}}}

@@ -49,7 +49,7 @@ func harness(v *vendor, p *provider.Provider, inClear bool) providertest.Harness
 		Provider: p,
 		Project:  web,
 		Missing:  "acme/nowhere",
-		Entity:   entity("acme/other, Acme/Web"),
+		Entity:   providertest.Entity(Annotation, "acme/other, Acme/Web"),
 		Add:      v.add, Move: v.moveByID, Write: v.write, Sign: prove, Clear: inClear,
 		Notify: func(t testing.TB, id string) (http.Header, []byte) {
 			body := v.notification(t, id)
@@ -80,10 +80,6 @@ func sign(key string, body []byte, at time.Time) string {
 	m.Write([]byte(stamp + "."))
 	m.Write(body)
 	return "timestamp=" + stamp + ",signature=" + hex.EncodeToString(m.Sum(nil))
-}
-
-func entity(annotation string) slipway.Entity {
-	return slipway.Entity{Kind: "Component", Metadata: slipway.EntityMetadata{Name: "web", Annotations: map[string]string{Annotation: annotation}}}
 }
 
 func TestBuildsAreMappedFaithfully(t *testing.T) {
@@ -180,7 +176,7 @@ func TestProjectsOfAnEntity(t *testing.T) {
 	for annotation, want := range map[string]string{
 		"Acme/Web": "acme/web", " acme/web ,acme/web/, acme/api-2": "acme/web acme/api-2", "acme": "", "acme/..": "", "acme/a/b": "", "acme/a?b, a%2Fb/c, -a/b": "",
 	} {
-		e := entity(annotation)
+		e := providertest.Entity(Annotation, annotation)
 		if got := strings.Join(projects(&e), " "); got != want {
 			t.Errorf("%q: got %q, want %q", annotation, got, want)
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,17 +41,7 @@ type vendor struct {
 	deep   bool // lists end behind the first page
 }
 
-var example = sync.OnceValue(func() map[string]any {
-	text, err := os.ReadFile("testdata/builds/whole.json")
-	if err != nil {
-		panic(err)
-	}
-	var members map[string]any
-	if err := json.Unmarshal(text, &members); err != nil {
-		panic(err)
-	}
-	return members
-})
+var example = providertest.Payload[map[string]any]("testdata/builds/whole.json")
 
 func newVendor(t testing.TB) *vendor {
 	v := &vendor{now: time.Now().Truncate(time.Millisecond), logs: map[string]string{}, scopes: []string{"read_builds", "write_builds", "read_build_logs"}}

@@ -35,7 +35,7 @@ func TestConformance(t *testing.T) {
 func (v *vendor) harness(c *client) providertest.Harness {
 	project, _ := canonical(v.slug)
 	return v.Faults(providertest.Harness{
-		Provider: c.Provider(), Project: project, Missing: "github/octo/nowhere", Entity: entity(Annotation, "gh/octo/other, "+v.slug),
+		Provider: c.Provider(), Project: project, Missing: "github/octo/nowhere", Entity: providertest.Entity(Annotation, "gh/octo/other, "+v.slug),
 		Add: v.add, Move: v.moveByID, Write: v.write, Notify: v.notify, Sign: sign, Admit: admit,
 		Unsigned: func(t testing.TB, id string) (*provider.Provider, http.Header, []byte) {
 			h, body := v.notify(t, id)
@@ -46,14 +46,6 @@ func (v *vendor) harness(c *client) providertest.Harness {
 			return sign(body), body
 		},
 	})
-}
-
-func entity(annotations ...string) slipway.Entity {
-	e := slipway.Entity{Kind: "Component", Metadata: slipway.EntityMetadata{Name: "hello", Annotations: map[string]string{}}}
-	for i := 0; i < len(annotations); i += 2 {
-		e.Metadata.Annotations[annotations[i]] = annotations[i+1]
-	}
-	return e
 }
 
 func TestRefusalsAreToldApart(t *testing.T) {
@@ -214,7 +206,7 @@ func TestProjectsOfAnEntity(t *testing.T) {
 		"app.circleci.example.com/gh/octo/hello":                                             "github/octo/hello",
 		"svn/octo/hello, hello, gh/../x, gh/a b/c, gh/octo/hello?x, a/b/c/d/e":               "",
 	} {
-		e := entity(Annotation, annotation)
+		e := providertest.Entity(Annotation, annotation)
 		if got := strings.Join(c.projects(&e), " "); got != want {
 			t.Errorf("%q: got %q, want %q", annotation, got, want)
 		}
@@ -236,7 +228,7 @@ func TestAccountsOfAUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ own, github, want string }{{"", "", ""}, {"", "Octocat", "Octocat octocat"}, {"mona", "octocat", "mona"}} {
-		e := entity(UserAnnotation, test.own, HostAnnotation, test.github)
+		e := providertest.Entity(UserAnnotation, test.own, HostAnnotation, test.github)
 		if got := strings.Join(c.Provider().Accounts(&e), " "); got != test.want {
 			t.Errorf("got %q, want %q", got, test.want)
 		}

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,19 +60,10 @@ type flow struct {
 	steps   [][]map[string]any // by job
 }
 
-var sample = sync.OnceValue(func() (file struct {
+var sample = providertest.Payload[struct {
 	Pipeline  map[string]any
 	Workflows []map[string]any
-}) {
-	text, err := os.ReadFile("testdata/workflows/status.running.json")
-	if err == nil {
-		err = json.Unmarshal(text, &file)
-	}
-	if err != nil {
-		panic(err)
-	}
-	return file
-})
+}]("testdata/workflows/status.running.json")
 
 func newVendor(t testing.TB) *vendor {
 	v := &vendor{outputs: map[string]string{}, definitions: []string{"build"}, slug: "gh/octo/hello"}

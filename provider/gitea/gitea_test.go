@@ -37,7 +37,7 @@ func harness(v *vendor, p *provider.Provider) providertest.Harness {
 		Provider: p,
 		Project:  app,
 		Missing:  "lab/nowhere",
-		Entity:   entity(Annotation, "lab/other, Lab/App"),
+		Entity:   providertest.Entity(Annotation, "lab/other, Lab/App"),
 		Add:      v.add, Move: v.moveByID, Write: v.write, Notify: v.notify, Sign: sign,
 		Unsigned: func(t testing.TB, id string) (*provider.Provider, http.Header, []byte) {
 			h, body := v.notify(t, id)
@@ -51,14 +51,6 @@ func harness(v *vendor, p *provider.Provider) providertest.Harness {
 		},
 		Admit: admit,
 	})
-}
-
-func entity(annotations ...string) slipway.Entity {
-	e := slipway.Entity{Kind: "Component", Metadata: slipway.EntityMetadata{Name: "app", Annotations: map[string]string{}}}
-	for i := 0; i < len(annotations); i += 2 {
-		e.Metadata.Annotations[annotations[i]] = annotations[i+1]
-	}
-	return e
 }
 
 func TestRunsAreMappedFaithfully(t *testing.T) {
@@ -152,7 +144,7 @@ func TestProjectsOfAnEntity(t *testing.T) {
 		{"git.example.com/lab/app, other.example.com/lab/web", "", "lab/app"},
 		{"lab/.., lab, a/b?c", "", ""},
 	} {
-		e := entity(Annotation, test.annotation, SourceAnnotation, test.source)
+		e := providertest.Entity(Annotation, test.annotation, SourceAnnotation, test.source)
 		if got := strings.Join(c.projects(&e), " "); got != test.want {
 			t.Errorf("%q with source %q: got %q, want %q", test.annotation, test.source, got, test.want)
 		}

@@ -50,17 +50,7 @@ type run struct {
 	logs    []string
 }
 
-var recorded = sync.OnceValue(func() map[string]any {
-	text, err := os.ReadFile("testdata/runs/recorded.failure.json")
-	if err != nil {
-		panic(err)
-	}
-	var file struct{ Run map[string]any }
-	if err := json.Unmarshal(text, &file); err != nil {
-		panic(err)
-	}
-	return file.Run
-})
+var recorded = providertest.Payload[struct{ Run map[string]any }]("testdata/runs/recorded.failure.json")
 
 const never = "1970-01-01T00:00:00Z"
 
@@ -102,7 +92,7 @@ func (v *vendor) addRun(b slipway.Build) string {
 	if created.IsZero() {
 		created = v.now
 	}
-	r := &run{members: maps.Clone(recorded()), logs: []string{""}}
+	r := &run{members: maps.Clone(recorded().Run), logs: []string{""}}
 	r.members["id"], r.members["run_number"] = id, id
 	r.members["html_url"] = fmt.Sprintf("https://gitea.example.com/lab/app/actions/runs/%d", id)
 	r.jobs = []map[string]any{{"id": id * 10, "name": "build", "run_attempt": 0, "created_at": stamp(created)}}
@@ -166,16 +156,7 @@ func (v *vendor) write(_ testing.TB, id, text string) {
 }
 
 func refuse(w http.ResponseWriter, status int, message string) {
-	answer(w, status, map[string]any{"message": message, "url": "https://gitea.example.com/api/swagger"})
-}
-
-func answer(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json;charset=utf-8")
-	w.Header().Set("Cache-Control", "max-age=0, private, must-revalidate, no-transform")
-	w.WriteHeader(status)
-	if body != nil {
-		_ = json.NewEncoder(w).Encode(body)
-	}
+	providertest.Answer(w, status, map[string]any{"message": message, "url": "https://gitea.example.com/api/swagger"})
 }
 
 func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
@@ -186,7 +167,7 @@ func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
 	var body map[string]any
 	_ = json.NewDecoder(r.Body).Decode(&body)
 	if path == "/version" {
-		answer(w, http.StatusOK, map[string]any{"version": v.version})
+		providertest.Answer(w, http.StatusOK, map[string]any{"version": v.version})
 		return
 	}
 	user, password, _ := r.BasicAuth()
@@ -202,7 +183,7 @@ func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if path == "/user" {
-		answer(w, http.StatusOK, map[string]any{"login": "lab"})
+		providertest.Answer(w, http.StatusOK, map[string]any{"login": "lab"})
 		return
 	}
 	rest, ok := strings.CutPrefix(path, "/repos/"+app+"/actions/")
@@ -239,7 +220,7 @@ func (v *vendor) serveActions(w http.ResponseWriter, r *http.Request, what []str
 		for _, name := range v.workflows {
 			list = append(list, map[string]any{"id": name, "state": "active"})
 		}
-		answer(w, http.StatusOK, map[string]any{"workflows": list})
+		providertest.Answer(w, http.StatusOK, map[string]any{"workflows": list})
 	case !slices.Contains(v.workflows, what[1]):
 		refuse(w, http.StatusNotFound, "workflow does not exist")
 	case body["ref"] != "main":
@@ -251,7 +232,7 @@ func (v *vendor) serveActions(w http.ResponseWriter, r *http.Request, what []str
 			return
 		}
 		n, _ := strconv.Atoi(id)
-		answer(w, http.StatusOK, map[string]any{"workflow_run_id": n})
+		providertest.Answer(w, http.StatusOK, map[string]any{"workflow_run_id": n})
 	}
 }
 
@@ -267,15 +248,15 @@ func (v *vendor) serveList(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Link", fmt.Sprintf(`<%s%s?page=%d>; rel="next",<%s?page=9>; rel="last"`, v.URL, r.URL.Path, page+1, v.URL))
 	}
 	w.Header().Set("X-Total-Count", strconv.Itoa(len(v.runs)))
-	answer(w, http.StatusOK, map[string]any{"workflow_runs": list, "total_count": len(v.runs)})
+	providertest.Answer(w, http.StatusOK, map[string]any{"workflow_runs": list, "total_count": len(v.runs)})
 }
 
 func (v *vendor) serveRun(w http.ResponseWriter, r *run, what string) {
 	switch what {
 	case "":
-		answer(w, http.StatusOK, r.members)
+		providertest.Answer(w, http.StatusOK, r.members)
 	case "jobs":
-		answer(w, http.StatusOK, map[string]any{"jobs": r.jobs, "total_count": len(r.jobs)})
+		providertest.Answer(w, http.StatusOK, map[string]any{"jobs": r.jobs, "total_count": len(r.jobs)})
 	default:
 		if v.old {
 			http.NotFound(w, nil)
@@ -289,7 +270,7 @@ func (v *vendor) serveRun(w http.ResponseWriter, r *run, what string) {
 		}
 		v.move(r, slipway.BuildStarting)
 		if what == "rerun" {
-			answer(w, http.StatusCreated, r.members)
+			providertest.Answer(w, http.StatusCreated, r.members)
 			return
 		}
 		w.WriteHeader(http.StatusCreated) // with an empty body

@@ -12,6 +12,7 @@ import (
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/provider/providertest"
 )
 
 // deploy makes a deployment with the statuses that lead to where it stands.
@@ -57,7 +58,7 @@ func (v *vendor) serveDeployments(w http.ResponseWriter, r *http.Request, what [
 		if to < len(list) {
 			w.Header().Set("Link", fmt.Sprintf(`<%s%s?page=%d>; rel="next"`, v.URL, r.URL.Path, page+1))
 		}
-		answer(w, http.StatusOK, list[from:to])
+		providertest.Answer(w, http.StatusOK, list[from:to])
 		return
 	}
 	at := slices.IndexFunc(v.deployments, func(d map[string]any) bool { return fmt.Sprint(d["id"]) == what[0] })
@@ -65,9 +66,9 @@ func (v *vendor) serveDeployments(w http.ResponseWriter, r *http.Request, what [
 	case at < 0:
 		refuse(w, http.StatusNotFound, "Not Found")
 	case len(what) == 2:
-		answer(w, http.StatusOK, append([]map[string]any{}, v.statuses[what[0]]...))
+		providertest.Answer(w, http.StatusOK, append([]map[string]any{}, v.statuses[what[0]]...))
 	default:
-		answer(w, http.StatusOK, v.deployments[at])
+		providertest.Answer(w, http.StatusOK, v.deployments[at])
 	}
 }
 

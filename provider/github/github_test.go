@@ -36,7 +36,7 @@ func harness(t *testing.T, v *vendor, p *provider.Provider) providertest.Harness
 		Provider: p,
 		Project:  hello,
 		Missing:  "octo/nowhere",
-		Entity:   entity(Annotation, "octo/other, Octo/Hello"),
+		Entity:   providertest.Entity(Annotation, "octo/other, Octo/Hello"),
 		Add:      v.add, Move: v.moveByID, Notify: v.notify, Sign: sign,
 		Unsigned: func(t testing.TB, id string) (*provider.Provider, http.Header, []byte) {
 			h, body := v.notify(t, id)
@@ -51,14 +51,6 @@ func harness(t *testing.T, v *vendor, p *provider.Provider) providertest.Harness
 		Deploy: v.deploy,
 		Admit:  admit,
 	})
-}
-
-func entity(annotations ...string) slipway.Entity {
-	e := slipway.Entity{Kind: "Component", Metadata: slipway.EntityMetadata{Name: "hello", Annotations: map[string]string{}}}
-	for i := 0; i < len(annotations); i += 2 {
-		e.Metadata.Annotations[annotations[i]] = annotations[i+1]
-	}
-	return e
 }
 
 func TestRunsAreMappedFaithfully(t *testing.T) {
@@ -168,7 +160,7 @@ func TestProjectsOfAnEntity(t *testing.T) {
 		{"github.com/octo/hello", "url:https://ghe.example.com/octo/hello/", "octo/hello"},
 		{"ghe.example.com/octo/hello, octo/web", "", "octo/web"},
 	} {
-		e := entity(Annotation, test.annotation, "backstage.io/source-location", test.source)
+		e := providertest.Entity(Annotation, test.annotation, "backstage.io/source-location", test.source)
 		if got := strings.Join(c.projects(&e), " "); got != test.want {
 			t.Errorf("%q with source %q: got %q, want %q", test.annotation, test.source, got, test.want)
 		}

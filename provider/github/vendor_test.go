@@ -15,7 +15,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,17 +63,7 @@ type vendor struct {
 
 const prefix = "/api/v3"
 
-var example = sync.OnceValue(func() map[string]any {
-	text, err := os.ReadFile("testdata/runs/example.json")
-	if err != nil {
-		panic(err)
-	}
-	var run map[string]any
-	if err := json.Unmarshal(text, &run); err != nil {
-		panic(err)
-	}
-	return run
-})
+var example = providertest.Payload[map[string]any]("testdata/runs/example.json")
 
 var privateKey = sync.OnceValue(func() *rsa.PrivateKey {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -200,15 +189,7 @@ func (v *vendor) endJob(run, name string) {
 }
 
 func refuse(w http.ResponseWriter, status int, message string) {
-	answer(w, status, map[string]any{"message": message, "documentation_url": "https://docs.github.com/rest"})
-}
-
-func answer(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.WriteHeader(status)
-	if body != nil {
-		_ = json.NewEncoder(w).Encode(body)
-	}
+	providertest.Answer(w, status, map[string]any{"message": message, "documentation_url": "https://docs.github.com/rest"})
 }
 
 func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
@@ -240,7 +221,7 @@ func (v *vendor) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if path == "/rate_limit" {
-		answer(w, http.StatusOK, map[string]any{"resources": map[string]any{}})
+		providertest.Answer(w, http.StatusOK, map[string]any{"resources": map[string]any{}})
 		return
 	}
 	if rest, ok := strings.CutPrefix(path, "/repos/"+hello+"/deployments"); ok {
@@ -282,9 +263,9 @@ func (v *vendor) serveApp(w http.ResponseWriter, path, bearer string, body map[s
 	}
 	switch path {
 	case "/app":
-		answer(w, http.StatusOK, map[string]any{"slug": "slipway"})
+		providertest.Answer(w, http.StatusOK, map[string]any{"slug": "slipway"})
 	case "/repos/" + hello + "/installation":
-		answer(w, http.StatusOK, map[string]any{"id": v.installation})
+		providertest.Answer(w, http.StatusOK, map[string]any{"id": v.installation})
 	case fmt.Sprintf("/app/installations/%d/access_tokens", v.installation):
 		may := v.granted
 		if wanted, narrowed := body["permissions"].(map[string]any); narrowed {
@@ -296,7 +277,7 @@ func (v *vendor) serveApp(w http.ResponseWriter, path, bearer string, body map[s
 		}
 		token := fmt.Sprintf("ghs_%d", len(v.issued))
 		v.issued, v.may[token] = append(v.issued, token), may
-		answer(w, http.StatusCreated, map[string]any{"token": v.issued[len(v.issued)-1], "expires_at": stamp(v.now().Add(time.Hour))})
+		providertest.Answer(w, http.StatusCreated, map[string]any{"token": v.issued[len(v.issued)-1], "expires_at": stamp(v.now().Add(time.Hour))})
 	default:
 		refuse(w, http.StatusNotFound, "Not Found")
 	}
@@ -313,7 +294,7 @@ func (v *vendor) serveActions(w http.ResponseWriter, r *http.Request, rest strin
 			list = append(list, map[string]any{"path": ".github/workflows/" + name, "state": "active"})
 		}
 		list = append(list, map[string]any{"path": ".github/workflows/old.yml", "state": "disabled_manually"}, map[string]any{"path": "dynamic/pages/x", "state": "active"})
-		answer(w, http.StatusOK, map[string]any{"workflows": list})
+		providertest.Answer(w, http.StatusOK, map[string]any{"workflows": list})
 	case what[0] == "workflows":
 		v.serveDispatch(w, what[1], body)
 	case what[0] == "jobs":
@@ -357,23 +338,23 @@ func (v *vendor) serveList(w http.ResponseWriter, r *http.Request) {
 	if to < len(runs) {
 		w.Header().Set("Link", fmt.Sprintf(`<%s%s?page=%d>; rel="next", <%s?page=9>; rel="last"`, v.URL, r.URL.Path, page+1, v.URL))
 	}
-	answer(w, http.StatusOK, map[string]any{"total_count": len(runs), "workflow_runs": runs[from:to]})
+	providertest.Answer(w, http.StatusOK, map[string]any{"total_count": len(runs), "workflow_runs": runs[from:to]})
 }
 
 func (v *vendor) serveRun(w http.ResponseWriter, run map[string]any, what string) {
 	ended := run["status"] == "completed"
 	switch what {
 	case "":
-		answer(w, http.StatusOK, run)
+		providertest.Answer(w, http.StatusOK, run)
 	case "jobs":
-		answer(w, http.StatusOK, map[string]any{"jobs": v.jobs[run["id"].(int64)]})
+		providertest.Answer(w, http.StatusOK, map[string]any{"jobs": v.jobs[run["id"].(int64)]})
 	case "cancel":
 		if ended {
 			refuse(w, http.StatusConflict, "Cannot cancel a workflow run that is completed.")
 			return
 		}
 		v.move(run, slipway.BuildCanceled)
-		answer(w, http.StatusAccepted, map[string]any{})
+		providertest.Answer(w, http.StatusAccepted, map[string]any{})
 	case "rerun", "rerun-failed-jobs":
 		if !ended {
 			refuse(w, http.StatusForbidden, "This workflow is already running")
@@ -382,7 +363,7 @@ func (v *vendor) serveRun(w http.ResponseWriter, run map[string]any, what string
 		run["run_attempt"] = run["run_attempt"].(int) + 1
 		run["run_started_at"] = stamp(v.now())
 		v.move(run, slipway.BuildStarting)
-		answer(w, http.StatusCreated, map[string]any{})
+		providertest.Answer(w, http.StatusCreated, map[string]any{})
 	}
 }
 
@@ -405,7 +386,7 @@ func (v *vendor) serveDispatch(w http.ResponseWriter, workflow string, body map[
 			return
 		}
 		n, _ := strconv.Atoi(id)
-		answer(w, http.StatusOK, map[string]any{"workflow_run_id": n})
+		providertest.Answer(w, http.StatusOK, map[string]any{"workflow_run_id": n})
 	}
 }
 

@@ -52,7 +52,7 @@ func harness(v *vendor, p *provider.Provider, inClear bool) providertest.Harness
 		Provider: p,
 		Project:  app,
 		Missing:  "group/nowhere",
-		Entity:   entity(Annotation, "group/other, Group/Sub/App"),
+		Entity:   providertest.Entity(Annotation, "group/other, Group/Sub/App"),
 		Add:      v.add, Move: v.moveByID, Write: v.write, Sign: prove, Clear: inClear,
 		Notify: func(t testing.TB, id string) (http.Header, []byte) {
 			body := v.notification(t, id)
@@ -87,14 +87,6 @@ func sign(h http.Header, key, body []byte, at time.Time) {
 	h.Set("webhook-id", id)
 	h.Set("webhook-timestamp", stamp)
 	h.Set("webhook-signature", "v1,"+base64.StdEncoding.EncodeToString(m.Sum(nil)))
-}
-
-func entity(annotations ...string) slipway.Entity {
-	e := slipway.Entity{Kind: "Component", Metadata: slipway.EntityMetadata{Name: "app", Annotations: map[string]string{}}}
-	for i := 0; i < len(annotations); i += 2 {
-		e.Metadata.Annotations[annotations[i]] = annotations[i+1]
-	}
-	return e
 }
 
 func TestPipelinesAreMappedFaithfully(t *testing.T) {
@@ -235,7 +227,7 @@ func TestProjectsOfAnEntity(t *testing.T) {
 		{[]string{Annotation, "group/app", source, "url:https://gitlab.com/else/where"}, "group/app"},
 		{[]string{Annotation, "group/app", source, "url:https://gitlab.com/group/app", InstanceAnnotation, "gitlab.example.com"}, "group/app"},
 	} {
-		e := entity(test.annotations...)
+		e := providertest.Entity(test.annotations...)
 		if got := strings.Join(c.projects(&e), " "); got != test.want {
 			t.Errorf("%q: got %q, want %q", test.annotations, got, test.want)
 		}
@@ -255,7 +247,7 @@ func TestAccountsOfAUser(t *testing.T) {
 		{[]string{"gitlab.example.com/user-login", "jane", UserAnnotation, "jane.doe"}, "jane jane.doe"},
 		{[]string{UserAnnotation, " "}, ""},
 	} {
-		e := entity(test.annotations...)
+		e := providertest.Entity(test.annotations...)
 		if got := strings.Join(c.accounts(&e), " "); got != test.want {
 			t.Errorf("%q: got %q, want %q", test.annotations, got, test.want)
 		}

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,17 +52,7 @@ type run struct {
 	logs    map[int]string // by job
 }
 
-var example = sync.OnceValue(func() map[string]any {
-	text, err := os.ReadFile("testdata/pipelines/whole.json")
-	if err != nil {
-		panic(err)
-	}
-	var members map[string]any
-	if err := json.Unmarshal(text, &members); err != nil {
-		panic(err)
-	}
-	return members
-})
+var example = providertest.Payload[map[string]any]("testdata/pipelines/whole.json")
 
 func newVendor(t testing.TB) *vendor {
 	v := &vendor{now: time.Now().Truncate(time.Millisecond), scopes: []string{"api"}, role: 40}

@@ -174,7 +174,7 @@ func TestProjectsOfAnEntity(t *testing.T) {
 		{[]string{Annotation, "shop/Night Build/feature%2Fx"}, "shop/night build/feature%2fx", ""},
 		{[]string{Annotation, "a/../b, ., a//b, a#1, a?b, , x\x00y, a/ b"}, "", ""},
 	} {
-		e := entity(test.annotations...)
+		e := providertest.Entity(test.annotations...)
 		for _, ask := range []struct {
 			cfg        Config
 			name, want string
@@ -423,11 +423,6 @@ func TestAddressesWithBranchesAndSpaces(t *testing.T) {
 	}
 }
 
-// answers is a transport.
-type answers func(*http.Request) (*http.Response, error)
-
-func (f answers) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
 func TestWhoDoesNotSeeAllJobsOfAFolderSeesNone(t *testing.T) {
 	t.Parallel()
 	const all = `{"fullName":"shop","jobs":[{"fullName":"shop/web"},{"fullName":"shop/in","jobs":[{"fullName":"shop/in/secret"}]}]}`
@@ -438,7 +433,7 @@ func TestWhoDoesNotSeeAllJobsOfAFolderSeesNone(t *testing.T) {
 		`{"fullName":"shop","jobs":[{"fullName":"shop/web"},{"fullName":"shop/in","jobs":[]}]}`: slipway.Forbidden,
 		`{"fullName":"shop"}`: "", // a job, and no folder
 	} {
-		c, err := newClient(Config{URL: "https://ci.example.com", Unstable: "failed"}, provider.Env{HTTP: &http.Client{Transport: answers(func(r *http.Request) (*http.Response, error) {
+		c, err := newClient(Config{URL: "https://ci.example.com", Unstable: "failed"}, provider.Env{HTTP: &http.Client{Transport: providertest.Transport(func(r *http.Request) (*http.Response, error) {
 			body := all
 			if r.Header.Get("Authorization") != "" {
 				body = theirs

@@ -123,7 +123,7 @@ func sign([]byte) http.Header {
 func (v *vendor) harness(p *provider.Provider) providertest.Harness {
 	return v.Faults(providertest.Harness{
 		Provider: p, Project: project, Missing: "shop/nowhere",
-		Entity: entity(Annotation, "Shop/Other, shop/Web"),
+		Entity: providertest.Entity(Annotation, "Shop/Other, shop/Web"),
 		Add:    v.add, Move: v.move, Write: v.write, Notify: v.notify, Sign: sign, Clear: true,
 		Unsigned: func(t testing.TB, id string) (*provider.Provider, http.Header, []byte) {
 			h, body := v.notify(t, id)
@@ -140,14 +140,6 @@ func (v *vendor) harness(p *provider.Provider) providertest.Harness {
 			return "joe:33cc"
 		},
 	})
-}
-
-func entity(annotations ...string) slipway.Entity {
-	e := slipway.Entity{Kind: "Component", Metadata: slipway.EntityMetadata{Name: "web", Annotations: map[string]string{}}}
-	for i := 0; i < len(annotations); i += 2 {
-		e.Metadata.Annotations[annotations[i]] = annotations[i+1]
-	}
-	return e
 }
 
 // find2 is find within Do.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -187,7 +188,7 @@ var failures = map[string]Refusal{
 // it is asked a thousand times.
 func Endless(t testing.TB, body string, header ...string) *http.Client {
 	var asked atomic.Int32
-	return &http.Client{Transport: answers(func(r *http.Request) (*http.Response, error) {
+	return &http.Client{Transport: Transport(func(r *http.Request) (*http.Response, error) {
 		if asked.Add(1) > 1000 {
 			t.Error("it asks without end")
 			return nil, errors.New("asked too often")
@@ -200,9 +201,11 @@ func Endless(t testing.TB, body string, header ...string) *http.Client {
 	})}
 }
 
-type answers func(*http.Request) (*http.Response, error)
+// Transport answers requests without a network.
+type Transport func(*http.Request) (*http.Response, error)
 
-func (f answers) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+// RoundTrip answers one.
+func (f Transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func tooMuch(w http.ResponseWriter, _ *http.Request) bool {
 	_, _ = io.WriteString(w, `{"items":["`)
@@ -253,6 +256,29 @@ func Refusals(t *testing.T, secret string, open func(t *testing.T) (Harness, *St
 			}
 		})
 	}
+}
+
+// Entity is a component with annotations, of which keys and values take turns.
+func Entity(annotations ...string) slipway.Entity {
+	e := slipway.Entity{Kind: "Component", Metadata: slipway.EntityMetadata{Name: "web", Annotations: map[string]string{}}}
+	for pair := range slices.Chunk(annotations, 2) {
+		e.Metadata.Annotations[pair[0]] = pair[1]
+	}
+	return e
+}
+
+// Payload reads a file of JSON when it is asked for first: what a stub's answers are made of. Nothing of it may be changed.
+func Payload[T any](file string) func() T {
+	return sync.OnceValue(func() (payload T) {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			err = json.Unmarshal(text, &payload)
+		}
+		if err != nil {
+			panic(err)
+		}
+		return payload
+	})
 }
 
 // Config is a vendor's config as it is decoded of what stands in the configuration: base, and more in its place and besides.
