@@ -111,6 +111,8 @@ func plainCode(code string) string {
 	}, strings.ToUpper(code[:min(len(code), 40)]))
 }
 
+var errBrowser = slipway.Errorf(slipway.Unauthenticated, "sign in with a browser first: open /auth/login")
+
 var errCode = slipway.Errorf(slipway.NotFound, "this code is not known, was used, or is over; run slipway login again and type the code that it shows")
 
 // WaitingDevice is the command line that shows a code. NotFound when none waits with it.
@@ -126,16 +128,24 @@ func (s *Service) WaitingDevice(ctx context.Context, code string) (Device, error
 	return d, store.Err(err)
 }
 
-// AnswerDevice lets a command line in as the caller, or turns it away. Only a user who signed in with a browser may: what comes in has that user's rights.
+// AnswerDevice lets a command line in as the caller, or turns it away. Only a user who signed in with a browser may: what comes in has that user's rights, and
+// a command line that could let others in would outlive its own session.
 func (s *Service) AnswerDevice(ctx context.Context, c *slipway.Caller, code string, let bool) error {
 	if c.Kind != slipway.CallerUser || c.SessionID == "" {
-		return slipway.Errorf(slipway.Unauthenticated, "sign in with a browser first: open /auth/login")
+		return errBrowser
 	}
 	state := "denied"
 	if let {
 		state = "approved"
 	}
 	return s.db.Write(ctx, func(tx *store.Tx) error {
+		var kind string
+		err := tx.QueryRowContext(ctx, `SELECT kind FROM auth_session WHERE id = $1`, c.SessionID).Scan(&kind)
+		if errors.Is(err, sql.ErrNoRows) || err == nil && kind != browserSession {
+			return errBrowser
+		} else if err != nil {
+			return store.Err(err)
+		}
 		n, err := tx.Exec(ctx, `UPDATE auth_device SET state = $1, user_ref = $2,
 			issuer = (SELECT issuer FROM auth_session WHERE id = $3)
 			WHERE code = $4 AND state = 'waiting' AND expires_at > $5`, state, c.Subject, c.SessionID, plainCode(code), store.At(s.now()))
@@ -223,9 +233,9 @@ func (s *Service) RefreshTokens(ctx context.Context, secret string) (Tokens, err
 	sum := hash(secret)
 	now := store.At(s.now()).Time
 	var t Tokens
-	refused := false
+	refused, reused := false, ""
 	err := s.db.Write(ctx, func(tx *store.Tx) error {
-		t, refused = Tokens{}, false
+		t, refused, reused = Tokens{}, false, ""
 		// The row is taken first, so that of two that come together the second sees what the first did.
 		rows, err := tx.QueryContext(ctx, `UPDATE auth_session SET seen_at = seen_at WHERE id = $1 RETURNING `+sessionColumns, id)
 		all, err := scanSessions(rows, err)
@@ -251,7 +261,7 @@ func (s *Service) RefreshTokens(ctx context.Context, secret string) (Tokens, err
 			if err := s.rev.Bump(ctx, tx, revision); err != nil {
 				return err
 			}
-			s.log.WarnContext(ctx, "a refresh token was used twice: its session is ended", "session", id, "user", all[0].User)
+			reused = all[0].User
 			return s.Audit(ctx, tx, &slipway.Caller{Kind: slipway.CallerUser, Subject: all[0].User, SessionID: id}, "session.reuse", id)
 		case !again && !same(sum, current):
 			refused = true
@@ -265,6 +275,9 @@ func (s *Service) RefreshTokens(ctx context.Context, secret string) (Tokens, err
 		}
 		return s.rev.Bump(ctx, tx, revision)
 	})
+	if err == nil && reused != "" {
+		s.log.WarnContext(ctx, "a refresh token was used twice: its session is ended", "session", id, "user", reused)
+	}
 	if err == nil && refused {
 		err = InvalidGrant
 	}

@@ -239,16 +239,21 @@ func (s *issuers) check(ctx context.Context, token string, review Reviewer) (*id
 	}
 	iss := c.text("iss")
 	err = refuse("its issuer %.100q is not configured", iss)
-	for _, i := range s.all { // two clusters may call themselves the same
+	var silent error
+	for _, i := range s.all { // two clusters may call themselves the same, and one that is down says nothing of the other's tokens
 		if i.Issuer != iss {
 			continue
 		}
 		var id *identity
 		if id, err = s.believe(ctx, i, token, jws, c, review); err == nil {
 			return id, nil
-		} else if slipway.CodeOf(err) == slipway.Unavailable {
-			return nil, err
 		}
+		if slipway.CodeOf(err) == slipway.Unavailable && silent == nil {
+			silent = err
+		}
+	}
+	if silent != nil {
+		err = silent
 	}
 	return nil, err
 }
@@ -457,6 +462,11 @@ func (s *issuers) ownership(ctx context.Context, i *issuer, token string, c clai
 		}
 		if err := getJSON(ctx, i.client, strings.TrimSuffix(i.Issuer, "/")+"/v1/userinfo", token, &said); err != nil {
 			s.log.WarnContext(ctx, "Backstage does not tell what a user owns by", "issuer", i.Name, "error", err)
+			id.until, id.told = s.until(c, poorAge), false
+			return
+		}
+		if sub, err := slipway.ParseEntityRef(said.Claims.Sub, slipway.EntityRef{Kind: "user"}); err != nil || sub.String() != id.subject { // the answer is somebody else's
+			s.log.WarnContext(ctx, "Backstage's userinfo tells of another user than its token", "issuer", i.Name)
 			id.until, id.told = s.until(c, poorAge), false
 			return
 		}

@@ -370,6 +370,11 @@ func TestBackstageTellsWhatAUserOwnsBy(t *testing.T) {
 	if diff := cmp.Diff([]string{"user:default/jane"}, owns(i.Sign(claims, "typ", user))); diff != "" {
 		t.Errorf("while userinfo is down (-want +got):\n%s", diff)
 	}
+	down = false
+	claims["sub"] = "user:default/joe"
+	if caller := r.as(t, i.Sign(claims, "typ", user)); caller == nil || !slices.Equal(caller.Owns, []string{"user:default/joe"}) {
+		t.Errorf("by a userinfo that tells of somebody else: got %+v", caller)
+	}
 	for _, typ := range []string{"", "JWT", "vnd.backstage.plugin", "vnd.backstage.limited-user"} {
 		if r.as(t, i.Sign(claims, "typ", typ)) != nil {
 			t.Errorf("believed a token of type %q", typ)
@@ -442,6 +447,34 @@ func TestAClusterReviewsTokens(t *testing.T) {
 	}
 	if n := i.Requests.Load(); n != 0 {
 		t.Errorf("keys were read %d times", n)
+	}
+}
+
+func TestAClusterThatIsDownSaysNothingOfTheTokensOfItsNamesake(t *testing.T) {
+	t.Parallel()
+	c, i := newClock(), issuertest.New(t)
+	one := IssuerConfig{Name: "blue", Kind: "kubernetes", Issuer: i.URL, Audience: "slipway", Cluster: "blue"}
+	two := one
+	two.Name, two.Cluster = "green", "green"
+	cfg := DefaultConfig()
+	cfg.SignIn.Issuers = []IssuerConfig{one, two}
+	r := newReplica(t, storetest.Open(t, store.SQLite, schema...), c, cfg)
+	down := map[string]bool{"blue": true}
+	r.Review = func(_ context.Context, cluster, _ string, audiences []string) (TokenReview, error) {
+		if down[cluster] {
+			return TokenReview{}, slipway.Errorf(slipway.Unavailable, "%s is down", cluster)
+		}
+		return TokenReview{Authenticated: true, Username: "system:serviceaccount:ci:deployer", Audiences: audiences}, nil
+	}
+	token := func(n int) string {
+		return "Bearer " + i.Sign(i.Claims("slipway", c.Now(), map[string]any{"sub": "system:serviceaccount:ci:deployer", "n": n}))
+	}
+	if got, err := r.Authenticate(t.Context(), request(token(1))); err != nil || got.Subject != "service:green:ci/deployer" {
+		t.Errorf("by the cluster that answers: got %+v, %v", got, err)
+	}
+	down["green"] = true
+	if _, err := r.Authenticate(t.Context(), request(token(2))); !errors.Is(err, slipway.Unavailable) {
+		t.Errorf("while both are down: got %v, want Unavailable", err)
 	}
 }
 

@@ -134,6 +134,24 @@ func TestTokenIsBelievedUntilItIsOver(t *testing.T) {
 	})
 }
 
+func TestNobodyPutsATokenOutOfUseByItsID(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		c := newClock()
+		r := newReplica(t, db, c, DefaultConfig())
+		token, secret := r.create(t, System(), NewToken{Name: "ci-bot", Admin: true})
+		for _, prefix := range []string{tokenPrefix, sessionPrefix} { // the id is no secret: it stands in lists
+			if r.as(t, credential(prefix, token.ID)) != nil {
+				t.Fatalf("believed a secret that was made up, with %s", prefix)
+			}
+			if r.as(t, secret) == nil {
+				t.Errorf("the token is refused after somebody else showed a secret with its id, with %s", prefix)
+			}
+			c.Add(tokenAge) // what is remembered is looked at anew, by whoever comes first
+		}
+	})
+}
+
 func TestWhatIsNotBelievedIsToldNoReason(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {

@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -86,20 +87,21 @@ func (s *Service) session(ctx context.Context, secret, kind string) (*slipway.Ca
 		return nil, errSession
 	}
 	now := s.now()
-	e := s.cache.get(id)
+	key := sessionPrefix + id // a session's secret that names the id of a token must not stand where the token is looked for
+	e := s.cache.get(key)
 	if e == nil || !now.Before(e.until) {
 		generation := s.cache.now()
 		var err error
 		if e, err = s.loadSession(ctx, id, now); err != nil {
 			return nil, err
 		}
-		s.cache.put(id, e, generation)
+		s.cache.put(key, e, generation)
 	}
 	sum := hash(secret)
 	if same := subtle.ConstantTimeCompare(sum[:], e.hash[:]) == 1; !same || e.caller == nil || e.kind != kind {
 		return nil, errSession
 	}
-	s.touch(sessionPrefix+id, e)
+	s.touch(key, e)
 	return e.caller, nil
 }
 
@@ -259,8 +261,11 @@ func (s *Service) EndSession(ctx context.Context, by *slipway.Caller, id, user s
 		if n == 0 {
 			var owner string
 			err := tx.QueryRowContext(ctx, `SELECT user_ref FROM auth_session WHERE id = $1`, id).Scan(&owner)
-			if err != nil || user != "" && user != owner {
-				return slipway.Errorf(slipway.NotFound, "there is no session %.40q; GET /api/auth/sessions lists yours", id).WithCause(store.Err(err))
+			switch {
+			case errors.Is(err, sql.ErrNoRows), err == nil && user != "" && user != owner:
+				return slipway.Errorf(slipway.NotFound, "there is no session %.40q; GET /api/auth/sessions lists yours", id)
+			case err != nil:
+				return store.Err(err)
 			}
 			return nil // it is over
 		}

@@ -447,6 +447,11 @@ func TestACommandLineIsLetIn(t *testing.T) {
 		}
 		s.As(access).Get("/api/jobs").Is(200)
 		s.As(refresh).Get("/api/auth/me").Fails(401, slipway.Unauthenticated)
+		// A command line lets no other in: it would have a session after its own has ended.
+		_, other := waits(t, s)
+		if a := s.As(access).Do("POST", "/auth/device", url.Values{"user_code": {other}, "answer": {"allow"}}.Encode(), "Content-Type", "application/x-www-form-urlencoded"); a.Status != 401 {
+			t.Errorf("a command line let another in: %d %s", a.Status, a.Body)
+		}
 		if a := issuertest.NewBrowser(t, s.URL).Open("/api/auth/me", nil, "Cookie", "slipway-session="+access); a.StatusCode != 401 {
 			t.Errorf("a command line's token as a cookie: %d", a.StatusCode)
 		}
