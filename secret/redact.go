@@ -25,8 +25,8 @@ const (
 
 // Redactor replaces secrets in text by "<redacted>": those it was told with Add, wherever they stand,
 // also in their JSON, URL and base64 forms; and what looks like one: Authorization and cookie headers,
-// bearer tokens, credentials in a URL's query or user part, assignments such as PASSWORD=…, JSON Web
-// Tokens, and the tokens of Slipway, GitHub and GitLab. A Redactor may be used by many goroutines at
+// bearer tokens, credentials in a URL's query or user part, assignments such as PASSWORD=…, members of JSON such as
+// "password": "…", JSON Web Tokens, and the tokens of Slipway, GitHub and GitLab. A Redactor may be used by many goroutines at
 // once. The zero Redactor is ready and knows the patterns only.
 type Redactor struct {
 	mu    sync.Mutex
@@ -131,6 +131,9 @@ func containsFold(s, word string) bool {
 	return false
 }
 
+// secretNames are the ends of the names that secrets have in JSON.
+const secretNames = `(?:token|api_?key|access_?key|private_?key|secret|password|passwd|passphrase|device_?code)`
+
 var patterns = []pattern{
 	{ // header lines, also as JSON and as Go and Python maps print them
 		words: []string{"authorization", "-token", "api-key"},
@@ -138,9 +141,19 @@ var patterns = []pattern{
 			`(["']?\s*[:=]\s*[\["']*(?:(?:bearer|basic|token|digest|negotiate)\s+)?)[^\s"',\]\\]+`),
 		with: "${1}${2}" + Redacted,
 	},
+	{ // several in one header, with commas or semicolons between
+		words: []string{"cookie", "provider-token"},
+		expr:  regexp.MustCompile(`(?i)\b((?:(?:set-)?cookie|slipway-provider-token)["']?\s*[:=]\s*[\["']*)[^\r\n"'\]]+`),
+		with:  "${1}" + Redacted,
+	},
+	{ // members of JSON, the second also where it stands in a text of JSON; the length spares words
+		words: []string{`":`, `" :`},
+		expr:  regexp.MustCompile(`(?i)(` + secretNames + `"\s*:\s*")(?:[^"\\]|\\.){6,}`),
+		with:  "${1}" + Redacted,
+	},
 	{
-		words: []string{"cookie"},
-		expr:  regexp.MustCompile(`(?i)\b((?:set-)?cookie["']?\s*[:=]\s*[\["']*)[^\r\n"'\]]+`),
+		words: []string{`\":`, `\" :`},
+		expr:  regexp.MustCompile(`(?i)(` + secretNames + `\\+"\s*:\s*\\+")(?:[^"\\]|\\+[^"\\]){6,}`),
 		with:  "${1}" + Redacted,
 	},
 	{ // a bearer token without its header's name; the length spares the word "bearer" in prose
@@ -160,8 +173,8 @@ var patterns = []pattern{
 		with:  "${1}" + Redacted + "@",
 	},
 	{ // tokens that their makers gave a shape
-		words: []string{"slp_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "eyj"},
-		expr: regexp.MustCompile(`\b(?:slp_[A-Za-z0-9_-]{6,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,}|glpat-[A-Za-z0-9_.-]{16,}|` +
+		words: []string{"slp_", "sls_", "slr_", "sld_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "eyj"},
+		expr: regexp.MustCompile(`\b(?:sl[prsd]_[A-Za-z0-9_-]{6,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,}|glpat-[A-Za-z0-9_.-]{16,}|` +
 			`eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]*)`),
 		with: Redacted,
 	},

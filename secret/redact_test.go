@@ -72,7 +72,13 @@ func TestSecretsAreKnownByTheirLooks(t *testing.T) {
 		"https://user:" + s + "@git.example.com/a.git",
 		"https://" + s + "@git.example.com/a.git",
 		"postgres://slipway:" + s + "@db/slipway?sslmode=disable",
-		"slp_" + s,
+		"slp_" + s, "sls_" + s, "slr_" + s, "sld_" + s,
+		"Slipway-Provider-Token: github=" + s + ", gitlab=" + s,
+		`{"access_token":"` + s + `","expires_in":3600}`,
+		`{"clientSecret": "` + s + `"}`, `{"password" : "a\"` + s + `"}`,
+		`{"privateKey":"-----BEGIN KEY-----\n` + s + `\n-----END KEY-----\n"}`,
+		`{"body":"{\"webhookSecret\":\"` + s + `\",\"a\":1}"}`,
+		`{"body":"{\"privateKey\": \"-----BEGIN KEY-----\\n` + s + `\\n\"}"}`,
 		"ghp_" + s, "github_pat_" + s, "glpat-" + s,
 		"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0." + s,
 	} {
@@ -90,6 +96,7 @@ func TestSecretsAreKnownByTheirLooks(t *testing.T) {
 		"https://git.example.com/a.git?page=2#token",
 		"mail jane@example.com, exitcode=1, status code=200",
 		"component:default/web",
+		`{"token":"here","secretName":"github-key","type":"secretText"}`,
 		"git@example.com:a/b.git",
 		"",
 	} {

@@ -17,7 +17,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -383,7 +382,7 @@ func (s *Server) humaError(ctx huma.Context, status int, message string, errs ..
 	case status == http.StatusInternalServerError && len(errs) > 0:
 		err = errs[0]
 	case status == http.StatusRequestEntityTooLarge:
-		err = slipway.Errorf(slipway.TooLarge, "the body is larger than this operation takes (%d bytes)", ctx.Operation().MaxBodyBytes)
+		err = tooLarge(ctx.Operation().MaxBodyBytes)
 	case status == http.StatusUnsupportedMediaType:
 		err = slipway.Errorf(slipway.UnsupportedMedia, "send the body as application/json")
 	case status == http.StatusRequestTimeout:
@@ -447,9 +446,6 @@ var jsonFormat = huma.Format{
 	},
 }
 
-// bodyWait is how long a body may take to arrive.
-const bodyWait = 20 * time.Second
-
 // maxDepth is how deep a body may be nested.
 const maxDepth = 100
 
@@ -501,55 +497,8 @@ func writeJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// strangers bounds what requests without a known caller may cost: how many bytes of their bodies are held at a time, and how often one address may fail.
-type strangers struct {
-	mu      sync.Mutex
-	held    int64
-	blocked map[string]time.Time // addresses that failed too often, until when
-}
-
-// maxHeld is how many bytes of strangers' bodies are held at a time.
-const maxHeld = 64 << 20
-
-// enter admits a request before its body is read. leave takes its status.
-func (g *strangers) enter(ctx context.Context, s *Server, r *http.Request, most int64) (leave func(status int), err error) {
-	size := most
-	if r.ContentLength >= 0 {
-		size = min(most, r.ContentLength)
-	}
-	addr := s.address(r)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if until, ok := g.blocked[addr]; ok {
-		if wait := until.Sub(s.now()); wait > 0 {
-			return nil, slipway.Errorf(slipway.RateLimited, "too many refused requests from this address; wait").After(wait)
-		}
-		delete(g.blocked, addr)
-	}
-	if g.held > 0 && g.held+size > maxHeld {
-		return nil, slipway.Errorf(slipway.Unavailable, "too much is being received at the moment; send it again").After(time.Second)
-	}
-	g.held += size
-	return func(status int) {
-		refused := status == http.StatusUnauthorized || status == http.StatusForbidden
-		var limit auth.Limit
-		var tooMany error
-		if refused {
-			limit, tooMany = s.auth.CountFailure(ctx, addr)
-		}
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.held -= size
-		if tooMany != nil {
-			if g.blocked == nil || len(g.blocked) > 10_000 {
-				g.blocked = map[string]time.Time{}
-			}
-			g.blocked[addr] = limit.Reset
-		}
-	}, nil
-}
-
-// guard is what stands before every operation: caller, rate limit, permission, time limit, idempotency.
+// guard is what stands before every operation: a place to work, caller, rate limit, permission, body, time limit, idempotency. While a body arrives the request has
+// no place: whoever sends slowly keeps nobody else waiting.
 // multiple holds the query parameters that may repeat; it is nil for lenient operations.
 func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[string]bool) func(huma.Context, func(huma.Context)) {
 	return func(hc huma.Context, next func(huma.Context)) {
@@ -560,14 +509,20 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 		x.use = &auth.Use{RequestID: x.id}
 		ctx = auth.WithUse(ctx, x.use)
 		done := func() {}
-		if !slices.Contains(unshed, op.ID) {
-			var err error
-			if done, err = s.load.enter(ctx, classOf(op)); err != nil {
-				x.shed = true
-				s.fail(w, r, err)
-				return
+		place := func() (err error) {
+			if slices.Contains(unshed, op.ID) {
+				return nil
 			}
-			defer done()
+			leave, err := s.load.enter(ctx, classOf(op))
+			if x.shed = err != nil; !x.shed {
+				done = leave
+			}
+			return err
+		}
+		defer func() { done() }()
+		if err := place(); err != nil {
+			s.fail(w, r, err)
+			return
 		}
 		caller, err := s.admit(ctx, w, r, op, service)
 		if caller != nil {
@@ -581,13 +536,25 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 			s.fail(w, r, err)
 			return
 		}
-		if op.Permission == blueprint.Public && op.MaxBody > 1<<20 {
-			leave, err := s.strangers.enter(ctx, s, r, op.MaxBody)
+		if guessed(op) {
+			if err := s.blocked.check(s.address(r), s.now()); err != nil {
+				s.fail(w, r, err)
+				return
+			}
+			defer func() { s.countRefusal(ctx, r, w.(*response).status) }()
+		}
+		var body []byte
+		if takesBody(r) {
+			done()
+			var leave func()
+			if body, leave, err = s.receive(w, r, op, caller); err == nil {
+				defer leave()
+				err = place()
+			}
 			if err != nil {
 				s.fail(w, r, err)
 				return
 			}
-			defer func() { leave(w.(*response).status) }()
 		}
 		if op.Timeout < 0 {
 			leave, err := s.streams.enter(caller)
@@ -643,7 +610,7 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 		}
 		hc = huma.WithContext(hc, ctx)
 		if keys := r.Header.Values("Idempotency-Key"); len(keys) > 0 && op.Idempotent && r.URL.Query().Get("dryRun") != "true" {
-			s.once(hc, op, caller, keys, next)
+			s.once(hc, op, caller, keys, body, next)
 		} else {
 			next(hc)
 		}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -36,8 +35,8 @@ const (
 
 // once runs an operation at most once per caller, thing and Idempotency-Key within a day: the same body replays the answer of a call that succeeded, another body is
 // a conflict. An answer that held a secret, or is too large, is never kept: the call is a conflict then. A server that dies between the effect and noting the answer
-// leaves the key taken for two minutes; then the call runs again.
-func (s *Server) once(hc huma.Context, op blueprint.Operation, caller *slipway.Caller, keys []string, next func(huma.Context)) {
+// leaves the key taken for two minutes; then the call runs again. body is that of the request, which has not been read from it.
+func (s *Server) once(hc huma.Context, op blueprint.Operation, caller *slipway.Caller, keys []string, body []byte, next func(huma.Context)) {
 	r, w := humago.Unwrap(hc)
 	ctx := hc.Context()
 	key := keys[0]
@@ -45,22 +44,6 @@ func (s *Server) once(hc huma.Context, op blueprint.Operation, caller *slipway.C
 		s.fail(w, r, slipway.Errorf(slipway.Invalid, "Idempotency-Key: send one, of 1 to 255 characters"))
 		return
 	}
-	limit := op.MaxBody
-	if limit == 0 {
-		limit = 1 << 20
-	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWait))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	if err != nil {
-		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			err = slipway.Errorf(slipway.TooLarge, "the body is larger than this operation takes (%d bytes)", limit)
-		} else {
-			err = slipway.Errorf(slipway.Invalid, "the body did not arrive").WithCause(err)
-		}
-		s.fail(w, r, err)
-		return
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
 	id := hash(append([]string{caller.Subject, caller.TokenID, op.ID, r.URL.RawQuery, key}, thing(op, r)...)...)
 	sum := hash(string(body))
 

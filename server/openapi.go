@@ -80,10 +80,6 @@ func (s *Server) register(api huma.API, b blueprint.Blueprint, op blueprint.Oper
 	if stability == "" {
 		stability = b.Stability
 	}
-	maxBody := op.MaxBody
-	if maxBody == 0 {
-		maxBody = 1 << 20
-	}
 	tag := op.Tag
 	if tag == "" {
 		tag = b.Name
@@ -91,7 +87,7 @@ func (s *Server) register(api huma.API, b blueprint.Blueprint, op blueprint.Oper
 	lenient := op.Lenient || m.Lenient
 	hop := huma.Operation{
 		OperationID: strings.ReplaceAll(op.ID, ".", "-"), Method: op.Method, Path: op.Path, Summary: op.Summary, Tags: []string{tag},
-		Description: op.Description, DefaultStatus: op.Status, MaxBodyBytes: maxBody, BodyReadTimeout: bodyWait,
+		Description: op.Description, DefaultStatus: op.Status, MaxBodyBytes: maxBody(op), BodyReadTimeout: bodyWait,
 		RejectUnknownQueryParameters: !lenient, Deprecated: !op.Deprecated.IsZero(),
 		Errors:     s.errorsOf(op, m),
 		Extensions: map[string]any{"x-stability": string(stability), "x-blueprint": b.Name},

@@ -47,7 +47,7 @@ var Base = blueprint.Blueprint{
 		}),
 		blueprint.Handle((*Server).readyz, blueprint.Operation{
 			ID: "slipway.ready", Method: "GET", Path: "/readyz", Summary: "Can it serve", Permission: blueprint.Public, Tag: "operations",
-			Description:     "Asks every dependency, by name, for 2 seconds at most. 503 when one does not answer, or while the server stops; a Kubernetes cluster that does not answer is only shown. For readiness probes.",
+			Description:     "Asks every dependency, by name, for 2 seconds at most, twice a second at most. 503 when one does not answer, or while the server stops; a Kubernetes cluster that does not answer is only shown. For readiness probes.",
 			ResponseExample: Readiness{Ready: true, Checks: []CheckResult{{Name: "database main", OK: true, Milliseconds: 0.3}}},
 		}),
 		blueprint.Handle((*Server).versionz, blueprint.Operation{
@@ -99,7 +99,36 @@ type readyOutput struct {
 	Body   Readiness
 }
 
+// checkedFor is how long what the checks found is told again: anybody may ask, and each check costs a connection.
+const checkedFor = 500 * time.Millisecond
+
+// checked is what the checks found last. Safe for concurrent use: those who ask while checks run get what these find.
+type checked struct {
+	mu      sync.Mutex
+	at      time.Time
+	results []CheckResult
+}
+
 func (s *Server) readyz(ctx context.Context, _ *struct{}) (*readyOutput, error) {
+	s.checked.mu.Lock()
+	if time.Since(s.checked.at) > checkedFor {
+		s.checked.results = s.check(context.WithoutCancel(ctx)) // for all who wait
+		s.checked.at = time.Now()
+	}
+	results := s.checked.results
+	s.checked.mu.Unlock()
+	out := &readyOutput{Status: http.StatusOK, Body: Readiness{Ready: s.ready.Load(), Checks: results}}
+	for i, r := range results {
+		out.Body.Ready = out.Body.Ready && (r.OK || s.health[i].some)
+	}
+	if !out.Body.Ready {
+		out.Status = http.StatusServiceUnavailable
+	}
+	return out, nil
+}
+
+// check asks every dependency, all at once.
+func (s *Server) check(ctx context.Context) []CheckResult {
 	results := make([]CheckResult, len(s.health))
 	var wg sync.WaitGroup
 	for i, c := range s.health {
@@ -116,14 +145,7 @@ func (s *Server) readyz(ctx context.Context, _ *struct{}) (*readyOutput, error) 
 		})
 	}
 	wg.Wait()
-	out := &readyOutput{Status: http.StatusOK, Body: Readiness{Ready: s.ready.Load(), Checks: results}}
-	for i, r := range results {
-		out.Body.Ready = out.Body.Ready && (r.OK || s.health[i].some)
-	}
-	if !out.Body.Ready {
-		out.Status = http.StatusServiceUnavailable
-	}
-	return out, nil
+	return results
 }
 
 // Version is the answer of /version.
@@ -192,5 +214,6 @@ func (x *exchange) trace(ctx context.Context) {
 	if x.operation != "" {
 		span.SetName(x.operation)
 	}
-	span.SetAttributes(attribute.String("slipway.request_id", x.id), attribute.String("slipway.caller", x.caller))
+	span.SetAttributes(attribute.String("slipway.request_id", x.id), attribute.String("slipway.caller", x.caller),
+		attribute.String("url.path", x.server.redact.Redact(x.path))) // senders that cannot set a header have a token in it
 }

@@ -148,13 +148,16 @@ type viewer struct {
 	out bytes.Buffer
 }
 
+// maxShownDepth is how deep what is nested is looked through for links; anything deeper is shown as it came.
+const maxShownDepth = 200
+
 // maxIndent is how far lines are moved to the right; deeper ones stay there.
 const maxIndent = 40
 
 func (v *viewer) page(body []byte) template.HTML {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
-	if err := v.value(d, nil); err != nil {
+	if depth(body) > maxShownDepth || v.value(d, nil) != nil {
 		return template.HTML(html.EscapeString(string(bytes.ToValidUTF8(body, []byte("\uFFFD")))))
 	}
 	return template.HTML(v.out.String()) // every text in it was escaped

@@ -55,7 +55,7 @@ var (
 		"Set-Cookie", "Set-Cookie2", "Www-Authenticate", "Proxy-Authenticate", "Authentication-Info", "Strict-Transport-Security", "Public-Key-Pins", "Clear-Site-Data", "Alt-Svc",
 		"Refresh", "Service-Worker-Allowed", "Sourcemap", "Content-Location", "Content-Security-Policy", "Content-Security-Policy-Report-Only", "X-Content-Type-Options",
 		"Referrer-Policy", "X-Frame-Options", "X-Request-Id", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset", "Nel", "Report-To", "Reporting-Endpoints", "Server",
-		"X-Accel-Redirect", "X-Sendfile",
+		"X-Accel-Redirect", "X-Sendfile", "Cdn-Cache-Control", "Surrogate-Control",
 	}
 	// What describes a body; let through by every list.
 	bodyHeaders = []string{"Content-Type", "Content-Length", "Content-Encoding", "Content-Language", "Content-Range", "Accept-Ranges", "Date", "Location", "Retry-After", "Trailer", "Vary"}
@@ -231,7 +231,7 @@ func (s *Server) openProxies() error {
 }
 
 func (s *Server) openProxy(d blueprint.Proxy) (*proxy, error) {
-	p := &proxy{Proxy: d, server: s, own: setOf(ownRequestHeaders)}
+	p := &proxy{Proxy: d, server: s, own: setOf(ownRequestHeaders, []string{s.config.Auth.SignIn.TLSHeader.Name})}
 	if len(d.Headers.Request) > 0 {
 		p.request = setOf(d.Headers.Request, []string{"Content-Type", "Content-Length", "Content-Encoding", "User-Agent", "Te"}, upgradeHeaders)
 	}
@@ -338,9 +338,13 @@ func hasToken(values []string, token string) bool {
 	return false
 }
 
-// rest is the path behind the proxy's name, as the caller wrote it.
+// rest is the path behind the proxy's name, as the caller wrote it; the name itself may be written in other ways too.
 func (p *proxy) rest(r *http.Request) string {
-	return strings.TrimPrefix(r.URL.EscapedPath(), proxyPrefix+p.Name)
+	path := strings.TrimPrefix(r.URL.EscapedPath(), proxyPrefix)
+	if i := strings.IndexByte(path, '/'); i >= 0 {
+		return path[i:]
+	}
+	return ""
 }
 
 // buffers are what bodies are copied with.
@@ -396,7 +400,7 @@ func (p *proxy) serve(w *response, r *http.Request, caller *slipway.Caller) {
 		r.Body = http.MaxBytesReader(w, r.Body, int64(p.MaxBody))
 	}
 	w.page = nil // the target's answer is the target's
-	p.reverse.ServeHTTP(&proxyWriter{response: w, server: s}, r)
+	p.reverse.ServeHTTP(&proxyWriter{response: w, server: s, own: w.Header().Clone()}, r)
 }
 
 // rewrite makes of a caller's request the one to the target.
@@ -470,9 +474,7 @@ func (p *proxy) modify(res *http.Response) error {
 	h := res.Header
 	if !upgraded {
 		h.Set("Content-Security-Policy", "sandbox") // a page of the target is nobody here, and reads no cookie of ours
-		if h.Get("Cache-Control") == "" {
-			h.Set("Cache-Control", "no-store")
-		}
+		h.Set("Cache-Control", privately(h.Values("Cache-Control")))
 	}
 	stream := upgraded || strings.HasPrefix(h.Get("Content-Type"), "text/event-stream")
 	if stream {
@@ -493,6 +495,25 @@ func (p *proxy) modify(res *http.Response) error {
 		res.Body = &talk{q, w}
 	}
 	return nil
+}
+
+// privately is a Cache-Control for answers that only their caller may keep: what the target says to all, it says to whoever may use the proxy.
+func privately(said []string) string {
+	kept := []string{"private"}
+	for directive := range strings.SplitSeq(strings.Join(said, ","), ",") {
+		name, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(directive)), "=")
+		switch name {
+		case "no-store":
+			return "no-store"
+		case "", "public", "private", "s-maxage", "proxy-revalidate":
+		default:
+			kept = append(kept, strings.TrimSpace(directive))
+		}
+	}
+	if len(kept) == 1 {
+		return "no-store"
+	}
+	return strings.Join(kept, ", ")
 }
 
 // relocate writes where the target sends the caller: to what lies behind the proxy by a path of ours, elsewhere as it stands, and not at all to what the target has
@@ -659,13 +680,22 @@ func (p *proxy) credential(ctx context.Context) (*shown, error) {
 type proxyWriter struct {
 	*response
 	server *Server
-	bound  time.Time // when the deadline was last moved
+	bound  time.Time   // when the deadline was last moved
+	own    http.Header // what was said before the target was asked
+	early  bool        // the target has said something before its answer
 }
 
+// WriteHeader sends the target's answer. What it says before that (1xx) is kept from the caller: nobody has looked through those headers. httputil empties all
+// headers then, ours too, so that those are put back.
 func (w *proxyWriter) WriteHeader(status int) {
 	if status < 200 && status != http.StatusSwitchingProtocols {
-		w.ResponseWriter.WriteHeader(status)
+		w.early = true
 		return
+	}
+	if h := w.Header(); w.early {
+		for name, values := range w.own {
+			h[name] = append(slices.Clip(values), h[name]...)
+		}
 	}
 	w.private = true
 	w.response.WriteHeader(status)

@@ -100,9 +100,12 @@ type Server struct {
 	metrics   *metrics
 	loops     []loop
 	health    []check
+	checked   checked // by them
 	active    atomic.Int64 // requests under way
 	silent    silent       // connections without a request
-	strangers strangers
+	bodies    bodies       // of callers
+	strangers bodies       // of those whom nobody knows
+	blocked   blocked
 	streams   streams
 	load      *load
 	levels    *Levels
@@ -208,6 +211,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	}
 	s.levels.now = s.now
 	s.streams.Streams = s.config.Server.Streams
+	s.bodies.all, s.bodies.one, s.strangers.all, s.strangers.one = maxHeld, maxHeldOne, maxHeldStranger, maxHeldAddress
 	s.draining, s.drain = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
