@@ -115,10 +115,10 @@ func row(cells []string, colored bool) table.Row {
 	return r
 }
 
-// clean takes control characters out of what others wrote: a commit message must not command the terminal.
+// clean takes control characters out of what others wrote: a commit message must not command the terminal, nor turn around what stands beside it.
 func clean(s, keep string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && !strings.ContainsRune(keep, r) {
+		if (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)) && !strings.ContainsRune(keep, r) {
 			return ' '
 		}
 		return r

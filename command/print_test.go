@@ -19,7 +19,7 @@ func TestTablesArePlainWhereNobodySeesThem(t *testing.T) {
 	var out strings.Builder
 	err := printTable(&out, blueprint.Table{
 		Header: []string{"Status", "Message"},
-		Rows:   [][]string{{"failed", "red\x1b[31m\x07 and\nmore"}, {"succeeded", "grün ✓"}},
+		Rows:   [][]string{{"failed", "red\x1b[31m\x07 and\nmore\u202e"}, {"succeeded", "grün ✓"}},
 		Footer: "There are more.",
 	})
 	if err != nil {

@@ -18,6 +18,7 @@ func FuzzPageOfAnAnswer(f *testing.F) {
 	f.Add([]byte(`["javascript:alert(1)","//a","/api/\"><script>","http://\u0000","user:default/a"]`))
 	f.Add([]byte(`{"a":`))
 	f.Add([]byte("\xff<script>"))
+	f.Add([]byte(strings.Repeat("[", maxShownDepth+1) + `"<a>"` + strings.Repeat("]", maxShownDepth+1)))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		v := &viewer{reads: map[string]*described{}, path: "/api/things", query: url.Values{"q": {"<"}}, children: "id"}
 		shown := string(v.page(body))
@@ -85,4 +86,13 @@ func FuzzIfNoneMatch(f *testing.F) {
 		acceptsGzip(header)
 		linksOf(http.Header{"Link": {header}})
 	})
+}
+
+func TestAnAnswerThatIsNestedDeeplyIsShownAsItCame(t *testing.T) {
+	t.Parallel()
+	body := strings.Repeat("[", 400_000) + `"<a>"` + strings.Repeat("]", 400_000)
+	v := &viewer{path: "/api/things"}
+	if got, want := string(v.page([]byte(body))), strings.Replace(body, `"<a>"`, "&#34;&lt;a&gt;&#34;", 1); got != want {
+		t.Errorf("it is shown as %.200q", got)
+	}
 }

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -575,5 +577,70 @@ func TestABlueprintDeclaresAProxyThatAnOperatorCompletes(t *testing.T) {
 	}
 	if strings.Contains(fmt.Sprint(err), "secret") {
 		t.Error("a fault shows a password")
+	}
+}
+
+func TestWhatATargetSaysBeforeItsAnswerIsKeptFromTheCaller(t *testing.T) {
+	t.Parallel()
+	s, _ := behind(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Set-Cookie", "__Host-slipway-session=fixed")
+		w.Header().Set("Link", "</style.css>; rel=preload")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.WriteHeader(http.StatusProcessing)
+		clear(w.Header())
+		w.Header().Set("Vary", "X-Own")
+		_, _ = io.WriteString(w, "late")
+	}, nil)
+	early := 0
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error { early++; return nil }})
+	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/api/proxy/far/x", nil)
+	req.Header.Set("Authorization", "Bearer "+s.Token)
+	req.Header.Set("X-Request-Id", "mine")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	h := res.Header
+	if early != 0 || string(body) != "late" || h.Get("Set-Cookie") != "" {
+		t.Errorf("%d answers before the answer, %q, %v", early, body, h)
+	}
+	for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "X-Request-Id": "mine", "Referrer-Policy": "no-referrer", "Vary": "Accept X-Own", "Content-Security-Policy": "sandbox"} {
+		if got := strings.Join(h.Values(name), " "); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestWhatIsSharedStaysWithTheCaller(t *testing.T) {
+	t.Parallel()
+	s, _ := behind(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Cache-Control"] = r.URL.Query()["say"]
+		w.Header().Set("CDN-Cache-Control", "public")
+		w.Header().Set("Surrogate-Control", "max-age=3600")
+	}, nil)
+	for said, want := range map[string]string{
+		"":                                    "no-store",
+		"say=public":                          "no-store",
+		"say=no-store,max-age=1":              "no-store",
+		"say=public,max-age=600,s-maxage=900": "private, max-age=600",
+		"say=Public&say=max-age%3D5,+must-revalidate":      "private, max-age=5, must-revalidate",
+		"say=private,no-cache,proxy-revalidate,S-MAXAGE=1": "private, no-cache",
+	} {
+		h := s.Get("/api/proxy/far/x?" + said).Is(200).Header
+		if got := strings.Join(h.Values("Cache-Control"), "; "); got != want || h.Get("CDN-Cache-Control")+h.Get("Surrogate-Control") != "" {
+			t.Errorf("%s: got %q, want %q; %v", said, got, want, h)
+		}
+	}
+}
+
+func TestTheNameOfAProxyMayBeWrittenInOtherWays(t *testing.T) {
+	t.Parallel()
+	s, _ := behind(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.URL.EscapedPath()) }, nil)
+	for path, want := range map[string]string{"/api/proxy/far/a/b": "/base/a/b", "/api/proxy/%66ar/a%2Fb": "/base/a%2Fb", "/api/proxy/%66ar": "/base"} {
+		if got := string(s.Get(path).Is(200).Body); got != want {
+			t.Errorf("%s: the target was asked for %s, want %s", path, got, want)
+		}
 	}
 }

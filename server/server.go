@@ -100,7 +100,7 @@ type Server struct {
 	metrics   *metrics
 	loops     []loop
 	health    []check
-	checked   checked // by them
+	checked   checked      // by them
 	active    atomic.Int64 // requests under way
 	silent    silent       // connections without a request
 	bodies    bodies       // of callers

@@ -644,7 +644,8 @@ func TestTracesGoWhereACollectorListens(t *testing.T) {
 	o.Configure = func(c *server.Config) { c.Telemetry.Endpoint = collector.URL }
 	s := blueprinttest.Start(t, store.SQLite, o)
 	s.Get("/api/toy/raw", "X-Request-Id", "one-of-mine", "Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").Is(200)
-	s.Stop() // sends what was gathered
+	s.Get("/api/toy/things/slp_" + strings.Repeat("x", 61)).Is(200) // senders that cannot set a header have a token in the path
+	s.Stop()                                                        // sends what was gathered
 	if got := <-paths; got != "/v1/traces application/x-protobuf" {
 		t.Errorf("got %q", got)
 	}
@@ -654,6 +655,9 @@ func TestTracesGoWhereACollectorListens(t *testing.T) {
 		if !strings.Contains(got, text) {
 			t.Errorf("the span does not hold %s", what)
 		}
+	}
+	if strings.Contains(got, "slp_xxx") || !strings.Contains(got, "/api/toy/things/<redacted>") {
+		t.Errorf("the span shows a token: %q", got)
 	}
 }
 
