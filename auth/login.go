@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
@@ -333,10 +334,10 @@ func (s *Service) FormTargets(ctx context.Context) string {
 	return ""
 }
 
-// label is what a browser or command line says of itself, in bounds and without control signs.
+// label is what a browser or command line says of itself, in bounds, and without what would change how the page that asks to let it in looks.
 func label(text string) string {
 	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '\ufffd' {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\ufffd' {
 			return -1
 		}
 		return r

@@ -4,6 +4,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 )
 
 func TestSecretsAreKnownByTheirShape(t *testing.T) {
@@ -75,6 +77,28 @@ func FuzzLocalPath(f *testing.F) {
 		got, err := base.Parse(to)
 		if err != nil || got.Host != base.Host || got.Scheme != "https" || strings.HasPrefix(to, "//") || strings.ContainsAny(to, "\\\r\n\t ") {
 			t.Errorf("%q leads to %q: %v, %v", s, to, got, err)
+		}
+	})
+}
+
+// A code is what is left of its letters, however people write it, and a rate reads as it is written.
+func FuzzCodesAndRates(f *testing.F) {
+	for _, s := range []string{"WDJB-MJHT", " wdjb mjht ", "\xff", "a\u202eb\u0085", "\u0131\u017f", strings.Repeat("é", 100), "100/m", "0", "-1/m", "99999999999999999999/m"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		code := plainCode(s)
+		if strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" || len(code) > 40 || plainCode(code) != code {
+			t.Errorf("%q is the code %q", s, code)
+		}
+		var r, again Rate
+		if err := r.UnmarshalText([]byte(s)); err == nil {
+			if err := again.UnmarshalText([]byte(r.String())); err != nil || again != r || r < 0 || r > maxRate {
+				t.Errorf("%q is the rate %s, which is read as %s, %v", s, r, again, err)
+			}
+		}
+		if l := label(s); len(l) > maxLabel || !utf8.ValidString(l) || strings.ContainsFunc(l, unicode.IsControl) || strings.ContainsRune(l, '\u202e') {
+			t.Errorf("%q is the label %q", s, l)
 		}
 	})
 }

@@ -96,3 +96,47 @@ func TestAnAnswerThatIsNestedDeeplyIsShownAsItCame(t *testing.T) {
 		t.Errorf("it is shown as %.200q", got)
 	}
 }
+
+// Only what stands right of the first address that is not trusted can be the caller's: what a caller writes itself is never believed.
+func FuzzForwardedFor(f *testing.F) {
+	for _, s := range []string{"", "192.0.2.1", "6.6.6.6, 192.0.2.1, 10.0.0.7", ",,10.0.0.1", "10.0.0.1:80", "[::1]", "\xff", "::ffff:10.0.0.9, ::1%eth0"} {
+		f.Add(s, "10.0.0.1:1234")
+		f.Add(s, "192.0.2.9:1234")
+		f.Add(s, "garbage")
+	}
+	n, _ := parsePrefix("10.0.0.0/8")
+	s := &Server{trusted: []prefix{n}}
+	f.Fuzz(func(t *testing.T, header, remote string) {
+		r := &http.Request{RemoteAddr: remote, Header: http.Header{"X-Forwarded-For": {"6.6.6.6, " + header, "192.0.2.77"}}}
+		direct := (&Server{}).address(r)
+		got := s.address(r)
+		switch {
+		case !s.trusts(direct) && got != direct:
+			t.Errorf("from %q, which is not trusted: %q", remote, got)
+		case s.trusts(direct) && got != "192.0.2.77":
+			t.Errorf("from %q, which is trusted, and says 192.0.2.77: %q", remote, got)
+		}
+	})
+}
+
+// A parameter with slashes is the same text when it is one segment.
+func FuzzWidePaths(f *testing.F) {
+	for _, s := range []string{"component:default/web/search", "a/b/c/search", "%2F/search", "a%2fb/search", "a/search", "/search", "a//search", "%zz/b/search", "\xff/ü/search", "a/b/builds/x/logs"} {
+		f.Add(s)
+	}
+	s := &Server{wides: []wide{{prefix: "/api/t/by-entity/", suffix: []string{"builds", "{id}", "logs"}, max: 2}, {prefix: "/api/t/by-entity/", suffix: []string{"search"}, max: 3}}}
+	f.Fuzz(func(t *testing.T, rest string) {
+		u, err := url.Parse("/api/t/by-entity/" + rest)
+		if err != nil || u.Host != "" {
+			return
+		}
+		was := *u
+		s.widen(&http.Request{URL: u})
+		if u.Path != was.Path || u.RawQuery != was.RawQuery {
+			t.Errorf("%q became %q", was.Path, u.Path)
+		}
+		if decoded, err := url.PathUnescape(u.EscapedPath()); err != nil || decoded != u.Path {
+			t.Errorf("%q is written %q", u.Path, u.EscapedPath())
+		}
+	})
+}

@@ -141,13 +141,14 @@ func parseRunKey(text string) (k runKey, err error) {
 	if text == "" {
 		return runKey{created: 1<<63 - 1}, nil
 	}
-	parts := strings.SplitN(text, " ", 3)
-	if len(parts) < 3 {
-		return k, slipway.Errorf(slipway.Invalid, "the cursor does not fit; begin again without it")
+	created, rest, _ := strings.Cut(text, " ")
+	source, id, ok := strings.Cut(rest, " ")
+	k.id = id
+	if k.created, err = strconv.ParseInt(created, 10, 64); err == nil {
+		k.source, err = strconv.ParseInt(source, 10, 64)
 	}
-	k.id = parts[2]
-	if k.created, err = strconv.ParseInt(parts[0], 10, 64); err == nil {
-		k.source, err = strconv.ParseInt(parts[1], 10, 64)
+	if err != nil || !ok {
+		return runKey{}, slipway.Errorf(slipway.Invalid, "the cursor does not fit; begin again without it").WithCause(err)
 	}
-	return k, err
+	return k, nil
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/slipway-platform/slipway"
 )
 
 // hookReaders read the bodies of webhooks, by the last part of their paths.
@@ -93,6 +95,30 @@ func FuzzForeignBodies(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, raw []byte) {
 		for _, read := range hookReaders {
 			_, _ = read(s, raw, &faults{now: s.now()})
+		}
+	})
+}
+
+// Whatever stands in the path of a webhook, a token in it is never what its reports are known by.
+func FuzzConnection(f *testing.F) {
+	for _, s := range []string{"1", "connections/1", "connections/by-name/web", "projects/shop", "slp_token", "connections/by-name/slp_token", "projects/slp_token", "a/b/c/d", "", "/", "connections/"} {
+		f.Add(s)
+	}
+	config := defaultConfig()
+	s := &service{config: config}
+	f.Fuzz(func(t *testing.T, path string) {
+		c, err := parseConnection(path)
+		if err != nil {
+			if code := slipway.CodeOf(err); code != slipway.NotFound && code != slipway.Invalid || c.token != "" && strings.Contains(err.Error(), c.token) {
+				t.Errorf("%q: %v", path, err)
+			}
+			return
+		}
+		if c.name == "" || len(c.name) > maxName || strings.Contains(c.name, "/") {
+			t.Errorf("%q is the connection %q", path, c.name)
+		}
+		if strings.Contains(path, "slp_") && c.token != "" && (strings.Contains(c.source(), c.token) || strings.Contains(s.serviceOf(c), c.token)) {
+			t.Errorf("%q: its reports are known by the token", path)
 		}
 	})
 }
