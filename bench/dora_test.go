@@ -300,6 +300,8 @@ func measureLake(t *testing.T) {
 		{"DevLake: history of one project", "/api/devlake/deployment-history?service=project-7", "noted"},
 		{"DevLake: history of all projects", "/api/devlake/deployment-history", "noted"},
 		{"DevLake: what is behind the failure rate of one project", "/api/devlake/dora-metrics/explain?metric=changeFailureRate&project=project-7", "noted"},
+		{"DevLake: what is behind the failure rate of all projects", "/api/devlake/dora-metrics/explain?metric=changeFailureRate", "noted"},
+		{"DevLake: what is behind the lead time of all projects", "/api/devlake/dora-metrics/explain?metric=leadTimeForChanges", "noted"},
 	} {
 		p.do(t, http.MethodGet, c.path, "")
 		o, top, cpu := p.steady(t, c.path, seconds)

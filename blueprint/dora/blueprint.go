@@ -93,7 +93,7 @@ func operations() []blueprint.Operation {
 			Summary: "Deployments of a service", Description: "Lists deployments, newest first by when they began.",
 			ResponseExample: History{Service: ptr("my-service"), Deployments: []Deployment{exampleDeployment}, Total: 1, PageInfo: slipway.PageInfo{Limit: 20}},
 		}),
-		blueprint.Handle((*service).postDeployments, blueprint.Operation{
+		blueprint.Handle(reported[newDeployment]((*service).deployment), blueprint.Operation{
 			ID: "dora.reportDeployments", Method: "POST", Path: "/api/devlake/deployments", Permission: reportPermission, OnObject: true, MaxBody: maxReport, Timeout: 2 * time.Minute,
 			Summary: "Report deployments",
 			Description: "Takes one deployment, or a list of up to 1,000: `id`, `service`, `environment`, `status` (SUCCESS, FAILURE, IN_PROGRESS, CANCELLED) and `startTime` are required, and `endTime` of what has ended; " +
@@ -107,7 +107,7 @@ func operations() []blueprint.Operation {
 			},
 			ResponseExample: Accepted{Accepted: 1, Created: 1},
 		}),
-		blueprint.Handle((*service).postChanges, blueprint.Operation{
+		blueprint.Handle(reported[newChange]((*service).change), blueprint.Operation{
 			ID: "dora.reportChanges", Method: "POST", Path: "/api/devlake/changes", Permission: reportPermission, OnObject: true, MaxBody: maxReport, Timeout: 2 * time.Minute,
 			Summary: "Report changes",
 			Description: "Takes one change, or a list of up to 1,000: a pull request or the like. `id`, `service` and `openedAt` are required; `source`, `project`, `title`, `author`, `url`, `firstCommitAt`, `mergedAt`, " +
@@ -118,7 +118,7 @@ func operations() []blueprint.Operation {
 			},
 			ResponseExample: Accepted{Accepted: 1, Created: 1},
 		}),
-		blueprint.Handle((*service).postIncidents, blueprint.Operation{
+		blueprint.Handle(reported[newIncident]((*service).incident), blueprint.Operation{
 			ID: "dora.reportIncidents", Method: "POST", Path: "/api/devlake/incidents", Permission: reportPermission, OnObject: true, MaxBody: maxReport, Timeout: 2 * time.Minute,
 			Summary: "Report incidents",
 			Description: "Takes one incident, or a list of up to 1,000. `id`, `service` and `startedAt` are required; `source`, `project`, `title`, `severity`, `url`, `resolvedAt`, `deploymentId` and `updatedAt` are not. " +

@@ -18,8 +18,14 @@ const projectsEvery = time.Minute
 
 // projects makes DevLake's projects services of their names, where they are new, and gives their names.
 func (s *service) projects(ctx context.Context) ([]string, error) {
-	s.lake.asking.Lock()
-	defer s.lake.asking.Unlock()
+	wait, cancel := context.WithTimeout(ctx, s.lake.patience)
+	defer cancel()
+	select {
+	case s.lake.asking <- struct{}{}:
+		defer func() { <-s.lake.asking }()
+	case <-wait.Done():
+		return nil, lakeErr(wait.Err())
+	}
 	now := s.now()
 	if now.Sub(s.lake.asked) < projectsEvery {
 		return s.lake.projects, nil

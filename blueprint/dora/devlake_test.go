@@ -122,6 +122,17 @@ func TestAnExistingDevLakeDatabaseAnswers(t *testing.T) {
 	if h.Total != 1 || h.Deployments[0].ID != "d3" {
 		t.Errorf("got %+v", h)
 	}
+	// Pages of one give all of them once, also two that began within a second.
+	var paged []string
+	for cursor := ""; ; cursor = h.PageInfo.NextCursor {
+		s.Get("/api/devlake/deployment-history?limit=1&cursor=" + cursor).Is(200).Into(&h)
+		if paged = append(paged, ids()...); !h.PageInfo.HasMore {
+			break
+		}
+	}
+	if got, want := strings.Join(paged, ", "), "d6 prod IN_PROGRESS, d8 staging SUCCESS, d7 staging SUCCESS, d5 staging SUCCESS, d4 prod SUCCESS, d3 prod FAILURE, d2 prod SUCCESS, d1 prod SUCCESS"; got != want || h.Total != 8 {
+		t.Errorf("got %d: %s; want %s", h.Total, got, want)
+	}
 	s.Get("/api/devlake/dora-metrics?project=Shopp").Fails(404, slipway.NotFound)
 	s.Post("/api/devlake/deployments", deployment("x", "Shop", "2026-03-05 10:00")).Fails(501, slipway.Unsupported)
 	s.With("catalog.entity.read", "dora.metrics.read:component:default/none").Get("/api/devlake/dora-metrics?project=Shop").Fails(404, slipway.NotFound)

@@ -159,7 +159,8 @@ type service struct {
 	infos        func() []blueprint.TaskInfo
 
 	settler settler
-	lake    *lake // an existing DevLake database that answers in place of our own tables; nil: none
+	reader  reader
+	lake    *lake // the reader, where it is an existing DevLake database; nil: our own tables
 }
 
 func open(_ context.Context, h *blueprint.Host) (any, error) {
@@ -167,6 +168,7 @@ func open(_ context.Context, h *blueprint.Host) (any, error) {
 		config: h.Config.(*Config), now: h.Now, log: h.Log, db: h.DB("main"), auth: h.Auth, keys: h.Keys, entities: h.Entities, jobs: h.Jobs, infos: h.Infos,
 		retention: h.Retention.Deployments.Std(),
 	}
+	s.reader = own{s.db}
 	var err error
 	if s.environments, err = s.config.environments(); err != nil {
 		return nil, err
@@ -183,9 +185,10 @@ func open(_ context.Context, h *blueprint.Host) (any, error) {
 			return nil, slipway.Errorf(slipway.Invalid, "dora.database: databases.%s must be the address of a DevLake database, such as mysql://<user>:<password>@<host>:<port>/<database>", name)
 		}
 		h.Redact.Add(address)
-		if s.lake, err = openLake(address); err != nil {
+		if s.lake, err = openLake(address, s.environments); err != nil {
 			return nil, err
 		}
+		s.reader = s.lake
 	}
 	s.rules.DevLake = s.config.Definitions == "devlake"
 	s.rules.IncidentWindow = s.config.Incidents.Window.Std()

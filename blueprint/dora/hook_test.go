@@ -16,11 +16,11 @@ import (
 
 // hookReaders read the bodies of webhooks, by the last part of their paths.
 var hookReaders = map[string]func(*service, []byte, *faults) (*record, error){
-	"deployments": reader((*service).hookDeployment), "issues": reader((*service).hookIssue), "pull_requests": reader((*service).hookPullRequest), "incidents": reader((*service).hookIncident),
-	"cicd": reader((*service).hookBuild), "commits": reader((*service).hookPush),
+	"deployments": hookReader((*service).hookDeployment), "issues": hookReader((*service).hookIssue), "pull_requests": hookReader((*service).hookPullRequest), "incidents": hookReader((*service).hookIncident),
+	"cicd": hookReader((*service).hookBuild), "commits": hookReader((*service).hookPush),
 }
 
-func reader[T any](told func(*service, connection, *T, *faults) *record) func(*service, []byte, *faults) (*record, error) {
+func hookReader[T any](told func(*service, connection, *T, *faults) *record) func(*service, []byte, *faults) (*record, error) {
 	return func(s *service, raw []byte, f *faults) (*record, error) {
 		return readHook(s, connection{name: "1"}, raw, f, told)
 	}

@@ -101,6 +101,7 @@ type History struct {
 	PageInfo    slipway.PageInfo `json:"pageInfo" doc:"Where this page stands"`
 }
 
+// historyBody is History with its deployments as they are stored.
 type historyBody struct {
 	Service     *string           `json:"service"`
 	Deployments []json.RawMessage `json:"deployments"`
@@ -132,12 +133,7 @@ func (s *service) getHistory(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, renamed(err)
 	}
-	var page historyPage
-	if s.lake != nil {
-		page, err = s.lake.history(ctx, s.environments.normalise, sc.titles(), env, in.Status, after, in.Limit)
-	} else {
-		page, err = readHistory(ctx, s.db, sc, env, in.Status, after, in.Limit)
-	}
+	page, err := s.reader.history(ctx, sc, env, in.Status, after, in.Limit)
 	if err != nil {
 		return nil, err
 	}
@@ -216,12 +212,7 @@ func (s *service) getExplanation(ctx context.Context, in *struct {
 	case "timeToRestoreService":
 		out.Of = "incidents"
 	}
-	var list []explained
-	if s.lake != nil {
-		list, err = s.lake.explain(ctx, s.environments.normalise, sc.titles(), in.Metric, q.environment, q.window, q.rules, after, in.Limit+1)
-	} else {
-		list, err = readExplained(ctx, s.db, sc, in.Metric, q.environment, q.window, q.rules, after, in.Limit+1)
-	}
+	list, err := s.reader.explain(ctx, sc, in.Metric, q.environment, q.window, q.rules, after, in.Limit+1)
 	if err != nil {
 		return nil, err
 	}
@@ -500,6 +491,19 @@ func (f *faults) text(field, v string, required bool, most int) {
 	}
 }
 
+// text is a text of a report, and what it has to be.
+type text struct {
+	field, value string
+	required     bool
+	most         int // bytes
+}
+
+func (f *faults) texts(list []text) {
+	for _, t := range list {
+		f.text(t.field, t.value, t.required, t.most)
+	}
+}
+
 // Times lie between these: outside, a clock is wrong, or somebody takes milliseconds for seconds.
 var earliest = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -524,16 +528,10 @@ func (f *faults) order(field string, w *when, after string, than *when) {
 const defaultSource = "api"
 
 func (n newDeployment) check(f *faults) Deployment {
-	for _, t := range []struct {
-		field, value string
-		required     bool
-		most         int
-	}{
+	f.texts([]text{
 		{"id", n.ID, true, maxID}, {"source", n.Source, false, maxName}, {"service", n.Service, true, maxName}, {"project", n.Project, false, maxName}, {"version", n.Version, false, maxName},
 		{"environment", n.Environment, true, maxName}, {"url", n.URL, false, maxText}, {"detail", n.Detail, false, maxText}, {"originalEnvironment", n.OriginalEnvironment, false, maxName},
-	} {
-		f.text(t.field, t.value, t.required, t.most)
-	}
+	})
 	status := strings.ToUpper(n.Status)
 	if _, over := results[status]; !over && status != statusInProgress {
 		f.add("status", "must be SUCCESS, FAILURE, IN_PROGRESS or CANCELLED")
@@ -583,16 +581,10 @@ func (n newCommit) check(f *faults, field string) Commit {
 }
 
 func (n newChange) check(f *faults) Change {
-	for _, t := range []struct {
-		field, value string
-		required     bool
-		most         int
-	}{
+	f.texts([]text{
 		{"id", n.ID, true, maxID}, {"source", n.Source, false, maxName}, {"service", n.Service, true, maxName}, {"project", n.Project, false, maxName}, {"title", n.Title, false, maxText},
 		{"author", n.Author, false, maxID}, {"url", n.URL, false, maxText}, {"mergeCommit", n.MergeCommit, false, 100}, {"deploymentId", n.DeploymentID, false, maxID},
-	} {
-		f.text(t.field, t.value, t.required, t.most)
-	}
+	})
 	if n.OpenedAt == nil {
 		n.OpenedAt = cmp.Or(n.FirstCommitAt, n.MergedAt)
 	}
@@ -613,16 +605,10 @@ func (n newChange) check(f *faults) Change {
 }
 
 func (n newIncident) check(f *faults) Incident {
-	for _, t := range []struct {
-		field, value string
-		required     bool
-		most         int
-	}{
+	f.texts([]text{
 		{"id", n.ID, true, maxID}, {"source", n.Source, false, maxName}, {"service", n.Service, true, maxName}, {"project", n.Project, false, maxName}, {"title", n.Title, false, maxText},
 		{"severity", n.Severity, false, maxName}, {"url", n.URL, false, maxText}, {"deploymentId", n.DeploymentID, false, maxID},
-	} {
-		f.text(t.field, t.value, t.required, t.most)
-	}
+	})
 	f.time("startedAt", n.StartedAt, true)
 	f.time("resolvedAt", n.ResolvedAt, false)
 	f.order("resolvedAt", n.ResolvedAt, "startedAt", n.StartedAt)
@@ -704,29 +690,14 @@ func (s *service) reportAs(ctx context.Context, caller *slipway.Caller, records 
 	return s.report(ctx, records)
 }
 
-func (s *service) postDeployments(ctx context.Context, in *reportBody) (*body[Accepted], error) {
-	records, err := oneOrMany[newDeployment](in.RawBody, s.now(), s.deployment)
-	if err != nil {
-		return nil, err
+// reported is the handler of reports of one kind: N is how one is sent, T what it is.
+func reported[N interface{ check(*faults) T }, T any](make func(*service, T) *record) func(*service, context.Context, *reportBody) (*body[Accepted], error) {
+	return func(s *service, ctx context.Context, in *reportBody) (*body[Accepted], error) {
+		records, err := oneOrMany[N](in.RawBody, s.now(), func(v T) *record { return make(s, v) })
+		if err != nil {
+			return nil, err
+		}
+		done, err := s.reportAs(ctx, auth.Narrowed(ctx), records)
+		return &body[Accepted]{done}, err
 	}
-	done, err := s.reportAs(ctx, auth.Narrowed(ctx), records)
-	return &body[Accepted]{done}, err
-}
-
-func (s *service) postChanges(ctx context.Context, in *reportBody) (*body[Accepted], error) {
-	records, err := oneOrMany[newChange](in.RawBody, s.now(), s.change)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.reportAs(ctx, auth.Narrowed(ctx), records)
-	return &body[Accepted]{done}, err
-}
-
-func (s *service) postIncidents(ctx context.Context, in *reportBody) (*body[Accepted], error) {
-	records, err := oneOrMany[newIncident](in.RawBody, s.now(), s.incident)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.reportAs(ctx, auth.Narrowed(ctx), records)
-	return &body[Accepted]{done}, err
 }

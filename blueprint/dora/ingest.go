@@ -36,9 +36,8 @@ type record struct {
 // kind is one of the three tables.
 type kind struct {
 	table   string
-	columns []string
-	// times are the columns among them that say what a stored one touches
-	touched string
+	columns []string // of the kind alone, in the order of record.columns
+	touched string   // from when to when a stored one touches its service: two columns or the like
 }
 
 var (

@@ -245,37 +245,25 @@ type Metrics struct {
 	ReworkRate           Metric `json:"reworkRate" doc:"Share of deployments that were made because of an incident"`
 }
 
-func metric(n Number, before *Number, reason string) Metric {
-	m := Metric{Value: n.Value, Unit: n.Unit, Reason: n.Reason, Text: n.spell(), Count: n.Count, Of: n.Of}
+// metric is a number as it is shown. before is that of the period before, the zero value where there is none; reason says why there are no data at all.
+func metric(n, before Number, reason string) Metric {
+	m := Metric{Value: n.Value, Unit: n.Unit, Reason: n.Reason, Text: n.spell(), Count: n.Count, Of: n.Of, Previous: before.Value}
 	if n.Value == nil && reason != "" {
 		m.Reason = reason
 	}
 	if n.Level != "" {
 		m.Performance = &n.Level
 	}
-	if before != nil {
-		m.Previous = before.Value
-		if t := TrendOf(before.Value, n.Value); t != "" && before.Unit == n.Unit {
-			m.Trend = &t
-		}
+	if t := TrendOf(before.Value, n.Value); t != "" && before.Unit == n.Unit {
+		m.Trend = &t
 	}
 	return m
 }
 
-func metrics(n Numbers, before *Numbers, reason string) Metrics {
-	var b Numbers
-	of := func(x *Number) *Number {
-		if before == nil {
-			return nil
-		}
-		return x
-	}
-	if before != nil {
-		b = *before
-	}
+func metrics(n, before Numbers, reason string) Metrics {
 	return Metrics{
-		metric(n.Frequency, of(&b.Frequency), reason), metric(n.LeadTime, of(&b.LeadTime), reason), metric(n.Failures, of(&b.Failures), reason),
-		metric(n.Restore, of(&b.Restore), reason), metric(n.Rework, of(&b.Rework), reason),
+		metric(n.Frequency, before.Frequency, reason), metric(n.LeadTime, before.LeadTime, reason), metric(n.Failures, before.Failures, reason),
+		metric(n.Restore, before.Restore, reason), metric(n.Rework, before.Rework, reason),
 	}
 }
 
@@ -331,17 +319,11 @@ func (s *service) measure(ctx context.Context, q question) (Report, error) {
 		Project: optional(q.project), Team: optional(q.team), Period: q.period, Environment: q.environment, Services: len(sc.services), Benchmark: q.rules.Benchmark.Name,
 		Definitions: map[bool]string{true: "devlake", false: "slipway"}[q.rules.DevLake],
 	}
-	if s.lake != nil {
-		q.rules.IncidentsKnown, err = s.lake.anyIncident(ctx)
-	} else {
-		q.rules.IncidentsKnown, err = anyIncident(ctx, s.db)
-	}
-	if err != nil {
+	if q.rules.IncidentsKnown, err = s.reader.anyIncident(ctx); err != nil {
 		return rep, err
 	}
 	if len(sc.services) == 0 {
-		n := newMeasurement(q.window, q.rules).numbers()
-		rep.Metrics = metrics(n, nil, sc.reason)
+		rep.Metrics = metrics(newMeasurement(q.window, q.rules).numbers(), Numbers{}, sc.reason)
 		return rep, nil
 	}
 	all := newAnswer(q)
@@ -403,8 +385,7 @@ func (a *answer) add(f *Facts) {
 }
 
 func (a *answer) metrics() Metrics {
-	past := a.past.numbers()
-	return metrics(a.now.numbers(), &past, "")
+	return metrics(a.now.numbers(), a.past.numbers(), "")
 }
 
 func (a *answer) put(rep *Report) {
@@ -414,34 +395,32 @@ func (a *answer) put(rep *Report) {
 	}
 }
 
-// count goes through what happened to the services of a scope in one environment: all of it into one answer, and that of a service into the group of its title, where there is one.
+// reader is what answers are read from: our own tables, or an existing DevLake database. What it is asked about is what the caller may see, and all that it gives is about that.
+type reader interface {
+	// anyIncident says whether incidents are known of at all.
+	anyIncident(ctx context.Context) (bool, error)
+	// environmentsOf lists the environments that services may have deployments in.
+	environmentsOf(ctx context.Context, sc scope) ([]string, error)
+	// count goes through what happened to services in one environment and window: all of it into one answer, and that of a service into the group of its title, where there is one.
+	count(ctx context.Context, sc scope, environment string, w Window, r Rules, all *answer, groups map[string]*answer) error
+	// history reads a page of deployments, newest first, from after a place in that order on, and how many there are in all; "" for any environment or status.
+	history(ctx context.Context, sc scope, environment, status string, after *historyKey, limit int) (historyPage, error)
+	// explain reads what is behind a number, newest first, from after a place in that order on: the deployments that ended in the window; for the lead time, the changes whose deployment did; for the time to
+	// restore, the incidents that were resolved in it.
+	explain(ctx context.Context, sc scope, metric, environment string, w Window, r Rules, after *explainedKey, limit int) ([]explained, error)
+}
+
+// count has what happened in the period and the one before it counted.
 func (s *service) count(ctx context.Context, sc scope, q question, environment string, all *answer, groups map[string]*answer) error {
-	w := Window{q.window.before().From, q.window.Until}
-	if s.lake == nil {
-		return s.countBlocks(ctx, sc, environment, w, all, groups)
-	}
-	found, err := s.lake.facts(ctx, sc.titles(), environment, w, q.rules, groups != nil)
-	if err != nil {
-		return err
-	}
-	all.add(&found.all)
-	for title, g := range groups {
-		if f := found.per[title]; f != nil {
-			g.add(f)
-		}
-	}
-	return nil
+	return s.reader.count(ctx, sc, environment, Window{q.window.before().From, q.window.Until}, q.rules, all, groups)
 }
 
 // groupNames lists the names of all groups.
 func (s *service) groupNames(ctx context.Context, sc scope, q question) ([]string, error) {
-	switch {
-	case q.groupBy == "service":
+	if q.groupBy == "service" {
 		return sc.titles(), nil
-	case s.lake != nil:
-		return []string{"dev", production, "staging"}, nil
 	}
-	return environmentsOf(ctx, s.db, sc)
+	return s.reader.environmentsOf(ctx, sc)
 }
 
 func optional(s string) *string {
@@ -543,7 +522,7 @@ func (s *seriesMeasurement) add(f *Facts) {
 func (s *seriesMeasurement) points() []Point {
 	list := make([]Point, len(s.intervals))
 	for i, t := range s.intervals {
-		list[i] = Point{time.Unix(t.window.From, 0).UTC(), time.Unix(t.window.Until, 0).UTC(), metrics(t.numbers(), nil, "")}
+		list[i] = Point{time.Unix(t.window.From, 0).UTC(), time.Unix(t.window.Until, 0).UTC(), metrics(t.numbers(), Numbers{}, "")}
 	}
 	return list
 }

@@ -77,11 +77,7 @@ func (s *service) ensureServices(ctx context.Context, tx *store.Tx, records []re
 	ids := map[string]int64{}
 	read := func() error {
 		for chunk := range slices.Chunk(names, statementRows) {
-			args := make([]any, len(chunk))
-			for i, n := range chunk {
-				args[i] = n
-			}
-			rows, err := tx.QueryContext(ctx, `SELECT id, name, project FROM dora_service WHERE name IN `+tuples(1, 1, len(chunk)), args...)
+			rows, err := tx.QueryContext(ctx, `SELECT id, name, project FROM dora_service WHERE name IN `+tuples(1, 1, len(chunk)), anys(chunk)...)
 			if err != nil {
 				return store.Err(err)
 			}

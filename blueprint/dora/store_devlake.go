@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,20 +23,21 @@ import (
 
 // lake is DevLake's database. Its times are UTC without saying so, and are read as seconds. Sources: DevLake's domain models (backend/core/models/domainlayer) and its dashboards.
 type lake struct {
-	db       *sql.DB
-	patience time.Duration // how long a question may take
-	shape    atomic.Bool   // it was found to be what is read here
+	db           *sql.DB
+	patience     time.Duration // how long a question may take
+	environments environments
+	shape        atomic.Bool // it was found to be what is read here
 
-	asking   sync.Mutex
-	projects []string // as they were read last
+	asking   chan struct{} // holds one while somebody asks for the projects
+	projects []string      // as they were read last
 	asked    time.Time
 }
 
 // lakePatience is how long a question to the database may take, unless its address says otherwise (timeout).
 const lakePatience = 30 * time.Second
 
-// openLake makes ready to read; it does not connect.
-func openLake(address string) (*lake, error) {
+// openLake makes ready to read; it does not connect. Environments are shown by their normalised names.
+func openLake(address string, environments environments) (*lake, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "mysql" {
 		return nil, slipway.Errorf(slipway.Invalid, "write mysql://<user>:<password>@<host>:<port>/<database>")
@@ -70,7 +70,7 @@ func openLake(address string) (*lake, error) {
 	db.SetMaxOpenConns(8)
 	db.SetMaxIdleConns(4)
 	db.SetConnMaxLifetime(5 * time.Minute)
-	return &lake{db: db, patience: patience}, nil
+	return &lake{db: db, patience: patience, environments: environments, asking: make(chan struct{}, 1)}, nil
 }
 
 // Numbers of MySQL's errors.
@@ -192,8 +192,16 @@ func seconds(column string) string { return "TIMESTAMPDIFF(SECOND, '1970-01-01',
 // stamp is a time as DevLake stores it.
 func stamp(at int64) string { return time.Unix(at, 0).UTC().Format("2006-01-02 15:04:05") }
 
-// fewScopes is how many scopes or repositories a query names one by one: so many are found by DevLake's indexes on them. Of more, one look through all rows is quicker: no index is on time.
+// fewScopes is how many scopes or repositories are looked for by DevLake's indexes on them. For more, one look through all rows is quicker; no index is on time.
 const fewScopes = 20
+
+// among is the condition that a column holds one of some ids. Those that are many are taken from the column in a way that no index helps.
+func among(args *[]any, column string, ids map[string][]string) string {
+	if len(ids) > fewScopes {
+		column = "CONCAT(" + column + ")"
+	}
+	return column + " IN " + marks(args, append(slices.Collect(maps.Keys(ids)), ""))
+}
 
 // lakeScopes gives the projects of each scope and of each repository.
 func lakeScopes(ctx context.Context, q store.Querier, projects []string) (scopes, repos map[string][]string, err error) {
@@ -268,10 +276,7 @@ func number(raw sql.RawBytes) int64 {
 func readLakeDeployments(ctx context.Context, q store.Querier, scopes map[string][]string, environment string, w Window) (map[string]*lakeDeployment, map[string]int64, error) {
 	args := []any{stamp(w.From)}
 	query := "SELECT d.id, d.cicd_scope_id, d.cicd_deployment_id, d.result = 'SUCCESS', " + seconds("d.finished_date") + " FROM cicd_deployment_commits d WHERE d.finished_date >= ? AND d.environment IN " +
-		marks(&args, devLakeEnvironments(environment)) + " AND d.result IN ('SUCCESS', 'FAILURE')"
-	if len(scopes) <= fewScopes {
-		query += " AND d.cicd_scope_id IN " + marks(&args, append(slices.Collect(maps.Keys(scopes)), ""))
-	}
+		marks(&args, devLakeEnvironments(environment)) + " AND d.result IN ('SUCCESS', 'FAILURE') AND " + among(&args, "d.cicd_scope_id", scopes)
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, nil, err
@@ -282,10 +287,6 @@ func readLakeDeployments(ctx context.Context, q store.Querier, scopes map[string
 		if err := rows.Scan(&commit, &scope, &id, &succeeded, &finished); err != nil {
 			return err
 		}
-		projects := scopes[string(scope)]
-		if projects == nil {
-			return nil
-		}
 		d := deployments[string(id)]
 		if d == nil {
 			d = &lakeDeployment{ended: [2]int64{none, none}, incident: none}
@@ -295,7 +296,7 @@ func readLakeDeployments(ctx context.Context, q store.Querier, scopes map[string
 		if number(succeeded) == 1 {
 			result = Succeeded
 		}
-		d.ended[result], d.projects = max(d.ended[result], at), union(d.projects, projects)
+		d.ended[result], d.projects = max(d.ended[result], at), union(d.projects, scopes[string(scope)])
 		commits[string(commit)] = at
 		return nil
 	})
@@ -350,34 +351,30 @@ func readLakeResolved(ctx context.Context, q store.Querier, incidents map[string
 	})
 }
 
-// readLakeChanges reads merged pull requests with the commit of a deployment that brought each. When that was deployed is told by the deployment; what DevLake has noted of it with the pull request, or
-// had noted when it last worked that out, leaves most of the others out early.
+// lakeMerged are the tables m and pr of merged pull requests of some repositories, with the condition that a deployment brought them in a window or about then: DevLake notes with a pull request when it was deployed.
+// That leaves most of them out early, and what counts is told by the deployment. The order of the tables is given: MariaDB would begin with the longer rows.
+func lakeMerged(args *[]any, repos map[string][]string, w Window) (tables, condition string) {
+	tables = "project_pr_metrics m STRAIGHT_JOIN pull_requests pr ON pr.id = m.id"
+	if len(repos) <= fewScopes {
+		tables = "pull_requests pr STRAIGHT_JOIN project_pr_metrics m ON m.id = pr.id"
+	}
+	*args = append(*args, stamp(w.From-day), stamp(w.Until+day))
+	return tables, "(m.pr_deployed_date >= ? AND m.pr_deployed_date < ? OR m.pr_deployed_date IS NULL) AND m.deployment_commit_id <> '' AND pr.merged_date IS NOT NULL AND " + among(args, "pr.base_repo_id", repos)
+}
+
+// readLakeChanges reads merged pull requests with the commit of a deployment that brought each in a window, or about then.
 func readLakeChanges(ctx context.Context, q store.Querier, repos map[string][]string, w Window) (list []lakeChange, err error) {
-	// The order of the tables is told: MariaDB would begin with the longer rows of all pull requests.
-	from := "project_pr_metrics m STRAIGHT_JOIN pull_requests pr ON pr.id = m.id"
-	few := len(repos) <= fewScopes
-	if few {
-		from = "pull_requests pr STRAIGHT_JOIN project_pr_metrics m ON m.id = pr.id"
-	}
-	args := []any{stamp(w.From - day), stamp(w.Until + day)}
-	query := "SELECT pr.id, pr.base_repo_id, m.pr_cycle_time, m.deployment_commit_id, " + seconds("COALESCE(m.first_commit_authored_date, pr.created_date)") + " FROM " + from +
-		" WHERE (m.pr_deployed_date >= ? AND m.pr_deployed_date < ? OR m.pr_deployed_date IS NULL) AND m.deployment_commit_id <> '' AND pr.merged_date IS NOT NULL"
-	if few {
-		query += " AND pr.base_repo_id IN " + marks(&args, append(slices.Collect(maps.Keys(repos)), ""))
-	}
-	rows, err := q.QueryContext(ctx, query, args...)
+	var args []any
+	tables, condition := lakeMerged(&args, repos, w)
+	rows, err := q.QueryContext(ctx, "SELECT pr.id, pr.base_repo_id, m.pr_cycle_time, m.deployment_commit_id, "+seconds("COALESCE(m.first_commit_authored_date, pr.created_date)")+" FROM "+tables+" WHERE "+condition, args...)
 	if err != nil {
 		return nil, err
 	}
 	var id, repo, cycle, commit, first sql.RawBytes
 	return list, store.Each(rows, func(rows *sql.Rows) error {
-		if err := rows.Scan(&id, &repo, &cycle, &commit, &first); err != nil {
-			return err
-		}
-		if projects := repos[string(repo)]; projects != nil {
-			list = append(list, lakeChange{id: string(id), projects: projects, commit: string(commit), cycle: number(cycle), first: number(first)})
-		}
-		return nil
+		err := rows.Scan(&id, &repo, &cycle, &commit, &first)
+		list = append(list, lakeChange{id: string(id), projects: repos[string(repo)], commit: string(commit), cycle: number(cycle), first: number(first)})
+		return err
 	})
 }
 
@@ -387,14 +384,36 @@ func (l *lake) anyIncident(ctx context.Context) (some bool, err error) {
 	})
 }
 
-// history reads a page of deployments of projects, newest first.
-func (l *lake) history(ctx context.Context, normalise func(string) string, projects []string, environment, status string, after *historyKey, limit int) (page historyPage, err error) {
-	if len(projects) == 0 {
+// environmentsOf are those that DevLake knows.
+func (l *lake) environmentsOf(context.Context, scope) ([]string, error) {
+	return []string{"dev", production, "staging"}, nil
+}
+
+func (l *lake) count(ctx context.Context, sc scope, environment string, w Window, r Rules, all *answer, groups map[string]*answer) error {
+	found, err := l.facts(ctx, sc.titles(), environment, w, r, groups != nil)
+	if err != nil {
+		return err
+	}
+	all.add(&found.all)
+	for title, g := range groups {
+		if f := found.per[title]; f != nil {
+			g.add(f)
+		}
+	}
+	return nil
+}
+
+func (l *lake) history(ctx context.Context, sc scope, environment, status string, after *historyKey, limit int) (page historyPage, err error) {
+	if len(sc.services) == 0 {
 		return page, nil
 	}
 	err = l.read(ctx, func(q store.Querier) error {
+		scopes, _, err := lakeScopes(ctx, q, sc.titles())
+		if err != nil {
+			return err
+		}
 		var args []any
-		where := " FROM cicd_deployments d WHERE EXISTS (SELECT 1 FROM project_mapping pm WHERE pm.row_id = d.cicd_scope_id AND pm.`table` = 'cicd_scopes' AND pm.project_name IN " + marks(&args, projects) + ")"
+		where := " FROM cicd_deployments d WHERE d.cicd_scope_id IN " + marks(&args, append(slices.Collect(maps.Keys(scopes)), ""))
 		if environment != "" {
 			where += " AND (d.environment IN " + marks(&args, devLakeEnvironments(environment)) + ")"
 		}
@@ -410,10 +429,10 @@ func (l *lake) history(ctx context.Context, normalise func(string) string, proje
 			return err
 		}
 		if after != nil {
-			where += " AND (" + seconds(lakeBegan) + ", d.id) < (?, ?)"
+			where += " AND (" + lakeBegan + ", d.id) < (?, ?)"
 			args = append(args, after.Started, after.Name)
 		}
-		list, keys, err := lakeDeployments(ctx, q, normalise, projects, where+fmt.Sprintf(" ORDER BY %s DESC, d.id DESC LIMIT %d", lakeBegan, limit+1), args)
+		list, keys, err := l.deployments(ctx, q, scopes, where+fmt.Sprintf(" ORDER BY %s DESC, d.id DESC LIMIT %d", lakeBegan, limit+1), args)
 		if err != nil {
 			return err
 		}
@@ -428,29 +447,28 @@ func (l *lake) history(ctx context.Context, normalise func(string) string, proje
 	return page, err
 }
 
-// lakeBegan is when a deployment began, as far as DevLake knows.
-const lakeBegan = "COALESCE(d.started_date, d.created_date)"
+// lakeBegan is when a deployment began, as far as DevLake knows, in whole seconds: the order of the history.
+var lakeBegan = "COALESCE(" + seconds("COALESCE(d.started_date, d.created_date)") + ", 0)"
 
-// lakeDeployments reads deployments with their commits, and their places in the history.
-func lakeDeployments(ctx context.Context, q store.Querier, normalise func(string) string, projects []string, where string, args []any) (list []Deployment, keys []historyKey, err error) {
+// deployments reads deployments of some scopes with their commits, and their places in the history.
+func (l *lake) deployments(ctx context.Context, q store.Querier, scopes map[string][]string, where string, args []any) (list []Deployment, keys []historyKey, err error) {
 	rows, err := q.QueryContext(ctx, "SELECT d.id, d.cicd_scope_id, COALESCE(d.display_title, ''), COALESCE(d.url, ''), COALESCE(d.result, ''), COALESCE(d.status, ''), COALESCE(d.environment, ''), COALESCE(d.original_environment, ''), "+
-		"COALESCE("+seconds(lakeBegan)+", 0), "+seconds("d.finished_date")+", (SELECT MIN(pm.project_name) FROM project_mapping pm WHERE pm.row_id = d.cicd_scope_id AND pm.`table` = 'cicd_scopes' AND pm.project_name IN "+quoted(projects)+")"+
-		where, args...)
+		lakeBegan+", "+seconds("d.finished_date")+where, args...)
 	if err != nil {
 		return nil, nil, err
 	}
 	at := map[string]int{}
-	scopes := map[string]bool{}
+	theirs := map[string][]string{}
 	err = store.Each(rows, func(rows *sql.Rows) error {
 		d := Deployment{Source: "devlake"}
 		var k historyKey
 		var scope, result, state, env string
 		var finished sql.NullInt64
-		if err := rows.Scan(&d.ID, &scope, &d.Detail, &d.URL, &result, &state, &env, &d.OriginalEnvironment, &k.Started, &finished, &d.Service); err != nil {
+		if err := rows.Scan(&d.ID, &scope, &d.Detail, &d.URL, &result, &state, &env, &d.OriginalEnvironment, &k.Started, &finished); err != nil {
 			return err
 		}
-		k.Name = d.ID
-		d.StartTime, d.Environment = time.Unix(k.Started, 0).UTC(), normalise(env)
+		k.Name, d.Service, theirs[scope] = d.ID, lakeService(scopes, scope), scopes[scope]
+		d.StartTime, d.Environment = time.Unix(k.Started, 0).UTC(), l.environments.normalise(env)
 		if d.OriginalEnvironment == "" {
 			d.OriginalEnvironment = env
 		}
@@ -458,40 +476,29 @@ func lakeDeployments(ctx context.Context, q store.Querier, normalise func(string
 			end, took := time.Unix(finished.Int64, 0).UTC(), finished.Int64-k.Started
 			d.EndTime, d.Duration = &end, &took
 		}
-		at[d.ID], scopes[scope] = len(list), true
+		at[d.ID] = len(list)
 		list, keys = append(list, d), append(keys, k)
 		return nil
 	})
 	if err != nil || len(list) == 0 {
 		return nil, nil, err
 	}
-	return list, keys, lakeCommits(ctx, q, list, at, scopes)
+	return list, keys, lakeCommits(ctx, q, list, at, theirs)
 }
 
-// quoted is a list of texts as it stands in a query.
-func quoted(list []string) string {
-	parts := make([]string, len(list))
-	for i, v := range list {
-		parts[i] = "_utf8mb4 0x" + fmt.Sprintf("%x", v)
-		if v == "" {
-			parts[i] = "''"
-		}
+// lakeService is the project that something of a scope or repository is shown as of: the first by name.
+func lakeService(projects map[string][]string, id string) string {
+	if len(projects[id]) == 0 {
+		return ""
 	}
-	return "(" + strings.Join(parts, ", ") + ")"
+	return slices.Min(projects[id])
 }
 
 // lakeCommits adds their commits to deployments: of several, the one that was deployed last is shown as the commit. The scopes are named because of the index on them.
-func lakeCommits(ctx context.Context, q store.Querier, list []Deployment, at map[string]int, scopes map[string]bool) error {
+func lakeCommits(ctx context.Context, q store.Querier, list []Deployment, at map[string]int, scopes map[string][]string) error {
 	var args []any
-	var ids, in []string
-	for id := range at {
-		ids = append(ids, id)
-	}
-	for s := range scopes {
-		in = append(in, s)
-	}
 	rows, err := q.QueryContext(ctx, "SELECT d.cicd_deployment_id, d.commit_sha, COALESCE(d.commit_msg, c.message, ''), COALESCE(d.ref_name, ''), COALESCE(d.repo_url, ''), COALESCE(c.author_email, c.author_name, ''), "+seconds("c.authored_date")+
-		" FROM cicd_deployment_commits d LEFT JOIN commits c ON c.sha = d.commit_sha WHERE d.cicd_scope_id IN "+marks(&args, in)+" AND d.cicd_deployment_id IN "+marks(&args, ids)+" ORDER BY d.finished_date, d.id", args...)
+		" FROM cicd_deployment_commits d LEFT JOIN commits c ON c.sha = d.commit_sha WHERE d.cicd_scope_id IN "+marks(&args, slices.Collect(maps.Keys(scopes)))+" AND d.cicd_deployment_id IN "+marks(&args, slices.Collect(maps.Keys(at)))+" ORDER BY d.finished_date, d.id", args...)
 	if err != nil {
 		return err
 	}
@@ -517,19 +524,23 @@ func lakeCommits(ctx context.Context, q store.Querier, list []Deployment, at map
 	})
 }
 
-// explain reads what is behind a number, as readExplained does.
-func (l *lake) explain(ctx context.Context, normalise func(string) string, projects []string, metric, environment string, w Window, r Rules, after *explainedKey, limit int) (list []explained, err error) {
-	if len(projects) == 0 || environment != production && (metric == "leadTimeForChanges" || metric == "timeToRestoreService") {
+func (l *lake) explain(ctx context.Context, sc scope, metric, environment string, w Window, r Rules, after *explainedKey, limit int) (list []explained, err error) {
+	if len(sc.services) == 0 || environment != production && (metric == "leadTimeForChanges" || metric == "timeToRestoreService") {
 		return nil, nil
 	}
-	err = l.read(ctx, func(q store.Querier) (err error) {
+	projects := sc.titles()
+	err = l.read(ctx, func(q store.Querier) error {
+		scopes, repos, err := lakeScopes(ctx, q, projects)
+		if err != nil {
+			return err
+		}
 		switch metric {
 		case "leadTimeForChanges":
-			list, err = lakeChanges(ctx, q, projects, w, after, limit)
+			list, err = lakeChanges(ctx, q, repos, w, after, limit)
 		case "timeToRestoreService":
-			list, err = lakeIncidents(ctx, q, projects, w, r, after, limit)
+			list, err = lakeIncidents(ctx, q, projects, scopes, w, r, after, limit)
 		default:
-			list, err = lakeEnded(ctx, q, normalise, projects, environment, w, after, limit)
+			list, err = l.ended(ctx, q, scopes, environment, w, after, limit)
 		}
 		return err
 	})
@@ -545,13 +556,13 @@ func beyond(args *[]any, after *explainedKey, at, id string) string {
 	return "(" + at + ", " + id + ") < (?, ?)"
 }
 
-// lakeEnded reads deployments that ended in a window, with the first incident that each is taken to have caused. One of several commits succeeded when one of them did.
-func lakeEnded(ctx context.Context, q store.Querier, normalise func(string) string, projects []string, environment string, w Window, after *explainedKey, limit int) (list []explained, err error) {
-	var args []any
-	query := "SELECT d.cicd_deployment_id, MAX(d.result = 'SUCCESS'), COALESCE(MAX(IF(d.result = 'SUCCESS', " + seconds("d.finished_date") + ", NULL)), MAX(" + seconds("d.finished_date") + ")) AS ended, MIN(pm.project_name) FROM cicd_deployment_commits d " +
-		"JOIN project_mapping pm ON d.cicd_scope_id = pm.row_id AND pm.`table` = 'cicd_scopes' WHERE pm.project_name IN " + marks(&args, projects) + " AND d.environment IN " + marks(&args, devLakeEnvironments(environment)) +
-		" AND d.result IN ('SUCCESS', 'FAILURE') AND d.finished_date >= ? GROUP BY 1 HAVING ended < ?"
-	args = append(args, stamp(w.From), w.Until)
+// ended reads deployments that ended in a window, with the first incident that each is taken to have caused. One of several commits succeeded when one of them did.
+func (l *lake) ended(ctx context.Context, q store.Querier, scopes map[string][]string, environment string, w Window, after *explainedKey, limit int) (list []explained, err error) {
+	args := []any{stamp(w.From)}
+	ended := seconds("d.finished_date")
+	query := "SELECT d.cicd_deployment_id, MAX(d.result = 'SUCCESS'), COALESCE(MAX(IF(d.result = 'SUCCESS', " + ended + ", NULL)), MAX(" + ended + ")) AS ended, MIN(d.cicd_scope_id) FROM cicd_deployment_commits d " +
+		"WHERE d.finished_date >= ? AND d.environment IN " + marks(&args, devLakeEnvironments(environment)) + " AND d.result IN ('SUCCESS', 'FAILURE') AND " + among(&args, "d.cicd_scope_id", scopes) + " GROUP BY 1 HAVING ended < ?"
+	args = append(args, w.Until)
 	query += " AND " + beyond(&args, after, "ended", "d.cicd_deployment_id") + fmt.Sprintf(" ORDER BY ended DESC, 1 DESC LIMIT %d", limit)
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
@@ -562,10 +573,11 @@ func lakeEnded(ctx context.Context, q store.Querier, normalise func(string) stri
 	err = store.Each(rows, func(rows *sql.Rows) error {
 		e := explained{fate: noFate, cycle: none, recovered: none}
 		var succeeded bool
-		if err := rows.Scan(&e.key.Name, &succeeded, &e.key.At, &e.title); err != nil {
+		var scope string
+		if err := rows.Scan(&e.key.Name, &succeeded, &e.key.At, &scope); err != nil {
 			return err
 		}
-		e.key.Kind, e.ended = "deployment", store.At(time.Unix(e.key.At, 0))
+		e.key.Kind, e.ended, e.title = "deployment", store.At(time.Unix(e.key.At, 0)), lakeService(scopes, scope)
 		d := Deployment{ID: e.key.Name, Service: e.title, Source: "devlake", Environment: environment, Status: statusFailure, StartTime: e.ended.Time, EndTime: e.ended.Ptr()}
 		if succeeded {
 			d.Status = statusSuccess
@@ -578,7 +590,7 @@ func lakeEnded(ctx context.Context, q store.Querier, normalise func(string) stri
 		return nil, err
 	}
 	args = nil
-	details, _, err := lakeDeployments(ctx, q, normalise, projects, " FROM cicd_deployments d WHERE d.id IN "+marks(&args, ids), args)
+	details, _, err := l.deployments(ctx, q, scopes, " FROM cicd_deployments d WHERE d.id IN "+marks(&args, ids), args)
 	if err != nil {
 		return nil, err
 	}
@@ -612,11 +624,12 @@ func lakeEnded(ctx context.Context, q store.Querier, normalise func(string) stri
 }
 
 // lakeChanges reads merged pull requests whose deployment ended in a window.
-func lakeChanges(ctx context.Context, q store.Querier, projects []string, w Window, after *explainedKey, limit int) (list []explained, err error) {
+func lakeChanges(ctx context.Context, q store.Querier, repos map[string][]string, w Window, after *explainedKey, limit int) (list []explained, err error) {
 	var args []any
-	query := "SELECT " + seconds("d.finished_date") + " AS ended, pr.id AS id, MIN(pm.project_name), MAX(d.cicd_deployment_id), MAX(m.pr_cycle_time), MIN(COALESCE(pr.title, '')), MIN(COALESCE(pr.merge_commit_sha, '')), MIN(" + seconds("pr.created_date") + "), MIN(" +
-		seconds("pr.merged_date") + "), MIN(" + seconds("m.first_commit_authored_date") + ") FROM cicd_deployment_commits d JOIN project_pr_metrics m ON m.deployment_commit_id = d.id JOIN pull_requests pr ON pr.id = m.id " +
-		"JOIN project_mapping pm ON pr.base_repo_id = pm.row_id AND pm.`table` = 'repos' WHERE pm.project_name IN " + marks(&args, projects) + " AND pr.merged_date IS NOT NULL AND d.finished_date >= ? AND d.finished_date < ? GROUP BY 1, 2 HAVING "
+	tables, condition := lakeMerged(&args, repos, w)
+	query := "SELECT " + seconds("d.finished_date") + " AS ended, pr.id AS id, MIN(pr.base_repo_id), MAX(d.cicd_deployment_id), MAX(m.pr_cycle_time), MIN(COALESCE(pr.title, '')), MIN(COALESCE(pr.merge_commit_sha, '')), MIN(" +
+		seconds("pr.created_date") + "), MIN(" + seconds("pr.merged_date") + "), MIN(" + seconds("m.first_commit_authored_date") + ") FROM " + tables + " STRAIGHT_JOIN cicd_deployment_commits d ON d.id = m.deployment_commit_id WHERE " +
+		condition + " AND d.finished_date >= ? AND d.finished_date < ? GROUP BY 1, 2 HAVING "
 	args = append(args, stamp(w.From), stamp(w.Until))
 	rows, err := q.QueryContext(ctx, query+beyond(&args, after, "ended", "id")+fmt.Sprintf(" ORDER BY 1 DESC, 2 DESC LIMIT %d", limit), args...)
 	if err != nil {
@@ -626,9 +639,11 @@ func lakeChanges(ctx context.Context, q store.Querier, projects []string, w Wind
 		e := explained{fate: noFate, cycle: none, recovered: none}
 		c := Change{Source: "devlake"}
 		var cycle, opened, merged, first sql.NullInt64
-		if err := rows.Scan(&e.key.At, &e.key.Name, &e.title, &e.owner, &cycle, &c.Title, &c.MergeCommit, &opened, &merged, &first); err != nil {
+		var repo string
+		if err := rows.Scan(&e.key.At, &e.key.Name, &repo, &e.owner, &cycle, &c.Title, &c.MergeCommit, &opened, &merged, &first); err != nil {
 			return err
 		}
+		e.title = lakeService(repos, repo)
 		c.ID, c.Service, c.OpenedAt, c.MergedAt, c.FirstCommitAt = e.key.Name, e.title, time.Unix(opened.Int64, 0).UTC(), clock(merged), clock(first)
 		if cycle.Valid {
 			e.cycle = cycle.Int64
@@ -640,7 +655,7 @@ func lakeChanges(ctx context.Context, q store.Querier, projects []string, w Wind
 }
 
 // lakeIncidents reads incidents that were resolved in a window and that a deployment is taken to have caused; where all count, all of the projects' boards and repositories.
-func lakeIncidents(ctx context.Context, q store.Querier, projects []string, w Window, r Rules, after *explainedKey, limit int) (list []explained, err error) {
+func lakeIncidents(ctx context.Context, q store.Querier, projects []string, scopes map[string][]string, w Window, r Rules, after *explainedKey, limit int) (list []explained, err error) {
 	var args []any
 	of := "SELECT p.id, p.project_name, p.deployment_id FROM project_incident_deployment_relationships p WHERE p.project_name IN " + marks(&args, projects)
 	if r.AllIncidents {
@@ -674,8 +689,8 @@ func lakeIncidents(ctx context.Context, q store.Querier, projects []string, w Wi
 	}
 	// When their deployments ended: through the scopes, because of the index on them.
 	args = nil
-	rows, err = q.QueryContext(ctx, "SELECT d.cicd_deployment_id, MAX("+seconds("d.finished_date")+") FROM cicd_deployment_commits d WHERE d.cicd_scope_id IN (SELECT pm.row_id FROM project_mapping pm WHERE pm.`table` = 'cicd_scopes' AND pm.project_name IN "+
-		marks(&args, projects)+") AND d.cicd_deployment_id IN "+marks(&args, ids)+" AND d.result = 'SUCCESS' AND d.environment = 'PRODUCTION' GROUP BY 1", args...)
+	rows, err = q.QueryContext(ctx, "SELECT d.cicd_deployment_id, MAX("+seconds("d.finished_date")+") FROM cicd_deployment_commits d WHERE "+
+		among(&args, "d.cicd_scope_id", scopes)+" AND d.cicd_deployment_id IN "+marks(&args, ids)+" AND d.result = 'SUCCESS' AND d.environment = 'PRODUCTION' GROUP BY 1", args...)
 	if err != nil {
 		return nil, err
 	}

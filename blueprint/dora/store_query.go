@@ -119,17 +119,19 @@ func names(ctx context.Context, q store.Querier, caller *slipway.Caller, permiss
 	return list, found, err
 }
 
-// anyIncident says whether incidents are reported at all.
-func anyIncident(ctx context.Context, q store.Querier) (some bool, err error) {
-	err = q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM dora_incident)`).Scan(&some)
+// own reads answers from our own tables.
+type own struct{ db *store.DB }
+
+func (o own) anyIncident(ctx context.Context) (some bool, err error) {
+	err = o.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM dora_incident)`).Scan(&some)
 	return some, store.Err(err)
 }
 
 // maxListed is how many services a query names one by one; with more, it reads all of the months and leaves out what is not asked for.
 const maxListed = 200
 
-// countBlocks goes through the blocks of services in one environment for the months of a window, one at a time.
-func (s *service) countBlocks(ctx context.Context, sc scope, environment string, w Window, all *answer, groups map[string]*answer) error {
+// count goes through the blocks of services in one environment for the months of a window, one at a time.
+func (o own) count(ctx context.Context, sc scope, environment string, w Window, _ Rules, all *answer, groups map[string]*answer) error {
 	wanted := make(map[int64]*answer, len(sc.services))
 	for _, sv := range sc.services {
 		wanted[sv.id] = groups[sv.title]
@@ -143,7 +145,7 @@ func (s *service) countBlocks(ctx context.Context, sc scope, environment string,
 		// The text that is added to the environment keeps SQLite from looking through the months of all services.
 		query = `SELECT b.month, b.service_id, b.facts FROM ` + ranges(list) + ` CROSS JOIN dora_block b WHERE b.service_id = r.column1 AND b.environment || '' = $1 AND b.month >= $2 AND b.month <= $3`
 	}
-	rows, err := s.db.QueryContext(ctx, query, environment, monthOf(w.From), monthOf(w.Until))
+	rows, err := o.db.QueryContext(ctx, query, environment, monthOf(w.From), monthOf(w.Until))
 	if err != nil {
 		return store.Err(err)
 	}
@@ -176,9 +178,8 @@ func (s *service) countBlocks(ctx context.Context, sc scope, environment string,
 	})
 }
 
-// environmentsOf lists the environments that services have deployments in.
-func environmentsOf(ctx context.Context, q store.Querier, sc scope) (list []string, err error) {
-	rows, err := q.QueryContext(ctx, `SELECT DISTINCT environment FROM dora_tally WHERE n > 0`+sc.condition("service_id")+` ORDER BY environment LIMIT 1000`)
+func (o own) environmentsOf(ctx context.Context, sc scope) (list []string, err error) {
+	rows, err := o.db.QueryContext(ctx, `SELECT DISTINCT environment FROM dora_tally WHERE n > 0`+sc.condition("service_id")+` ORDER BY environment LIMIT 1000`)
 	if err != nil {
 		return nil, store.Err(err)
 	}
@@ -193,8 +194,8 @@ func environmentsOf(ctx context.Context, q store.Querier, sc scope) (list []stri
 // maxArms is how many stretches of an index are merged into a page of the history. With more services, or environments, all are gone through by time.
 const maxArms = 200
 
-// readHistory reads a page of deployments, newest first, from after a place in that order on, and how many there are in all. It is one query, so that both are of one moment.
-func readHistory(ctx context.Context, q store.Querier, sc scope, environment, status string, after *historyKey, limit int) (page historyPage, err error) {
+// history is one query, so that the page and how many there are in all are of one moment.
+func (o own) history(ctx context.Context, sc scope, environment, status string, after *historyKey, limit int) (page historyPage, err error) {
 	if len(sc.services) == 0 {
 		return page, nil
 	}
@@ -230,7 +231,7 @@ func readHistory(ctx context.Context, q store.Querier, sc scope, environment, st
 	case environment != "":
 		arm(env + all)
 	default:
-		envs, err := environmentsOf(ctx, q, sc)
+		envs, err := o.environmentsOf(ctx, sc)
 		if err != nil {
 			return page, err
 		}
@@ -242,7 +243,7 @@ func readHistory(ctx context.Context, q store.Querier, sc scope, environment, st
 			arm(all)
 		}
 	}
-	rows, err := q.QueryContext(ctx, `SELECT t.n, k.started, k.id, d.doc FROM (`+total+`) t LEFT JOIN (SELECT started, id FROM (`+strings.Join(arms, " UNION ALL ")+`) u`+order+`) k ON TRUE
+	rows, err := o.db.QueryContext(ctx, `SELECT t.n, k.started, k.id, d.doc FROM (`+total+`) t LEFT JOIN (SELECT started, id FROM (`+strings.Join(arms, " UNION ALL ")+`) u`+order+`) k ON TRUE
 		LEFT JOIN dora_deployment d ON d.id = k.id ORDER BY k.started DESC, k.id DESC`, args...)
 	if err != nil {
 		return page, store.Err(err)
@@ -302,9 +303,8 @@ type explainedKey struct {
 	Name string `json:"n,omitempty"` // in DevLake's database, whose ids are texts
 }
 
-// readExplained reads what is behind a number, newest first: the deployments that ended in the window; for the lead time, the changes whose deployment did, and deployments without changes, whose commits
-// count; for the time to restore, the incidents that were resolved in it, and where failures count, the deployments that failed and were recovered in it.
-func readExplained(ctx context.Context, q store.Querier, sc scope, metric, environment string, w Window, r Rules, after *explainedKey, limit int) (list []explained, err error) {
+// explain also lists, with our own definitions, deployments without changes, whose commits count for the lead time, and where failures count, those that failed and were recovered in the window.
+func (o own) explain(ctx context.Context, sc scope, metric, environment string, w Window, r Rules, after *explainedKey, limit int) (list []explained, err error) {
 	if len(sc.services) == 0 {
 		return nil, nil
 	}
@@ -347,7 +347,7 @@ func readExplained(ctx context.Context, q store.Querier, sc scope, metric, envir
 	if len(parts) == 0 {
 		return nil, nil
 	}
-	rows, err := q.QueryContext(ctx, `SELECT k.at, k.kind, k.id, COALESCE(d.doc, c.doc, i.doc), s.title, k.owner, k.ended, COALESCE(d.failed_after, -1), COALESCE(d.rolled_back, FALSE), COALESCE(d.put_back, FALSE), k.first, k.recovered
+	rows, err := o.db.QueryContext(ctx, `SELECT k.at, k.kind, k.id, COALESCE(d.doc, c.doc, i.doc), s.title, k.owner, k.ended, COALESCE(d.failed_after, -1), COALESCE(d.rolled_back, FALSE), COALESCE(d.put_back, FALSE), k.first, k.recovered
 		FROM (`+strings.Join(parts, " UNION ALL ")+order+`) k LEFT JOIN dora_deployment d ON k.kind = 'deployment' AND d.id = k.id LEFT JOIN dora_change c ON k.kind = 'change' AND c.id = k.id
 		LEFT JOIN dora_incident i ON k.kind = 'incident' AND i.id = k.id JOIN dora_service s ON s.id = COALESCE(d.service_id, c.service_id, i.service_id)`+order, args...)
 	if err != nil {

@@ -9,7 +9,9 @@ INSERT INTO cicd_deployments (id, cicd_scope_id, display_title, url, result, sta
     ('d3', 's2', 'Release 3', '', 'FAILURE', 'DONE', 'PRODUCTION', '', '2026-03-04 09:00:00', '2026-03-04 09:55:00', '2026-03-04 10:00:00'),
     ('d4', 's2', 'Release 4', '', 'SUCCESS', 'DONE', 'PRODUCTION', '', '2026-03-09 09:00:00', '2026-03-09 09:55:00', '2026-03-09 10:00:00'),
     ('d5', 's1', 'Release 5', '', 'SUCCESS', 'DONE', 'STAGING', '', '2026-03-10 09:00:00', '2026-03-10 09:55:00', '2026-03-10 10:00:00'),
-    ('d6', 's1', 'Release 6', '', '', 'IN_PROGRESS', 'PRODUCTION', '', '2026-03-28 09:00:00', NULL, NULL);
+    ('d6', 's1', 'Release 6', '', '', 'IN_PROGRESS', 'PRODUCTION', '', '2026-03-28 09:00:00', NULL, NULL),
+    ('d7', 's3', 'Later in the second', '', 'SUCCESS', 'DONE', 'STAGING', '', '2026-03-11 09:00:00', '2026-03-11 09:55:00.900', '2026-03-11 10:00:00'),
+    ('d8', 's3', 'Earlier in the second', '', 'SUCCESS', 'DONE', 'STAGING', '', '2026-03-11 09:00:00', '2026-03-11 09:55:00.100', '2026-03-11 10:00:00');
 INSERT INTO cicd_deployment_commits (id, cicd_scope_id, cicd_deployment_id, result, environment, finished_date, commit_sha, commit_msg, ref_name, repo_url) VALUES
     ('d1:a', 's1', 'd1', 'SUCCESS', 'PRODUCTION', '2026-03-02 09:58:00', 'aaaaaaaa', NULL, 'refs/tags/v1', 'r1'), ('d1:b', 's1', 'd1', 'SUCCESS', 'PRODUCTION', '2026-03-02 10:00:00', 'cccccccc', 'Finish', 'refs/tags/v1.0.1', 'r1b'),
     ('d2:a', 's1', 'd2', 'SUCCESS', 'PRODUCTION', '2026-03-03 10:00:00.900', 'bbbbbbbb', NULL, '', 'r1'), ('d3:a', 's2', 'd3', 'FAILURE', 'PRODUCTION', '2026-03-04 10:00:00', 'dddddddd', 'x', '', 'r2'),
