@@ -315,6 +315,9 @@ func (c *Client) failure(res *http.Response) *Error {
 		Messages  struct {
 			Error []string `json:"error"`
 		} `json:"messages"`
+		Errors []struct { // of an entity that is checked, as Backstage tells them
+			Message string `json:"message"`
+		} `json:"errors"`
 	}
 	var inner struct {
 		Code      slipway.Code     `json:"code"`
@@ -326,8 +329,12 @@ func (c *Client) failure(res *http.Response) *Error {
 		if json.Unmarshal(doc.Error, &inner.Message) != nil {
 			_ = json.Unmarshal(doc.Error, &inner) // neither text nor object: the status has to do
 		}
+		texts := doc.Messages.Error
+		for _, e := range doc.Errors {
+			texts = append(texts, e.Message)
+		}
 		if inner.Message == "" {
-			inner.Message = strings.Join(doc.Messages.Error, "; ")
+			inner.Message = strings.Join(texts, "; ")
 		}
 	}
 	failure.Err.Message = inner.Message

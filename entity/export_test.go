@@ -33,3 +33,6 @@ func (l listening) QueryRowContext(ctx context.Context, query string, args ...an
 	l.tell(query, args)
 	return l.Querier.QueryRowContext(ctx, query, args...)
 }
+
+// OfSource is the condition of what takes entities away.
+const OfSource = ofSource

@@ -29,19 +29,28 @@ func documentColumns(caller *slipway.Caller, argStart int) (columns string, args
 	return `e.id, e.ref, e.doc, ` + relationsColumn + visible + ` GROUP BY n.type, n.target) l), e.status`, args
 }
 
-// scanDocument reads a row of documentColumns; its ref goes where it is told.
-func scanDocument(scan func(...any) error, ref *string, more ...any) (Row, error) {
-	var r Row
-	var doc string
-	var relations, status sql.NullString
-	if err := scan(append([]any{&r.ID, ref, &doc, &relations, &status}, more...)...); err != nil {
+// documentRow is a row of documentColumns and what follows them, of which each row takes the place of the one before.
+type documentRow struct {
+	id                int64
+	ref, doc          string
+	relations, status sql.NullString
+	dest              []any
+}
+
+// newDocumentRow is one that is followed by more columns, which go where they are told.
+func newDocumentRow(more ...any) *documentRow {
+	d := new(documentRow)
+	d.dest = append([]any{&d.id, &d.ref, &d.doc, &d.relations, &d.status}, more...)
+	return d
+}
+
+func (d *documentRow) scan(rows *sql.Rows) (Row, error) {
+	if err := rows.Scan(d.dest...); err != nil {
 		return Row{}, store.Err(err)
 	}
-	kind, rest, _ := strings.Cut(*ref, ":")
+	kind, rest, _ := strings.Cut(d.ref, ":")
 	namespace, name, _ := strings.Cut(rest, "/")
-	r.Ref = slipway.EntityRef{Kind: kind, Namespace: namespace, Name: name}
-	r.JSON = derived(doc, relations.String, status.String)
-	return r, nil
+	return Row{ID: d.id, Ref: slipway.EntityRef{Kind: kind, Namespace: namespace, Name: name}, JSON: derived(d.doc, d.relations.String, d.status.String)}, nil
 }
 
 // visibleTarget is the condition, beginning with AND, that leaves out relations with entities that are there and that the caller may not read: an entity

@@ -110,49 +110,49 @@ func (s *Store) Page(ctx context.Context, caller *slipway.Caller, q Query) (Page
 	if err != nil {
 		return Page{}, store.Err(err)
 	}
-	list, marks := make([]Row, 0, min(q.Limit+1, 50)), make([]Mark, 0, min(q.Limit+1, 50))
-	more = make([]any, len(q.Order))
-	size := 0
+	values := make([]*string, len(q.Order)) // what a row is sorted by
+	sorted := make([]any, len(values))
+	for i := range values {
+		sorted[i] = &values[i]
+	}
+	p := Page{Rows: make([]Row, 0, min(q.Limit, 50))}
+	var first, last Mark
+	size, further := 0, false
+	row := newDocumentRow(sorted...)
 	err = store.Each(rows, func(rows *sql.Rows) error {
-		var mark Mark
-		if len(more) > 0 {
-			mark.Values = make([]*string, len(more))
-			for i := range more {
-				more[i] = &mark.Values[i]
-			}
+		if len(p.Rows) == q.Limit { // one more was asked for to know this
+			further = true
+			return nil
 		}
-		r, err := scanDocument(rows.Scan, &mark.Ref, more...)
+		r, err := row.scan(rows)
 		if err != nil {
 			return err
 		}
-		if size += len(r.JSON); size > maxPage && len(list) > 0 {
+		if size += len(r.JSON); size > maxPage && len(p.Rows) > 0 {
+			further = true
 			return errFull
 		}
-		list, marks = append(list, r), append(marks, mark)
+		if p.Rows = append(p.Rows, r); len(p.Rows) == 1 {
+			first = Mark{append([]*string(nil), values...), row.ref}
+		}
+		last = Mark{append(last.Values[:0], values...), row.ref}
 		return nil
 	})
-	full := errors.Is(err, errFull)
-	if err != nil && !full || len(list) == 0 {
+	if err != nil && !errors.Is(err, errFull) || len(p.Rows) == 0 {
 		return Page{}, err
 	}
-	further := full || len(list) > q.Limit
-	if len(list) > q.Limit {
-		list, marks = list[:q.Limit], marks[:q.Limit]
-	}
-	p := Page{Rows: list}
-	first, last := &marks[0], &marks[len(marks)-1]
 	if q.Before != nil {
-		slices.Reverse(list)
-		if p.Next = first; further {
-			p.Previous = last
+		slices.Reverse(p.Rows)
+		if p.Next = &first; further {
+			p.Previous = &last
 		}
 		return p, nil
 	}
 	if q.After != nil || q.Offset > 0 {
-		p.Previous = first
+		p.Previous = &first
 	}
 	if further {
-		p.Next = last
+		p.Next = &last
 	}
 	return p, nil
 }

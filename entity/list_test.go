@@ -491,6 +491,16 @@ func TestRelationsWithWhatTheCallerMayNotReadAreLeftOut(t *testing.T) {
 						t.Errorf("%s, filter by %v: found %v, %v", name, values, found, err)
 					}
 				}
+				part := strings.TrimSuffix(target, target[len(target)-2:])
+				for way, q := range map[string]entity.Query{
+					"prefix": {Limit: 10, Where: &entity.Predicate{Any: []entity.Predicate{{Prefix: &entity.Prefix{Key: "relations.dependencyOf", Text: part}}, {Prefix: &entity.Prefix{Key: "relations.dependsOn", Text: part}}}}},
+					"text":   {Limit: 10, Text: &entity.Text{Term: part[4:], Fields: []string{"relations.dependencyOf", "relations.dependsOn"}}},
+				} {
+					rows, _, err := s.List(t.Context(), tt.caller, q)
+					if found := len(rows) > 0; err != nil || found != (!hidden || tt.caller == system) {
+						t.Errorf("%s, by %s of %s: found %v, %v", name, way, target, found, err)
+					}
+				}
 			}
 			slices.Sort(facet)
 			got["Facets"] = strings.Join(facet, " ")

@@ -38,7 +38,7 @@ func (s *Store) orphan(ctx context.Context, tx *store.Tx, source string, refs []
 	for _, r := range refs {
 		args = append(args, r.String())
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT doc FROM entity WHERE source = $1 AND orphaned_at IS NULL AND ref IN `+list(2, len(refs))+` ORDER BY ref`, args...)
+	rows, err := tx.QueryContext(ctx, `SELECT doc FROM entity WHERE `+ofSource+list(2, len(refs))+` AND orphaned_at IS NULL ORDER BY ref`, args...)
 	if err != nil {
 		return nil, store.Err(err)
 	}

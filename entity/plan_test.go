@@ -89,6 +89,16 @@ func TestHotQueriesDoNotScan(t *testing.T) {
 		if _, err := s.Among(t.Context(), system, refs, entity.Query{}); err != nil {
 			t.Error(err)
 		}
+		t.Log("what takes some entities of a source away")
+		some := []any{"one"}
+		for _, r := range refs[:10] {
+			some = append(some, r.String())
+		}
+		for _, step := range plan(t, db, `SELECT id FROM entity WHERE `+entity.OfSource+`($2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ORDER BY ref`, some) {
+			if t.Logf("    %s", step); strings.Contains(step, "entity_source") || strings.Contains(strings.ToUpper(step), "SEQ SCAN") || strings.Contains(step, "SCAN ") {
+				t.Errorf("%s: it walks through all that the source brings", step)
+			}
+		}
 		if plans < 10 {
 			t.Errorf("only %d queries were looked at", plans)
 		}

@@ -126,7 +126,7 @@ func (b *builder) somewhere(key string, test func(value string) string) string {
 		return `(` + test(column) + `)`
 	}
 	if name, ok := strings.CutPrefix(key, "relations."); ok {
-		return `EXISTS (SELECT 1 FROM relation r WHERE r.source = e.ref AND r.type = ` + b.arg(relationNames[name]) + ` AND ` + test(`r.target`) + `)`
+		return `EXISTS (SELECT 1 FROM relation r WHERE r.source = e.ref AND r.type = ` + b.arg(relationNames[name]) + ` AND ` + test(`r.target`) + b.visible("r.target") + `)`
 	}
 	valued, value := b.valued(key)
 	return `e.id IN (SELECT et.entity_id FROM term t JOIN entity_term et ON et.term_id = t.id WHERE ` + valued + ` AND ` + test(value) + `)`

@@ -674,6 +674,9 @@ func relationColumns(relations []origin) []any {
 	return []any{entities, sources, types, targets}
 }
 
+// ofSource holds for entities of the source $1 that have one of the refs that follow. The empty text has SQLite look the refs up: it would walk through all that the source brings.
+const ofSource = `source || '' = $1 AND ref IN `
+
 // Remove deletes entities of a source, at most 10 (each has many postings), and gives those that were there. What another source brings stays.
 func (s *Store) Remove(ctx context.Context, tx *store.Tx, source string, refs []slipway.EntityRef) ([]slipway.EntityRef, error) {
 	if len(refs) == 0 {
@@ -683,7 +686,7 @@ func (s *Store) Remove(ctx context.Context, tx *store.Tx, source string, refs []
 	for _, r := range refs {
 		args = append(args, r.String())
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT id, kind, namespace, name FROM entity WHERE source = $1 AND ref IN `+list(2, len(refs))+` ORDER BY ref`, args...)
+	rows, err := tx.QueryContext(ctx, `SELECT id, kind, namespace, name FROM entity WHERE `+ofSource+list(2, len(refs))+` ORDER BY ref`, args...)
 	if err != nil {
 		return nil, store.Err(err)
 	}

@@ -233,7 +233,7 @@ func (c cli) check(ctx context.Context, name string, kinds map[string]bool, offl
 		}
 		err := c.Do(ctx, http.MethodPost, "/api/catalog/validate-entity", map[string]any{"entity": e, "location": "url:https://localhost/" + url.PathEscape(name)}, nil)
 		if slipway.CodeOf(err) == slipway.Invalid {
-			f.Faults = append(f.Faults, fmt.Sprintf("%s is not accepted by the server; its catalog.kinds may say why", e.Ref()))
+			f.Faults = append(f.Faults, fmt.Sprintf("%s: the server does not accept it: %s", e.Ref(), reason(err)))
 		} else if err != nil {
 			return f, err
 		}

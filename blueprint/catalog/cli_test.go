@@ -3,8 +3,6 @@ package catalog_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +14,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
 	"github.com/slipway-platform/slipway/blueprint/catalog"
+	"github.com/slipway-platform/slipway/client"
 )
 
 // command runs `slipway catalog …` against a server, none for nil, and gives what its table holds.
@@ -23,21 +22,16 @@ func command(t *testing.T, s *blueprinttest.Server, args ...string) (string, err
 	t.Helper()
 	var out bytes.Buffer
 	c := &blueprint.Client{
-		Do: func(_ context.Context, method, path string, body, into any) error {
+		Do: func(ctx context.Context, method, path string, body, into any) error {
 			if s == nil {
 				t.Errorf("%s %s was asked of a server", method, path)
 				return slipway.Errorf(slipway.Unavailable, "no server")
 			}
-			a := s.Do(method, path, body)
-			switch {
-			case a.Status == http.StatusNotFound:
-				return slipway.Errorf(slipway.NotFound, "not found")
-			case a.Status >= 300:
-				return slipway.Errorf(slipway.Invalid, "status %d", a.Status)
-			case into == nil:
-				return nil
+			to, err := client.New(s.URL, s.Token)
+			if err != nil {
+				return err
 			}
-			return json.Unmarshal(a.Body, into)
+			return to.Do(ctx, method, path, body, into)
 		},
 		Print: func(_ *cobra.Command, _ any, table blueprint.Table) error {
 			for _, row := range table.Rows {
@@ -157,7 +151,7 @@ func TestFilesAreValidatedWithAndWithoutAServer(t *testing.T) {
 		if out, err := command(t, s, "validate", good); err != nil {
 			t.Errorf("got %v\n%s", err, out)
 		}
-		if out, err := command(t, s, "validate", "--kind", "Gadget", odd); slipway.CodeOf(err) != slipway.Invalid || !strings.Contains(out, "not accepted by the server") {
+		if out, err := command(t, s, "validate", "--kind", "Gadget", odd); slipway.CodeOf(err) != slipway.Invalid || !strings.Contains(out, `the server does not accept it: kind "Gadget" is not accepted here; an operator can add it to catalog.kinds`) {
 			t.Errorf("got %v\n%s", err, out)
 		}
 	})

@@ -231,6 +231,18 @@ func TestAPatternIsRegistered(t *testing.T) {
 			s.Get("/api/catalog/locations/" + r.LocationID).Is(200).Into(&l)
 			return l.Status == "failed" && strings.Contains(l.Error, "no file fits")
 		})
+		orphan := func(name string) bool {
+			var e slipway.Entity
+			s.Get("/api/catalog/entities/by-name/component/default/" + name).Is(200).Into(&e)
+			return e.Metadata.Annotations["backstage.io/orphan"] != ""
+		}
+		if orphan("a") || orphan("b") {
+			t.Error("a folder that is not mounted has taken away what was in it")
+		}
+		write("b", component("b"))
+		if l := refreshed(t, s, r.LocationID); l.Status != "ready" || !orphan("a") || orphan("b") {
+			t.Errorf("one file is back: got %+v, and an orphan: a %v, b %v", l, orphan("a"), orphan("b"))
+		}
 	})
 }
 

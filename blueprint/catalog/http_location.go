@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -226,7 +227,11 @@ func (s *service) validate(_ context.Context, in *validateInput) (*validateOutpu
 		faults.Errors = append(faults.Errors, Fault{"TypeError", fmt.Sprintf("location %q is not of the form url:https://…", clip(in.Body.Location))})
 	}
 	if _, _, err := checked(map[string]any(in.Body.Entity), s.kinds); err != nil {
-		for _, text := range strings.Split(err.Error(), "; ") {
+		all, ok := errors.AsType[faultList](err)
+		if !ok {
+			all = faultList{err.Error()}
+		}
+		for _, text := range all {
 			faults.Errors = append(faults.Errors, Fault{"InputError", text})
 		}
 	}

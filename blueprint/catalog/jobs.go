@@ -127,7 +127,7 @@ func (s *service) haveRead(ctx context.Context, tx *store.Tx, id string) error {
 func (s *service) readLocation(ctx context.Context, args readLocation) error {
 	l, err := getLocation(ctx, s.db, args.ID)
 	if slipway.CodeOf(err) == slipway.NotFound {
-		return nil // it was removed meanwhile
+		return s.abandon(ctx, row{ID: args.ID}) // it was removed meanwhile
 	} else if err != nil {
 		return err
 	}
@@ -181,11 +181,15 @@ func (s *service) save(ctx context.Context, l row, same []file) error {
 	if err != nil || there {
 		return err
 	}
+	return s.abandon(ctx, l)
+}
+
+// abandon ends the reading of a location that is there no more. When it was removed, what was stored meanwhile goes too, also by a reading that a crash has cut short.
+func (s *service) abandon(ctx context.Context, l row) error {
 	if _, err := getLocation(ctx, s.db, l.ID); slipway.CodeOf(err) != slipway.NotFound {
 		return err // it has got another target, and a reading of that is waiting
 	}
-	// Removed while it was read: what was stored meanwhile goes too.
-	if _, err = s.Entities.Sync(ctx, l.source(), nil); err != nil {
+	if _, err := s.Entities.Sync(ctx, l.source(), nil); err != nil {
 		return err
 	}
 	return s.db.Write(ctx, func(tx *store.Tx) error { return deleteFiles(ctx, tx, l.ID) })

@@ -165,6 +165,11 @@ func TestAnEntityIsCheckedWithoutBeingStored(t *testing.T) {
 		if want := `{"errors":[{"name":"InputError","message":"missing required field 'spec.type'"},{"name":"InputError","message":"missing required field 'spec.owner'"}]}`; strings.TrimSpace(string(a.Body)) != want {
 			t.Errorf("got %s, want %s", a.Body, want)
 		}
+		a = check("url:https://example.com/x.yaml", strings.Replace(good, `"name":"web"`, `"name":"web","title":1,"annotations":{"a":2}`, 1)).Is(400)
+		if want := `{"errors":[{"name":"InputError","message":"field 'metadata.title' must be a text; put quotes around it"},` +
+			`{"name":"InputError","message":"field 'metadata.annotations.a' must be a text; put quotes around it"}]}`; strings.TrimSpace(string(a.Body)) != want {
+			t.Errorf("got %s, want %s: one error for each fault", a.Body, want)
+		}
 		for _, location := range []string{"file:/x", "https://example.com", "url:", ""} {
 			var f catalog.Faults
 			if check(location, good).Is(400).Into(&f); len(f.Errors) != 1 || !strings.Contains(f.Errors[0].Message, "url:") {

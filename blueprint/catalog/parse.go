@@ -180,7 +180,7 @@ func entityOf(v any, budget *int, kinds map[string]bool, resolve resolver) (*sli
 	return checked(v, kinds)
 }
 
-// checked makes an entity of a document's values, if it is one.
+// checked makes an entity of a document's values, if it is one. What is wrong with several of its fields is a faultList.
 func checked(v any, kinds map[string]bool) (*slipway.Entity, slipway.EntityRef, error) {
 	var ref slipway.EntityRef
 	doc, ok := v.(map[string]any)
@@ -206,7 +206,7 @@ func checked(v any, kinds map[string]bool) (*slipway.Entity, slipway.EntityRef, 
 			"somebody with the permission %s, or put it into catalog.locations of the configuration", e.Kind, trustLocation)
 	}
 	if len(c.faults) > 0 {
-		return nil, ref, errors.New(strings.Join(c.faults, "; "))
+		return nil, ref, c.faults
 	}
 	if err := entity.Check(e); err != nil {
 		return nil, ref, errors.New(reason(err))
@@ -276,7 +276,12 @@ func clipTo(s string, most int) string {
 // checker collects what is wrong with an entity. The rules are Backstage's, so that a file that is good there is good here and the other way round.
 //
 // Source: Backstage, "Descriptor Format of Catalog Entities".
-type checker struct{ faults []string }
+type checker struct{ faults faultList }
+
+// faultList is all that is wrong with an entity, as one error.
+type faultList []string
+
+func (l faultList) Error() string { return strings.Join(l, "; ") }
 
 func (c *checker) faultf(format string, args ...any) {
 	if len(c.faults) < 10 {

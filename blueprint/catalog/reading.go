@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/fetch"
 	"github.com/slipway-platform/slipway/safeyaml"
 	"github.com/slipway-platform/slipway/store"
@@ -44,7 +45,7 @@ type reading struct {
 	visited    map[Place]bool    // those that were
 	coming     map[Place]fetched // fetches under way
 	next       map[Place]taken   // the file that is read and parsed while another is stored
-	seen       map[string]Place  // the file that brings an entity
+	seen       map[string]*Place // the file that brings an entity
 	faults     map[string]string // the faults of entities that are kept, by ref; empty: as they were
 	files      []file
 	unsaved    []file // of files, those with something new, not stored yet
@@ -84,7 +85,7 @@ type content struct {
 func (s *service) readTree(ctx context.Context, l row, below []string, first *parsed) (err error) {
 	l.Status = processing
 	r := &reading{service: s, location: l, below: below, kinds: s.kindsOf(l.Trusted), last: map[Place]file{}, coming: map[Place]fetched{}, next: map[Place]taken{},
-		queue: []target{{Place: l.Place}}, visited: map[Place]bool{}, seen: map[string]Place{}, faults: map[string]string{}}
+		queue: []target{{Place: l.Place}}, visited: map[Place]bool{}, seen: map[string]*Place{}, faults: map[string]string{}}
 	if first != nil {
 		r.references.Add(first.references)
 	}
@@ -95,8 +96,10 @@ func (s *service) readTree(ctx context.Context, l row, below []string, first *pa
 	for _, f := range old {
 		r.last[f.Place] = f
 	}
-	if err := r.itself(ctx); err != nil {
+	if there, err := r.itself(ctx); err != nil {
 		return err
+	} else if !there {
+		return r.abandon(ctx, l)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // nobody waits for what was fetched ahead then
@@ -127,6 +130,11 @@ func (s *service) readTree(ctx context.Context, l row, below []string, first *pa
 			}
 			continue
 		}
+		if there, err := isThere(ctx, r.db, l); err != nil {
+			return err
+		} else if !there {
+			return r.abandon(ctx, l)
+		}
 		r.fetchAhead(ctx)
 		f, err := r.file(ctx, t, first)
 		if err != nil {
@@ -153,17 +161,30 @@ func (r *reading) unsavedRefs() (n int) {
 	return n
 }
 
-// itself puts the entity that stands for the location, as Backstage has it: it is there from the registration on, also when nothing else is.
-func (r *reading) itself(ctx context.Context) error {
+// itself puts the entity that stands for the location, as Backstage has it: it is there from the registration on, also when nothing else is. False: the location is there no more.
+func (r *reading) itself(ctx context.Context) (there bool, err error) {
 	e := r.location.entity()
-	r.seen[e.Ref().String()] = r.location.Place
-	_, err := r.Entities.PutAll(ctx, r.location.source(), []*slipway.Entity{e})
-	return err
+	r.seen[e.Ref().String()] = &r.location.Place
+	old, err := r.Entities.Get(ctx, r.db, auth.System(), e.Ref())
+	switch {
+	case err == nil && old.Source == r.location.source() && !old.Orphan:
+		return isThere(ctx, r.db, r.location)
+	case err != nil && slipway.CodeOf(err) != slipway.NotFound:
+		return false, err
+	}
+	err = r.db.Write(ctx, func(tx *store.Tx) error {
+		if there, err = holdLocation(ctx, tx, r.location); err != nil || !there {
+			return err
+		}
+		_, err := r.Entities.Put(ctx, tx, r.location.source(), []*slipway.Entity{e})
+		return err
+	})
+	return there, err
 }
 
 func hasWildcard(p Place) bool { return p.Type == "file" && strings.ContainsAny(p.Target, "*?[") }
 
-// expand gives the files that a pattern fits now.
+// expand gives the files that a pattern fits now. When there is none, or they cannot be told, it gives those that it fitted before: each says then why it is not there, and what it brought stays.
 func (r *reading) expand(t target) ([]target, file) {
 	f := file{Place: t.Place, Parent: t.Parent, ReadAt: store.At(r.Now())}
 	matches, err := r.Fetch.Glob(t.Target)
@@ -175,6 +196,12 @@ func (r *reading) expand(t target) ([]target, file) {
 		if t.Place == r.location.Place {
 			r.couldNotRead(&r.location, err)
 		}
+		for p := range r.last {
+			if fits, _ := filepath.Match(t.Target, p.Target); fits && p.Type == "file" && p != t.Place {
+				matches = append(matches, p.Target)
+			}
+		}
+		slices.Sort(matches)
 	}
 	var targets []target
 	for _, m := range matches {
@@ -293,7 +320,7 @@ func (r *reading) file(ctx context.Context, t target, c *parsed) (file, error) {
 	f := file{Place: t.Place, Parent: t.Parent, ReadAt: store.At(r.Now()), Version: last.Version}
 	if c == nil && r.left(t.Place) {
 		for _, ref := range last.Refs {
-			if _, ok := r.claim(ref, t.Place); ok {
+			if _, ok := r.claim(ref, &t.Place); ok {
 				r.faults[ref] = ""
 			}
 		}
@@ -313,7 +340,7 @@ func (r *reading) file(ctx context.Context, t target, c *parsed) (file, error) {
 	if c.unchanged {
 		last.ReadAt, last.Parent = f.ReadAt, t.Parent
 		for _, ref := range last.Refs {
-			r.claim(ref, t.Place)
+			r.claim(ref, &t.Place)
 		}
 		r.files, r.same = append(r.files, last), append(r.same, last)
 		return last, nil
@@ -331,7 +358,7 @@ func (r *reading) file(ctx context.Context, t target, c *parsed) (file, error) {
 	var mine []*slipway.Entity
 	for _, e := range c.entities {
 		ref := e.Ref().String()
-		if owner, ok := r.claim(ref, t.Place); !ok {
+		if owner, ok := r.claim(ref, &t.Place); !ok {
 			f.Faults = append(f.Faults, fmt.Sprintf("%s stands in %s already", ref, clip(owner.Target)))
 			continue
 		}
@@ -342,7 +369,7 @@ func (r *reading) file(ctx context.Context, t target, c *parsed) (file, error) {
 	for _, fault := range c.faults {
 		f.Faults = append(f.Faults, fault.String())
 		if ref := fault.Ref.String(); fault.Ref.Name != "" {
-			if _, ok := r.claim(ref, t.Place); ok && !slices.Contains(f.Refs, ref) {
+			if _, ok := r.claim(ref, &t.Place); ok && !slices.Contains(f.Refs, ref) {
 				f.Refs, r.faults[ref] = append(f.Refs, ref), fault.Message // its last good version stays
 			}
 		}
@@ -367,15 +394,15 @@ func (r *reading) file(ctx context.Context, t target, c *parsed) (file, error) {
 
 // claim gives an entity to the first file of the pass that brings it. What is not accepted from the location, though it was once, is given
 // to none, and so not kept.
-func (r *reading) claim(ref string, p Place) (Place, bool) {
+func (r *reading) claim(ref string, p *Place) (owner Place, ok bool) {
 	if kind, _, _ := strings.Cut(ref, ":"); !r.kinds[kind] {
 		return Place{}, false
 	}
-	if owner, there := r.seen[ref]; there && owner != p {
-		return owner, false
+	if other := r.seen[ref]; other != nil && *other != *p {
+		return *other, false
 	}
 	r.seen[ref] = p
-	return p, true
+	return *p, true
 }
 
 // unread notes why a file could not be read. What it brought stays, and so do the files that it named.
@@ -388,7 +415,7 @@ func (r *reading) unread(ctx context.Context, t target, f, last file, cause erro
 		return f, nil
 	}
 	for _, ref := range last.Refs {
-		if _, ok := r.claim(ref, t.Place); ok {
+		if _, ok := r.claim(ref, &t.Place); ok {
 			f.Refs, r.faults[ref] = append(f.Refs, ref), "" // what was wrong with it still is
 		}
 	}

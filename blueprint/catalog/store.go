@@ -65,6 +65,20 @@ func getLocation(ctx context.Context, q store.Querier, id string) (row, error) {
 	return one(q.QueryRowContext(ctx, `SELECT `+locationColumns+` FROM catalog_location WHERE id = $1 AND status <> 'removing'`, id))
 }
 
+// stillThere holds for a location that was read before, unless it is gone, being removed, or has got another target meanwhile.
+const stillThere = `id = $1 AND status <> 'removing' AND type = $2 AND target = $3`
+
+func isThere(ctx context.Context, q store.Querier, r row) (there bool, err error) {
+	err = q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM catalog_location WHERE `+stillThere+`)`, r.ID, r.Type, r.Target).Scan(&there)
+	return there, store.Err(err)
+}
+
+// holdLocation is isThere for what must hold until the end of the transaction: whoever would remove the location, or move it, waits.
+func holdLocation(ctx context.Context, tx *store.Tx, r row) (there bool, err error) {
+	n, err := tx.Exec(ctx, `UPDATE catalog_location SET type = type WHERE `+stillThere, r.ID, r.Type, r.Target)
+	return n == 1, err
+}
+
 // findLocation finds a location by its place, also one that is being removed.
 func findLocation(ctx context.Context, q store.Querier, p Place) (row, error) {
 	return one(q.QueryRowContext(ctx, `SELECT `+locationColumns+` FROM catalog_location WHERE type = $1 AND target = $2`, p.Type, p.Target))
@@ -101,9 +115,8 @@ func saveReading(ctx context.Context, tx *store.Tx, r row) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	n, err := tx.Exec(ctx, `UPDATE catalog_location SET status = $2, error = $3, faults = $4, failures = $5, read_at = $6, next_read = $7
-		WHERE id = $1 AND status <> 'removing' AND type = $8 AND target = $9`,
-		r.ID, r.Status, r.Error, string(faults), r.Failures, r.ReadAt, r.NextRead, r.Type, r.Target)
+	n, err := tx.Exec(ctx, `UPDATE catalog_location SET status = $4, error = $5, faults = $6, failures = $7, read_at = $8, next_read = $9 WHERE `+stillThere,
+		r.ID, r.Type, r.Target, r.Status, r.Error, string(faults), r.Failures, r.ReadAt, r.NextRead)
 	return n == 1, err
 }
 

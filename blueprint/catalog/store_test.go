@@ -1,11 +1,15 @@
 package catalog
 
 import (
+	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/slipway-platform/slipway"
+	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/entity"
 	"github.com/slipway-platform/slipway/store"
 	"github.com/slipway-platform/slipway/store/storetest"
 )
@@ -95,5 +99,49 @@ func TestLocationsAreFoundByWhatLiesBelowAnAddress(t *testing.T) {
 				t.Errorf("%s: got %v, %v", address, some, err)
 			}
 		}
+	})
+}
+
+func TestReadingALocationThatIsGoneLeavesNothingOfIt(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, append([]store.Migrations{entity.Migrations}, schema...), func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		s := &service{Host: &blueprint.Host{Entities: entity.New(db, time.Now), Now: time.Now, Log: slog.New(slog.DiscardHandler)}, db: db, config: DefaultConfig()}
+		l := s.newRow(Place{"url", "https://example.com/c.yaml"}, fromAPI)
+		web := &slipway.Entity{APIVersion: "backstage.io/v1alpha1", Kind: "Component", Metadata: slipway.EntityMetadata{Name: "web"}}
+		left := func(when string) {
+			t.Helper()
+			refs, err := s.Entities.BySource(ctx, l.source(), func(string) bool { return false })
+			files, broken := filesOf(ctx, db, l.ID)
+			if err != nil || broken != nil || len(refs)+len(files) > 0 {
+				t.Errorf("%s: %v and %v are left, %v, %v", when, refs, files, err, broken)
+			}
+		}
+		stored := func() {
+			t.Helper()
+			if _, err := s.Entities.PutAll(ctx, l.source(), []*slipway.Entity{web}); err != nil {
+				t.Fatal(err)
+			}
+			if err := saveFiles(ctx, db, l.ID, []file{{Place: l.Place, Refs: []string{"component:default/web"}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stored()
+		if err := s.readLocation(ctx, readLocation{ID: l.ID}); err != nil {
+			t.Fatal(err)
+		}
+		left("after a reading that was cut short")
+
+		if err := db.Write(ctx, func(tx *store.Tx) error { return s.enter(ctx, tx, l) }); err != nil {
+			t.Fatal(err)
+		}
+		stored()
+		if err := db.Write(ctx, func(tx *store.Tx) error { return markRemoving(ctx, tx, l.ID) }); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.readTree(ctx, l, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		left("after a reading that began before it was removed")
 	})
 }
