@@ -143,6 +143,17 @@ func (s *Server) errorsOf(op blueprint.Operation, m blueprint.Mount) []int {
 	return slices.Compact(out)
 }
 
+// answerHeaders are the headers that answers have beside those of their operation. All descriptions share them: there are some thousand answers.
+var answerHeaders = map[string]*huma.Param{
+	"ETag":                  {Description: "Version of the answer; send it as If-None-Match", Schema: &huma.Schema{Type: huma.TypeString}},
+	"Retry-After":           {Description: "Seconds to wait", Schema: &huma.Schema{Type: huma.TypeInteger}},
+	"WWW-Authenticate":      {Description: "Which credential is wanted", Schema: &huma.Schema{Type: huma.TypeString}},
+	"X-RateLimit-Limit":     {Description: "Requests per minute; absent for a token without a limit", Schema: &huma.Schema{Type: huma.TypeInteger}},
+	"X-RateLimit-Remaining": {Description: "Requests left in this minute", Schema: &huma.Schema{Type: huma.TypeInteger}},
+	"X-RateLimit-Reset":     {Description: "When the minute ends, in Unix seconds", Schema: &huma.Schema{Type: huma.TypeInteger}},
+	"X-Request-Id":          {Description: "Id of this request in the server's log", Schema: &huma.Schema{Type: huma.TypeString}},
+}
+
 // describe completes what huma noted: error bodies and envelopes of the dialect, headers, examples.
 func (s *Server) describe(api huma.API, op blueprint.Operation, m blueprint.Mount) *huma.Operation {
 	doc := api.OpenAPI()
@@ -169,32 +180,32 @@ func (s *Server) describe(api huma.API, op blueprint.Operation, m blueprint.Moun
 	if h.Responses["422"] != nil && d.invalidBody != http.StatusUnprocessableEntity {
 		delete(h.Responses, "422")
 	}
-	header := func(r *huma.Response, kind, name, text string) {
+	header := func(r *huma.Response, names ...string) {
 		if r.Headers == nil {
 			r.Headers = map[string]*huma.Param{}
 		}
-		r.Headers[name] = &huma.Param{Description: text, Schema: &huma.Schema{Type: kind}}
+		for _, name := range names {
+			r.Headers[name] = answerHeaders[name]
+		}
 	}
 	if read := h.Responses["200"]; op.Method == http.MethodGet && read != nil && !op.Streams() && !op.Secret {
-		header(read, huma.TypeString, "ETag", "Version of the answer; send it as If-None-Match")
+		header(read, "ETag")
 		h.Responses["304"] = &huma.Response{Description: "Nothing changed since the version in If-None-Match"}
 		h.Parameters = append(h.Parameters, &huma.Param{Name: "If-None-Match", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
 			Description: "ETag of an earlier answer: 304 when nothing changed"})
 	}
 	for status, r := range h.Responses {
-		header(r, huma.TypeString, "X-Request-Id", "Id of this request in the server's log")
+		header(r, "X-Request-Id")
 		if op.Permission != blueprint.Public && status != "401" {
-			header(r, huma.TypeInteger, "X-RateLimit-Limit", "Requests per minute; absent for a token without a limit")
-			header(r, huma.TypeInteger, "X-RateLimit-Remaining", "Requests left in this minute")
-			header(r, huma.TypeInteger, "X-RateLimit-Reset", "When the minute ends, in Unix seconds")
+			header(r, "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 		}
 		if status[0] >= '4' {
 			r.Content = map[string]*huma.MediaType{"application/json": {Schema: failSchema}}
 			switch status {
 			case "401":
-				header(r, huma.TypeString, "WWW-Authenticate", "Which credential is wanted")
+				header(r, "WWW-Authenticate")
 			case "429", "503":
-				header(r, huma.TypeInteger, "Retry-After", "Seconds to wait")
+				header(r, "Retry-After")
 			}
 			continue
 		}

@@ -82,7 +82,8 @@ type Streams struct {
 }
 
 // How much the heap may grow, in percent, before it is collected: little of what a request needs lives on, so that some MB more save a tenth of the work. Of many
-// streams much lives on, their stacks above all, and the same pace would take three times their memory.
+// streams much lives on, their stacks above all, and the same pace would take three times their memory. Each leaves behind what it needed only to begin, such as smaller
+// stacks; whenever there are as many more, that is given back to the system.
 const (
 	usualPace   = 200
 	manyPace    = 10
@@ -99,9 +100,10 @@ func pace(percent int) {
 // streams counts the answers without an end that are open on this replica.
 type streams struct {
 	Streams
-	mu   sync.Mutex
-	open map[string]int // by caller
-	all  int
+	mu     sync.Mutex
+	open   map[string]int // by caller
+	all    int
+	tidied int // how many there were when memory was last given back; 0 while there are few
 }
 
 func (g *streams) count() int {
@@ -131,13 +133,16 @@ func (g *streams) enter(c *slipway.Caller) (leave func(), err error) {
 		g.open = map[string]int{}
 	}
 	g.open[key]++
-	if g.all++; g.all == manyStreams {
+	if g.all++; g.all >= g.tidied+manyStreams {
+		g.tidied = g.all
 		pace(manyPace)
+		go debug.FreeOSMemory()
 	}
 	return func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if g.all--; g.all == manyStreams-1 {
+		if g.all--; g.tidied > 0 && g.all < manyStreams/2 { // well below: not for each that comes and goes
+			g.tidied = 0
 			pace(usualPace)
 		}
 		if g.open[key]--; g.open[key] == 0 {

@@ -150,13 +150,15 @@ func openSQLite(path string) (*DB, error) {
 		q.Set("_txlock", "immediate")
 		return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String()
 	}
+	// A page that is cached takes twice its size: the driver's memory comes in powers of two, and SQLite adds a little to each. A reader begins anew whenever something was
+	// written, so that more would seldom be of use to it.
 	w, err := sql.Open("sqlite", dsn("cache_size(-24000)"))
 	if err != nil {
 		return nil, err
 	}
 	w.SetMaxOpenConns(1)
 	n := max(4, 2*runtime.GOMAXPROCS(0))
-	r, err := sql.Open("sqlite", dsn("query_only(1)", fmt.Sprintf("cache_size(-%d)", max(2000, 48000/n)))) // KiB each
+	r, err := sql.Open("sqlite", dsn("query_only(1)", fmt.Sprintf("cache_size(-%d)", max(2000, 24000/n)))) // KiB each
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
