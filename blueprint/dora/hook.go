@@ -104,13 +104,6 @@ func said(texts ...string) string {
 	return ""
 }
 
-// required notes that a moment is not there.
-func (f foreign) required(field string, in *faults) {
-	if f.IsZero() {
-		in.add(field, "is required: a time with a zone")
-	}
-}
-
 // thisSecond is when something ended of which nobody says when: as it is told.
 func (s *service) thisSecond() time.Time { return s.now().UTC().Truncate(time.Second) }
 
@@ -118,7 +111,9 @@ func (s *service) thisSecond() time.Time { return s.now().UTC().Truncate(time.Se
 func readHook[T any](s *service, c connection, raw []byte, f *faults, told func(*service, connection, *T, *faults) *record) (*record, error) {
 	n := new(T)
 	if err := json.Unmarshal(raw, n); err != nil {
-		return nil, slipway.Errorf(slipway.Invalid, "the body is not what it should be: %s", strings.TrimPrefix(err.Error(), "json: ")).WithCause(err)
+		field, message := misfit(err)
+		f.add(field, "%s", message)
+		return nil, f.err()
 	}
 	r := told(s, c, n, f)
 	return r, f.err()
@@ -176,6 +171,7 @@ func (s *service) hookArgo(n *argoNotification, f *faults) *record {
 	if n.EventType != "deployment" {
 		return nil
 	}
+	f.names = map[string]string{"startTime": "sync_started_at", "endTime": "sync_finished_at", "service": "service_name", "version": "commit_sha", "commit.sha": "commit_sha", "commit.repository": "repo_url", "detail": "error_message"}
 	if n.Started.IsZero() {
 		n.Started = n.Timestamp
 	}
@@ -232,23 +228,24 @@ type devLakeDeploymentCommit struct {
 }
 
 func (s *service) hookDevLake(c connection, n *devLakeDeployment, f *faults) *record {
+	f.names = map[string]string{
+		"startTime": "startedDate", "endTime": "finishedDate", "status": "result", "detail": "displayTitle", "version": "refName", "commits": "deploymentCommits", "sha": "commitSha", "message": "commitMsg", "repository": "repoUrl",
+	}
 	if len(n.Commits) == 0 {
-		f.add("deploymentCommits", "is required: at least one")
+		f.add("commits", "is required: at least one")
 	}
 	d := newDeployment{
 		ID: n.ID, Source: c.source(), Service: s.serviceOf(c), Environment: cmp.Or(n.Environment, "PRODUCTION"), OriginalEnvironment: n.OriginalEnvironment, Status: cmp.Or(n.Result, statusSuccess),
 		StartTime: n.Started.when(), EndTime: n.Finished.when(), Detail: cmp.Or(n.DisplayTitle, n.Name), URL: n.URL,
 	}
 	if d.Status != statusSuccess && d.Status != statusFailure {
-		f.add("result", "must be SUCCESS or FAILURE")
+		f.add("status", "must be SUCCESS or FAILURE")
 		d.Status = statusFailure
 	}
-	n.Started.required("startedDate", f)
-	n.Finished.required("finishedDate", f)
 	const most = 100
 	for i, dc := range n.Commits[:min(most, len(n.Commits))] {
 		if dc.RepoURL == "" {
-			f.add(fmt.Sprintf("deploymentCommits[%d].repoUrl", i), "is required")
+			f.add(fmt.Sprintf("commits[%d].repository", i), "is required")
 		}
 		d.Commits = append(d.Commits, newCommit{SHA: dc.SHA, Message: dc.Message, Repository: dc.RepoURL})
 		d.Version = cmp.Or(strings.TrimPrefix(dc.RefName, "refs/tags/"), dc.SHA[:min(7, len(dc.SHA))])
@@ -277,22 +274,20 @@ type devLakeIssue struct {
 }
 
 func (s *service) hookIssue(c connection, n *devLakeIssue, f *faults) *record {
-	for field, v := range map[string]string{"issueKey": n.Key, "title": n.Title, "originalStatus": n.OriginalStatus} {
-		if v == "" {
-			f.add(field, "is required")
-		}
-	}
-	n.Created.required("createdDate", f)
-	if !strings.EqualFold(n.Type, "INCIDENT") {
-		return nil
-	}
+	f.names = map[string]string{"id": "issueKey", "startedAt": "createdDate", "resolvedAt": "resolutionDate", "updatedAt": "updatedDate"}
+	f.text("title", n.Title, true, maxText)
+	f.text("originalStatus", n.OriginalStatus, true, maxText)
 	i := newIncident{
 		ID: n.Key, Source: c.source(), Service: s.serviceOf(c), Title: n.Title, Severity: n.Severity, URL: n.URL, StartedAt: n.Created.when(), ResolvedAt: n.Resolved.when(), UpdatedAt: n.Updated.when(),
 	}
 	if strings.EqualFold(n.Status, "DONE") && i.ResolvedAt == nil { // DevLake would know that it is over, and never count it
 		i.ResolvedAt = cmp.Or(i.UpdatedAt, &when{s.thisSecond()})
 	}
-	return s.incident(i.check(f))
+	checked := i.check(f)
+	if !strings.EqualFold(n.Type, "INCIDENT") {
+		return nil
+	}
+	return s.incident(checked)
 }
 
 // devLakePullRequest is the body of DevLake's pull requests webhook.
@@ -309,10 +304,11 @@ type devLakePullRequest struct {
 }
 
 func (s *service) hookPullRequest(c connection, n *devLakePullRequest, f *faults) *record {
+	f.names = map[string]string{"title": "displayTitle", "author": "authorName", "openedAt": "createdDate", "mergedAt": "mergedDate", "mergeCommit": "mergeCommitSha"}
 	if n.Key == nil {
 		f.add("pullRequestKey", "is required")
 	}
-	n.Created.required("createdDate", f)
+	f.time("openedAt", n.Created.when(), true)
 	return s.change(newChange{
 		ID: n.ID, Source: c.source(), Service: s.serviceOf(c), Title: n.Title, URL: n.URL, Author: n.Author, OpenedAt: n.Created.when(), MergedAt: n.Merged.when(), MergeCommit: n.MergeCommit,
 	}.check(f))
@@ -336,6 +332,7 @@ func (s *service) hookIncident(c connection, n *fawkesIncident, f *faults) *reco
 	if n.Environment != "" && s.environments.normalise(n.Environment) != production {
 		return nil
 	}
+	f.names = map[string]string{"startedAt": "createdDate", "resolvedAt": "resolvedDate"}
 	i := newIncident{ID: n.ID, Source: c.source(), Service: cmp.Or(n.Service, s.serviceOf(c)), Title: n.Title, Severity: n.Severity, URL: n.URL, StartedAt: n.Created.when(), ResolvedAt: n.Resolved.when()}
 	if strings.EqualFold(n.Status, "resolved") && i.ResolvedAt == nil {
 		i.ResolvedAt = &when{s.thisSecond()}
@@ -364,14 +361,16 @@ func (s *service) hookBuild(c connection, n *fawkesBuild, f *faults) *record {
 	if n.Type != "ci_build" || !ok {
 		return nil
 	}
-	end := n.Timestamp
-	start := foreign{end.Add(-time.Duration(n.DurationMS) * time.Millisecond)}
+	f.names = map[string]string{"startTime": "timestamp", "endTime": "timestamp", "version": "commit_sha", "commit.sha": "commit_sha"}
+	start := n.Timestamp.when()
+	if start != nil {
+		start = &when{start.Add(-time.Duration(n.DurationMS) * time.Millisecond)}
+	}
 	d := newDeployment{
-		ID: fmt.Sprint(n.Service, "#", n.BuildNumber, " ", n.Stage), Source: "jenkins", Service: cmp.Or(n.Service, s.serviceOf(c)), Environment: env, StartTime: start.when(), EndTime: end.when(),
+		ID: fmt.Sprint(n.Service, "#", n.BuildNumber, " ", n.Stage), Source: "jenkins", Service: cmp.Or(n.Service, s.serviceOf(c)), Environment: env, StartTime: start, EndTime: n.Timestamp.when(),
 		URL: n.URL, TriggeredBy: ptr("Jenkins"), Version: n.CommitSHA[:min(7, len(n.CommitSHA))], Status: map[string]string{"SUCCESS": statusSuccess, "UNSTABLE": statusSuccess, "ABORTED": statusCancelled}[strings.ToUpper(n.Status)],
 	}
 	d.Status = cmp.Or(d.Status, statusFailure)
-	n.Timestamp.required("timestamp", f)
 	if n.CommitSHA != "" {
 		d.Commit = &newCommit{SHA: n.CommitSHA}
 	}
@@ -407,6 +406,7 @@ func (s *service) hookPush(_ connection, n *gitHubPush, f *faults) *record {
 	if n.Deleted || n.Ref != "refs/heads/"+n.Repository.DefaultBranch || len(n.Commits) == 0 {
 		return nil
 	}
+	f.names = map[string]string{"id": "after", "service": "repository.name", "url": "compare", "mergeCommit": "after", "openedAt": "commits.timestamp", "mergedAt": "repository.pushed_at"}
 	ch := newChange{ID: n.After, Source: "push", Service: n.Repository.Name, URL: n.Compare, MergeCommit: n.After, MergedAt: n.Repository.PushedAt.when()}
 	for _, c := range n.Commits {
 		if ch.FirstCommitAt == nil || !c.Timestamp.IsZero() && c.Timestamp.Before(ch.FirstCommitAt.Time) {

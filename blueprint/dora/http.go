@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -460,16 +462,29 @@ func (w *when) ptr() *time.Time {
 
 // faults collects what is wrong with a report, each with where.
 type faults struct {
-	list []slipway.Detail
-	at   string // "[3]." in a list
-	now  time.Time
+	list  []slipway.Detail
+	at    string            // "[3]." in a list
+	names map[string]string // what the sender calls our fields, where that is something else
+	now   time.Time
 }
 
+// add notes what is wrong with a field; of one that is wrong in several ways, the first.
 func (f *faults) add(field, format string, args ...any) {
 	const most = 20
-	if len(f.list) < most {
-		f.list = append(f.list, slipway.Detail{Field: f.at + field, Code: slipway.Invalid, Message: fmt.Sprintf(format, args...)})
+	field = f.at + f.theirs(field)
+	if len(f.list) < most && !slices.ContainsFunc(f.list, func(d slipway.Detail) bool { return d.Field == field }) {
+		f.list = append(f.list, slipway.Detail{Field: field, Code: slipway.Invalid, Message: fmt.Sprintf(format, args...)})
 	}
+}
+
+var fieldName = regexp.MustCompile(`[A-Za-z]+`)
+
+// theirs is a field, such as commits[2].sha, as the sender calls it.
+func (f *faults) theirs(field string) string {
+	if name, ok := f.names[field]; ok {
+		return name
+	}
+	return fieldName.ReplaceAllStringFunc(field, func(part string) string { return cmp.Or(f.names[part], part) })
 }
 
 func (f *faults) err() error {
@@ -510,7 +525,7 @@ var earliest = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 func (f *faults) time(field string, w *when, required bool) {
 	switch {
 	case w == nil && required:
-		f.add(field, "is required")
+		f.add(field, "is required: a time with a zone")
 	case w == nil:
 	case w.Before(earliest):
 		f.add(field, "lies before the year 2000")
@@ -521,7 +536,7 @@ func (f *faults) time(field string, w *when, required bool) {
 
 func (f *faults) order(field string, w *when, after string, than *when) {
 	if w != nil && than != nil && w.Before(than.Time) {
-		f.add(field, "lies before %s", after)
+		f.add(field, "lies before %s", f.theirs(after))
 	}
 }
 
@@ -542,7 +557,7 @@ func (n newDeployment) check(f *faults) Deployment {
 	}
 	f.time("startTime", n.StartTime, true)
 	f.time("endTime", n.EndTime, false)
-	f.order("endTime", n.EndTime, "startTime: a deployment cannot end before it starts", n.StartTime)
+	f.order("endTime", n.EndTime, "startTime", n.StartTime)
 	f.time("updatedAt", n.UpdatedAt, false)
 	const mostCommits = 100
 	if len(n.Commits) > mostCommits {
@@ -657,14 +672,8 @@ func oneOrMany[N interface{ check(*faults) T }, T any](raw []byte, now time.Time
 			}
 		}
 		if err != nil {
-			field := "body"
-			if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-				field, err = strings.Trim(name, `"`), errors.New("is not known; the description of this operation at /openapi.json has what is")
-			}
-			if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-				field, err = e.Field, fmt.Errorf("must be a %s, not a %s", e.Type, e.Value)
-			}
-			f.add(field, "%s", strings.TrimPrefix(err.Error(), "json: "))
+			field, message := misfit(err)
+			f.add(field, "%s", message)
 			continue
 		}
 		value := n.check(f)
@@ -673,6 +682,31 @@ func oneOrMany[N interface{ check(*faults) T }, T any](raw []byte, now time.Time
 		}
 	}
 	return records, f.err()
+}
+
+// misfit says where a body that cannot be read is wrong, and how.
+func misfit(err error) (field, message string) {
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return strings.Trim(name, `"`), "is not known; the description of this operation at /openapi.json has what is"
+	}
+	e, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
+		return "body", strings.TrimPrefix(err.Error(), "json: ")
+	}
+	wanted := "an object"
+	switch e.Type.Kind() {
+	case reflect.String:
+		wanted = "a text"
+	case reflect.Bool:
+		wanted = "true or false"
+	case reflect.Int64, reflect.Float64:
+		wanted = "a number"
+	case reflect.Slice:
+		wanted = "a list"
+	}
+	got, _, _ := strings.Cut(e.Value, " ") // "number 3.7"
+	given := map[string]string{"array": "a list", "bool": "true or false", "number": "a number", "object": "an object", "string": "a text"}[got]
+	return cmp.Or(e.Field, "body"), fmt.Sprintf("must be %s, not %s", wanted, cmp.Or(given, got))
 }
 
 type reportBody struct {
