@@ -13,6 +13,7 @@ import (
 // Use is the right that a request has used: the last one that Require found. Safe for concurrent use.
 type Use struct {
 	RequestID string
+	Address   string // where the request came from, as the server believes it
 
 	mu         sync.Mutex
 	permission string
@@ -59,18 +60,18 @@ func (u *Use) Right() (permission, object, held string) {
 func (s *Service) Audit(ctx context.Context, tx *store.Tx, c *slipway.Caller, action, object string) error {
 	u := useOf(ctx)
 	permission, _, held := u.Right()
-	origin, request := "", ""
+	origin, request, address := "", "", ""
 	if u != nil {
 		u.mu.Lock()
 		if u.known {
 			origin = s.origin(c, u.permission, u.object)
 		}
-		request, u.written = u.RequestID, true
+		request, address, u.written = u.RequestID, u.Address, true
 		u.mu.Unlock()
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO auth_audit (at, subject, token_id, session_id, action, object, permission, held, origin, request_id)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
-		store.At(s.now()), c.Subject, c.TokenID, c.SessionID, action, object, permission, held, origin, request)
+	_, err := tx.Exec(ctx, `INSERT INTO auth_audit (at, subject, token_id, session_id, action, object, permission, held, origin, request_id, address)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+		store.At(s.now()), c.Subject, c.TokenID, c.SessionID, action, object, permission, held, origin, request, address)
 	return err
 }
 
@@ -103,6 +104,7 @@ type AuditRecord struct {
 	Held       string    `json:"held,omitempty" doc:"The right that the caller holds, by which it was allowed" example:"build.*:owned"`
 	Origin     string    `json:"origin,omitempty" doc:"Where that right comes from" example:"grants[0] to group:default/team-a"`
 	RequestID  string    `json:"requestId,omitempty" doc:"Id of the request in the server's log"`
+	Address    string    `json:"address,omitempty" doc:"Where the request came from: the connection's address, or what a proxy of server.trustedProxies says" example:"192.0.2.7"`
 }
 
 // AuditQuery says which records to list, newest first. Empty fields mean any.
@@ -122,7 +124,7 @@ func (s *Service) ListAudit(ctx context.Context, q AuditQuery) ([]AuditRecord, e
 	if !q.Since.IsZero() {
 		since = q.Since.UnixMicro()
 	}
-	rows, err := s.db.QueryContext(ctx, `SELECT id, at, subject, token_id, session_id, action, object, permission, held, origin, request_id FROM auth_audit
+	rows, err := s.db.QueryContext(ctx, `SELECT id, at, subject, token_id, session_id, action, object, permission, held, origin, request_id, address FROM auth_audit
 		WHERE ($1 = '' OR subject = $1) AND ($2 = '' OR permission = $2) AND ($3 = '' OR action = $3) AND ($4 = '' OR object = $4)
 		AND at >= $5 AND ($6 = 0 OR id < $6) ORDER BY id DESC LIMIT $7`,
 		q.Subject, q.Permission, q.Action, q.Object, since, q.Before, q.AtMost)
@@ -133,7 +135,7 @@ func (s *Service) ListAudit(ctx context.Context, q AuditQuery) ([]AuditRecord, e
 	return list, store.Each(rows, func(rows *sql.Rows) error {
 		var r AuditRecord
 		var at store.Time
-		err := rows.Scan(&r.ID, &at, &r.Subject, &r.TokenID, &r.SessionID, &r.Action, &r.Object, &r.Permission, &r.Held, &r.Origin, &r.RequestID)
+		err := rows.Scan(&r.ID, &at, &r.Subject, &r.TokenID, &r.SessionID, &r.Action, &r.Object, &r.Permission, &r.Held, &r.Origin, &r.RequestID, &r.Address)
 		r.At = at.Time
 		list = append(list, r)
 		return err

@@ -4,7 +4,7 @@
 // run, on real servers in processes of their own; docs/performance.md says how to read them.
 //
 // BENCH_BUILDS is how many builds the large database holds (default 10,000,000: some 10 GB of disk for each engine while it runs), BENCH_SECONDS how long
-// each round takes (default 5).
+// each round takes (default 5), BENCH_CONNECTIONS how many connections a client keeps alive (default 16).
 package bench
 
 import (
@@ -41,8 +41,10 @@ import (
 const (
 	roleVariable      = "SLIPWAY_BENCH_ROLE"
 	providersVariable = "SLIPWAY_BENCH_PROVIDERS" // JSON: the providers of a server
-	connections       = 16
-	rounds            = 5
+	// connectionsVariable says how many connections a client keeps alive.
+	connectionsVariable = "BENCH_CONNECTIONS"
+	connections         = 16
+	rounds              = 5
 	// deep is the entity whose history is read far back: page 1,000 needs 20,000 builds.
 	deep = "component:default/c0"
 )
@@ -213,7 +215,8 @@ func runClient(args []string) error {
 	for in.Scan() {
 		paths = append(paths, in.Text())
 	}
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: connections, DisableCompression: true}}
+	callers := number(connectionsVariable, connections)
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers, DisableCompression: true}}
 	var n, bytes atomic.Int64
 	var mu sync.Mutex
 	var took []time.Duration
@@ -221,14 +224,14 @@ func runClient(args []string) error {
 	start := time.Now()
 	end := start.Add(time.Duration(seconds * float64(time.Second)))
 	var wg sync.WaitGroup
-	for w := range connections {
+	for w := range number("BENCH_CONNECTIONS", connections) {
 		wg.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(w), 1))
 			var mine []time.Duration
 			for i := 0; ; i++ {
 				due := time.Now()
 				if rate > 0 { // an open loop: what is late counts as waiting
-					due = start.Add(time.Duration(float64(i*connections+w) / rate * float64(time.Second)))
+					due = start.Add(time.Duration(float64(i*number("BENCH_CONNECTIONS", connections)+w) / rate * float64(time.Second)))
 					time.Sleep(time.Until(due))
 				}
 				if time.Now().After(end) && (rate == 0 || n.Load() >= count) {

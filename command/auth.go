@@ -158,7 +158,7 @@ func (a *app) audit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Show who did what, by which right",
-		Long:  "Show the newest things that callers changed: what was done, by which right, and where that right comes from. Changes of documents are shown by \"slipway data audit\".",
+		Long:  "Show the newest things that callers changed: what was done, by which right, where that right comes from, and from which address. Changes of documents are shown by \"slipway data audit\".",
 		Example: `  slipway auth audit --subject user:default/jane
   slipway auth audit --permission build.run.retrigger -o json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -179,9 +179,9 @@ func (a *app) audit() *cobra.Command {
 			if err := json.Unmarshal(raw, &list); err != nil {
 				return err
 			}
-			t := blueprint.Table{Header: []string{"When", "Who", "Did", "To", "By the right", "From"}}
+			t := blueprint.Table{Header: []string{"When", "Who", "Did", "To", "By the right", "Granted by", "Address"}}
 			for _, r := range list.Items {
-				t.Rows = append(t.Rows, []string{moment(&r.At, ""), r.Subject, r.Action, r.Object, r.Held, r.Origin})
+				t.Rows = append(t.Rows, []string{moment(&r.At, ""), r.Subject, r.Action, r.Object, r.Held, r.Origin, r.Address})
 			}
 			if list.PageInfo.HasMore {
 				t.Footer = "Only the newest are shown."

@@ -12,6 +12,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"runtime/debug"
 	"slices"
@@ -506,7 +507,7 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 		ctx := r.Context()
 		x := exchangeOf(ctx)
 		x.operation = op.ID
-		x.use = &auth.Use{RequestID: x.id}
+		x.use = &auth.Use{RequestID: x.id, Address: s.address(r)}
 		ctx = auth.WithUse(ctx, x.use)
 		done := func() {}
 		place := func() (err error) {
@@ -695,7 +696,8 @@ func setLimit(w http.ResponseWriter, l auth.Limit) {
 	h.Set("X-RateLimit-Reset", strconv.FormatInt(l.Reset.Unix(), 10))
 }
 
-// address is the caller's address: the connection's, or what a trusted proxy says.
+// address is the caller's address: the connection's, or what a trusted proxy says. The header is read from its end, where the nearest proxy has written: what the first one
+// that is not trusted wrote before is its own word. An entry that is no address ends it as well; whoever wrote it says nothing.
 func (s *Server) address(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -710,10 +712,23 @@ func (s *Server) address(r *http.Request) string {
 			return host
 		}
 		if hop := strings.TrimSpace(hops[i]); hop != "" {
-			host = hop
+			a, err := parseHop(hop)
+			if err != nil {
+				return host
+			}
+			host = a.String()
 		}
 	}
 	return host
+}
+
+// parseHop reads an entry of X-Forwarded-For: an address, with a port where the proxy writes one, as some do.
+func parseHop(hop string) (netip.Addr, error) {
+	if p, err := netip.ParseAddrPort(hop); err == nil {
+		return p.Addr().Unmap().WithZone(""), nil
+	}
+	a, err := netip.ParseAddr(strings.Trim(hop, "[]"))
+	return a.Unmap().WithZone(""), err
 }
 
 func (s *Server) trusts(host string) bool {

@@ -62,16 +62,16 @@ func CreateDatabase(ctx context.Context, rawURL string) (created bool, err error
 		}
 		return tables == 0, nil
 	}
-	cfg, err := pgx.ParseConfig(rawURL)
+	cfg, _, err := postgresConfig(rawURL)
 	if err != nil {
 		return false, err
 	}
+	delete(cfg.RuntimeParams, "lock_timeout") // who makes another database from the same template may take long
 	name := cfg.Database
 	if name == "" {
 		name = cfg.User
 	}
 	cfg.Database = "postgres"
-	cfg.ConnectTimeout = connectTimeout
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return false, Err(err)

@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -105,8 +106,8 @@ func EngineOf(rawURL string) (Engine, error) {
 		}
 		return SQLite, nil
 	case "postgres", "postgresql":
-		if _, err := pgx.ParseConfig(rawURL); err != nil {
-			return "", errPostgresURL // the cause may hold the password
+		if _, _, err := postgresConfig(rawURL); err != nil {
+			return "", err
 		}
 		return Postgres, nil
 	case "mysql":
@@ -118,9 +119,10 @@ func EngineOf(rawURL string) (Engine, error) {
 	return "", errUnknownScheme
 }
 
-var errPostgresURL = errors.New("the address does not parse; write postgres://<user>:<password>@<host>:<port>/<database>")
-
+// None has a cause: it may hold the password.
 var (
+	errPostgresURL   = errors.New("the address does not parse; write postgres://<user>:<password>@<host>:<port>/<database>")
+	errPool          = fmt.Errorf("%s is a number from %d to %d", poolParameter, leastPool, maxPool)
 	errMySQLURL      = errors.New("the address does not parse; write mysql://<user>:<password>@<host>:<port>/<database>")
 	errUnknownScheme = errors.New("the address has no scheme that is known; write sqlite:<file> or postgres://<user>@<host>/<database>")
 	errMySQL         = errors.New("Slipway's own tables do not go into MySQL; write sqlite:<file> or postgres://<user>@<host>/<database>")
@@ -169,7 +171,17 @@ func openSQLite(path string) (*DB, error) {
 }
 
 // Defaults for what the address does not say.
-const connectTimeout = 5 * time.Second
+const (
+	connectTimeout  = 5 * time.Second
+	poolConnections = 30
+)
+
+// poolParameter of an address says how many connections a server may have at most, by the name that pgxpool gave it. Those that listen come on top, see Dial.
+const (
+	poolParameter = "pool_max_conns"
+	leastPool     = 4 // a request and a job that each hold one, and those who end them
+	maxPool       = 1000
+)
 
 // postgresSettings are for a replica that stops in the middle of its work, or whose machine does: what it holds must be free soon, for all others wait for it.
 var postgresSettings = map[string]string{
@@ -185,21 +197,31 @@ var postgresSettings = map[string]string{
 }
 
 func openPostgres(rawURL string) (*DB, error) {
-	cfg, err := postgresConfig(rawURL)
+	cfg, most, err := postgresConfig(rawURL)
 	if err != nil {
 		return nil, err
 	}
 	db := stdlib.OpenDB(*cfg)
-	db.SetMaxOpenConns(30)
-	db.SetMaxIdleConns(10)
-	db.SetConnMaxIdleTime(5 * time.Minute)
+	// All of them stay for a while. With fewer, a busy server closes one whenever that many are free, and has the next one made
+	// soon after: a process of PostgreSQL with nothing in its caches.
+	db.SetMaxOpenConns(most)
+	db.SetMaxIdleConns(most)
+	db.SetConnMaxIdleTime(time.Minute)
 	return &DB{engine: Postgres, url: rawURL, writer: db, reader: db}, nil
 }
 
-func postgresConfig(rawURL string) (*pgx.ConnConfig, error) {
-	cfg, err := pgx.ParseConfig(rawURL)
+// postgresConfig reads an address, sets what it does not say, and tells how many connections the pool may have.
+func postgresConfig(rawURL string) (cfg *pgx.ConnConfig, most int, err error) {
+	cfg, err = pgx.ParseConfig(rawURL)
 	if err != nil {
-		return nil, errPostgresURL
+		return nil, 0, errPostgresURL
+	}
+	most = poolConnections
+	if said, ok := cfg.RuntimeParams[poolParameter]; ok {
+		delete(cfg.RuntimeParams, poolParameter) // the server knows no such setting
+		if most, err = strconv.Atoi(said); err != nil || most < leastPool || most > maxPool {
+			return nil, 0, errPool
+		}
 	}
 	for key, value := range postgresSettings {
 		cfg.RuntimeParams[key] = cmp.Or(cfg.RuntimeParams[key], value)
@@ -212,12 +234,12 @@ func postgresConfig(rawURL string) (*pgx.ConnConfig, error) {
 		Control:         impatient,
 	}
 	cfg.DialFunc = dialer.DialContext
-	return cfg, nil
+	return cfg, most, nil
 }
 
 // Dial makes a connection to PostgreSQL that belongs to the caller, who closes it: for LISTEN.
 func (db *DB) Dial(ctx context.Context) (*pgx.Conn, error) {
-	cfg, err := postgresConfig(db.url)
+	cfg, _, err := postgresConfig(db.url)
 	if err != nil {
 		return nil, err
 	}

@@ -348,6 +348,9 @@ func TestOpenRefusesWhatItCannotOpen(t *testing.T) {
 		"sqlite::memory:":                      "needs a file",
 		"sqlite:/dev/null/x/y.db":              "not a directory",
 		"postgres://root:hunter2@localhost:x/": "does not parse",
+		"postgres://root:hunter2@localhost/x?pool_max_conns=many": "from 4 to 1000",
+		"postgres://root:hunter2@localhost/x?pool_max_conns=3":    "from 4 to 1000",
+		"postgres://root:hunter2@localhost/x?pool_max_conns=1001": "from 4 to 1000",
 	} {
 		_, err := store.Open("main", url)
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `"main"`) || strings.Contains(err.Error(), "hunter2") {
@@ -471,6 +474,44 @@ func TestSettingsOfTheAddressWin(t *testing.T) {
 		err = db.QueryRowContext(t.Context(), `SELECT current_setting('application_name') || ' ' || current_setting('jit') || ' ' || current_setting('idle_in_transaction_session_timeout')`).Scan(&got)
 		if err := errors.Join(err, db.Close()); err != nil || got != want {
 			t.Errorf("got %q, %v; want %q", got, err, want)
+		}
+	}
+}
+
+// A connection that is closed because enough others are free is made again for the next who comes: by a new process of the server, which knows nothing yet.
+func TestABusyServerKeepsItsConnections(t *testing.T) {
+	t.Parallel()
+	url := storetest.URL(t, store.Postgres)
+	for suffix, most := range map[string]int{"": 30, "&pool_max_conns=12": 12} {
+		db, err := store.Open("main", url+suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 5 { // all at once, then none
+			var crowd sync.WaitGroup
+			for range 3 * most {
+				crowd.Go(func() {
+					if err := db.Ping(t.Context()); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			crowd.Wait()
+		}
+		stats := db.Writer().Stats()
+		if got := db.Pool().Most; got != most || stats.OpenConnections > most || stats.MaxIdleClosed != 0 {
+			t.Errorf("%q: at most %d connections, want %d; %d are open, %d were closed though more came", suffix, got, most, stats.OpenConnections, stats.MaxIdleClosed)
+		}
+		if _, err := store.CreateDatabase(t.Context(), url+suffix); err != nil {
+			t.Errorf("%q: the server is told of a setting that it does not know: %v", suffix, err)
+		}
+		if conn, err := db.Dial(t.Context()); err != nil {
+			t.Errorf("%q: %v", suffix, err)
+		} else {
+			_ = conn.Close(t.Context())
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

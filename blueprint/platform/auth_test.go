@@ -1,6 +1,7 @@
 package platform_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -94,6 +95,38 @@ func TestRightsAreExplained(t *testing.T) {
 		}
 		s.Get("/api/auth/explain?permission=platform.job.read&subject=token:none").Fails(404, slipway.NotFound)
 	})
+}
+
+// Who forwards a request is believed where the operator says so; what anybody else writes into the header is not in the record.
+func TestTheRecordHasTheAddressThatTheCallerReallyHas(t *testing.T) {
+	t.Parallel()
+	for trusted, want := range map[string]map[string]string{
+		"":           {"": "127.0.0.1", "6.6.6.6": "127.0.0.1", "192.0.2.7, 6.6.6.6": "127.0.0.1"},
+		"10.0.0.0/8": {"6.6.6.6": "127.0.0.1", "6.6.6.6, 10.0.0.1": "127.0.0.1"},
+		"127.0.0.1":  {"": "127.0.0.1", "192.0.2.7": "192.0.2.7", "6.6.6.6, 192.0.2.7": "192.0.2.7", "6.6.6.6, no address": "127.0.0.1"},
+	} {
+		each(t, func(c *server.Config) {
+			if trusted != "" {
+				c.Server.TrustedProxies = []string{trusted}
+			}
+		}, func(t *testing.T, s fixture) {
+			for said, address := range want {
+				headers := []string{"Forwarded", "for=6.6.6.6", "X-Real-Ip", "6.6.6.6"}
+				if said != "" {
+					headers = append(headers, "X-Forwarded-For", said)
+				}
+				s.Do("PUT", "/api/schedules/work.daily/pause", nil, headers...).Is(200)                                                          // written down after it was done
+				s.Do("POST", "/api/tokens", object{"name": fmt.Sprint("of-", len(headers), "-", len(said)), "user": "jane"}, headers...).Is(201) // and in the transaction that does it
+				var l list[auth.AuditRecord]
+				s.Get("/api/auth/audit?limit=2").Is(200).Into(&l)
+				for _, r := range l.Items {
+					if r.Address != address {
+						t.Errorf("trusting %q, what a request did that says %q is recorded for %q, want %q: %+v", trusted, said, r.Address, address, r)
+					}
+				}
+			}
+		})
+	}
 }
 
 func TestWhatWasUsedIsOnRecord(t *testing.T) {

@@ -39,11 +39,11 @@ var authOperations = []blueprint.Operation{
 	blueprint.Handle((*service).listAudit, blueprint.Operation{
 		ID: "platform.listAudit", Method: "GET", Path: "/api/auth/audit", Tag: "callers", Permission: auditRead,
 		Summary: "Who did what, by which right",
-		Description: "Lists what callers changed, newest first: the operation, the permission that it took, the right that the caller holds and where that comes from. Changes of documents are " +
+		Description: "Lists what callers changed, newest first: the operation, the permission that it took, the right that the caller holds and where that comes from, and from which address. Changes of documents are " +
 			"in `GET /data/audit` with what they changed. Kept for `retention.audit`.",
 		ResponseExample: blueprint.List[auth.AuditRecord]{Items: []auth.AuditRecord{{
 			ID: 42, At: exampleTime, Subject: "user:default/jane", SessionID: "7hQ2bV90mXwC", Action: "build.retrigger", Object: "component:default/web", Permission: "build.run.retrigger",
-			Held: "build.*:owned", Origin: "grants[0] to group:default/team-a", RequestID: "0c8f7e1a2b3c4d5e6f708192",
+			Held: "build.*:owned", Origin: "grants[0] to group:default/team-a", RequestID: "0c8f7e1a2b3c4d5e6f708192", Address: "192.0.2.7",
 		}}, PageInfo: slipway.PageInfo{Limit: 20}},
 	}),
 	blueprint.Handle((*service).narrow, blueprint.Operation{
