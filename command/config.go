@@ -563,17 +563,35 @@ func hide(path, s string) string {
 	if secretKey.MatchString(key) {
 		return redacted
 	}
-	if !strings.Contains(s, "://") {
+	scheme, rest, address := strings.Cut(s, "://")
+	if !address {
 		return s
 	}
-	u, err := url.Parse(s)
-	if err != nil {
+	if _, err := url.Parse(s); err != nil {
 		return redacted // an address that does not parse may hold anything
 	}
-	if _, ok := u.User.Password(); ok {
-		return strings.Replace(s, u.User.String(), u.User.Username()+":"+redacted, 1)
+	// It is taken apart as it was written, in which a password may look otherwise than package url writes it.
+	rest, query, asks := strings.Cut(rest, "?")
+	host, path, deeper := strings.Cut(rest, "/")
+	if at := strings.LastIndexByte(host, '@'); at >= 0 {
+		if name, _, ok := strings.Cut(host[:at], ":"); ok {
+			host = name + ":" + redacted + host[at:]
+		}
 	}
-	return s
+	out := scheme + "://" + host
+	if deeper {
+		out += "/" + path
+	}
+	if asks {
+		parts := strings.Split(query, "&")
+		for i, part := range parts {
+			if name, _, ok := strings.Cut(part, "="); ok && secretKey.MatchString(name) {
+				parts[i] = name + "=" + redacted
+			}
+		}
+		out += "?" + strings.Join(parts, "&")
+	}
+	return out
 }
 
 func (a *app) configEnv() *cobra.Command {

@@ -312,6 +312,18 @@ providers:
 			t.Errorf("%s is not shown: %s", want, shown)
 		}
 	}
+	for address, want := range map[string]string{
+		"postgres://slipway:p!w(1)@db/slipway":                           "postgres://slipway:<redacted>@db/slipway", // which Go would write in another way
+		"postgres://slipway:a@b@db/slipway?sslmode=require":              "postgres://slipway:<redacted>@db/slipway?sslmode=require",
+		"postgres://slipway@db/slipway?sslmode=require&password=hunter2": "postgres://slipway@db/slipway?sslmode=require&password=<redacted>",
+		"https://ci.example.com/hook?access_token=hunter2#top":           "https://ci.example.com/hook?access_token=<redacted>",
+		"https://ci.example.com/a?b=c@d":                                 "https://ci.example.com/a?b=c@d",
+		"http://ci:x y@h":                                                "<redacted>",
+	} {
+		if got := hide("url", address); got != want {
+			t.Errorf("%s is shown as %s, want %s", address, got, want)
+		}
+	}
 	if got := l.redact.Redact("cannot reach postgres://u:hunter2@h/x"); strings.Contains(got, "hunter2") {
 		t.Errorf("the log would show %q", got)
 	}
