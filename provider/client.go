@@ -28,35 +28,36 @@ type ClientOptions struct {
 	Vendor string      // its name in messages: "GitHub"
 	URL    string      // where the API begins, with any path before it; see CheckURL
 	Header http.Header // sent with every request: Accept, a version of the API
-	// Authorize gives the credential for a request whose Scope is given. It may talk to the vendor, and is asked for every request. nil: none is needed.
+	// Authorize returns the credential for a request with the given Scope. It is called for every request and may talk to the vendor itself. nil: no credential is sent.
 	Authorize func(ctx context.Context, scope string) (Authorization, error)
-	// Classify gives the error of an answer that is no success, where the vendor means something by it that its status does not say. nil: the status says it.
+	// Classify returns the error for an unsuccessful answer, where the vendor means more by it than the status code says. If it is nil or returns nil, the status code decides.
 	Classify func(r Request, a Answer) error
-	// Limit reads what an answer, good or bad, says of the vendor's limits. Where it says when to go on, the client keeps away until then. nil: only Retry-After tells.
+	// Limit reads the rate limit from the headers of any answer. If its Until is set, the client sends nothing more for that account until then. nil: only Retry-After counts.
 	Limit    func(h http.Header, now time.Time) Limit
-	WriteGap time.Duration // least time between two requests that change something
-	MaxBytes slipway.Size  // largest answer of JSON; 0: 32 MiB
+	WriteGap time.Duration // minimum time between two requests that are no GET
+	MaxBytes slipway.Size  // largest JSON answer that is read; 0: 32 MiB
 }
 
-// Authorization is one header that shows who asks.
+// Authorization is the header that tells the vendor who is asking.
 type Authorization struct {
 	Header, Value string
-	Account       string // whose limits are used: equal for what the vendor counts together, and no secret
+	Account       string // names the rate limit that a request counts against: equal for requests that the vendor counts together. Not a secret
 }
 
-// Bearer shows a token as most vendors take it. The account is kind, such as "token " or "caller ", and what names the token without giving it away.
+// Bearer sends a token as "Authorization: Bearer …". The account is kind, such as "token " or "caller ", followed by the token's fingerprint.
 func Bearer(token Secret, kind string) Authorization {
 	return Authorization{Header: "Authorization", Value: "Bearer " + string(token), Account: kind + token.Fingerprint()}
 }
 
-// Basic shows a name and a password.
+// Basic sends a name and a password as "Authorization: Basic …".
 func Basic(name string, password Secret, account string) Authorization {
 	text := base64.StdEncoding.EncodeToString([]byte(name + ":" + string(password)))
 	return Authorization{Header: "Authorization", Value: "Basic " + text, Account: account}
 }
 
-// Client talks to a vendor over HTTP. What may be sent twice (GET) is tried three times; a host that fails five times in a row is left alone for 15 s; a vendor that
-// has had enough is left alone as long as it says. A redirect to another host never carries a credential. All errors are coded, or the context's. Safe for concurrent use.
+// Client talks to a vendor's HTTP API. A GET is tried up to three times when the vendor is briefly unavailable; nothing else is repeated. After five failures in a row a host is
+// not asked for 15 s, and a vendor that limits our rate is not asked until the time it names. Redirects to another host carry no credential. Every error is a *slipway.Error or
+// the context's error. Safe for concurrent use.
 type Client struct {
 	o     ClientOptions
 	base  *url.URL
@@ -83,7 +84,7 @@ const (
 	maxRest       = 15 * time.Minute
 )
 
-// NewClient makes a client. A faulty URL is Invalid.
+// NewClient makes a client without talking to the vendor. A faulty URL is Invalid.
 func NewClient(env Env, o ClientOptions) (*Client, error) {
 	if faults := CheckURL("url", o.URL); len(faults) > 0 {
 		return nil, slipway.Errorf(slipway.Invalid, "url: %s", faults[0].Message).WithDetails(faults...)
@@ -106,7 +107,7 @@ func NewClient(env Env, o ClientOptions) (*Client, error) {
 	return c, nil
 }
 
-// CheckURL says what is wrong with a vendor's address that stands at a field of a config.
+// CheckURL returns what is wrong with a vendor's address; field is the config field that holds it. It must be http or https, with a host and without user, query and fragment.
 func CheckURL(field, address string) []slipway.Detail {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
@@ -123,10 +124,10 @@ type Request struct {
 	Body      any            // sent as JSON; nil: nothing
 	Form      url.Values     // sent as a form where there is no Body; nil: nothing
 	Scope     string         // what the credential must reach, for Authorize
-	As        *Authorization // who asks, where it is not the provider: a caller whose access is checked. Authorize is not asked then
+	As        *Authorization // sent instead of what Authorize returns, to ask in the name of a caller whose access is checked
 	Validator string         // makes a GET conditional: what Answer.Validator was
 	Header    http.Header
-	Leads     bool // a redirect of what is no GET is an answer, whose Header says where it leads; it is not followed
+	Leads     bool // take a redirect of a request that is no GET as a success: it is not followed, and Answer.Header has its Location
 }
 
 // Answer is what a vendor said.
@@ -136,11 +137,11 @@ type Answer struct {
 	Body        []byte // all of it, or the first 64 KiB when it is no success
 	Validator   string // the ETag
 	NotModified bool   // nothing changed since the request's Validator
-	Message     string // what an answer that is no success says to people; cut, and "" where it says nothing
+	Message     string // the vendor's own error text, at most 200 characters on one line; "" if there is none or the request succeeded
 }
 
-// JSON asks for what is JSON and decodes it into out; nil: whatever the answer holds is not looked at. A member of out that holds something of another type than the
-// vendor promised stays empty. An answer that is not JSON, or ends too early, is Unavailable; one that is too large is TooLarge.
+// JSON sends a request and decodes the JSON answer into out; if out is nil, the body is not read. A member whose type is not what out wants stays empty (see Unmarshal). An
+// answer that is not JSON or breaks off is Unavailable, one over MaxBytes is TooLarge.
 func (c *Client) JSON(ctx context.Context, r Request, out any) (Answer, error) {
 	for attempt := 1; ; attempt++ {
 		a, err := c.exchange(ctx, r, out)
@@ -184,24 +185,25 @@ func (c *Client) exchange(ctx context.Context, r Request, out any) (a Answer, er
 	return a, nil
 }
 
-// Strange is the error of a success that the vendor's API never gives, such as a page to sign in on. cause is for the log.
+// Strange returns the error for a successful answer that cannot come from the vendor's API, such as a sign-in page: Unavailable. cause is for the log.
 func (c *Client) Strange(cause error) error {
 	return slipway.Errorf(slipway.Unavailable, "%s answered with something that its API never says; check that `url` leads to the API", c.o.Vendor).WithCause(cause)
 }
 
-// Open asks for a stream, such as a log. The caller closes it. Reading it fails with the context's error or a coded one. It is not tried again.
+// Open requests a stream, such as a log, and returns its body, which the caller closes. The answer must begin within 30 s and may then take as long as ctx allows. Reading fails
+// with the context's error or a *slipway.Error. It is not repeated.
 func (c *Client) Open(ctx context.Context, r Request) (io.ReadCloser, error) {
 	_, body, err := c.Stream(ctx, r)
 	return body, err
 }
 
-// Stream is Open for a vendor that says something of its stream in the answer's headers. The answer has no Body.
+// Stream is Open that also returns the answer's status and headers. Its Body is empty.
 func (c *Client) Stream(ctx context.Context, r Request) (Answer, io.ReadCloser, error) {
 	return c.open(ctx, func(ctx context.Context) (*http.Response, error) { return c.send(ctx, r) })
 }
 
-// OpenLink is Open for an address that an answer of the vendor names, such as a signed link to a store of logs. Nothing of ours is shown there, and no error shows the
-// address. A link that leads nowhere, or not any more, is NotFound.
+// OpenLink is Open for an address that the vendor gave in an answer, such as a signed link to a log store. No credential is sent there, and no error contains the address,
+// which may be a secret. An expired or broken link is NotFound.
 func (c *Client) OpenLink(ctx context.Context, address string) (io.ReadCloser, error) {
 	_, body, err := c.open(ctx, func(ctx context.Context) (*http.Response, error) { return c.visit(ctx, address) })
 	return body, err
@@ -259,7 +261,7 @@ type fleeting struct {
 
 func (f fleeting) Unwrap() error { return f.error }
 
-// Limits is what the vendor last said, by account of the provider's. What it said to callers of their own (Request.As) is not among it.
+// Limits returns the rate limits that the vendor last named, one for each of the provider's own accounts; those of callers (Request.As) are left out.
 func (c *Client) Limits() []Limit {
 	c.mu.Lock()
 	defer c.mu.Unlock()

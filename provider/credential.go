@@ -15,7 +15,7 @@ import (
 	"github.com/slipway-platform/slipway"
 )
 
-// Secret is a text of a config that printing, logging and encoding do not show; string(s) does.
+// Secret is a text that printing, logging and encoding replace by "<redacted>"; string(s) is the text itself.
 type Secret string
 
 const hidden = "<redacted>"
@@ -36,7 +36,7 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 // MarshalText hides the secret from every text encoding.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Fingerprint names the secret without giving it away: equal secrets have equal fingerprints. "" for none.
+// Fingerprint returns 16 hex digits of the secret's SHA-256 hash: equal for equal secrets. "" if there is no secret.
 func (s Secret) Fingerprint() string {
 	if s == "" {
 		return ""
@@ -45,13 +45,13 @@ func (s Secret) Fingerprint() string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// Is says, in constant time, whether given is the secret. An empty secret is nothing.
+// Is reports, in constant time, whether given is the secret. It is false for an empty secret.
 func (s Secret) Is(given string) bool {
 	a, b := sha256.Sum256([]byte(s)), sha256.Sum256([]byte(given))
 	return hmac.Equal(a[:], b[:]) && s != ""
 }
 
-// Signs says, in constant time, whether mac is the hex HMAC-SHA256 of body under the secret. An empty secret signs nothing.
+// Signs reports, in constant time, whether mac is the hex HMAC-SHA256 of body under the secret. It is false for an empty secret.
 func (s Secret) Signs(body []byte, mac string) bool {
 	given, err := hex.DecodeString(mac)
 	m := hmac.New(sha256.New, []byte(s))
@@ -62,7 +62,7 @@ func (s Secret) Signs(body []byte, mac string) bool {
 // fresh is how old, or how far ahead, a signed webhook may be.
 const fresh = 5 * time.Minute
 
-// Fresh refuses, as Unauthenticated, a webhook that was signed more than five minutes ago or ahead: somebody may send it once more. at is in seconds since 1970.
+// Fresh returns Unauthenticated for a webhook that was signed more than five minutes before or after now, as it may be a replay. at is in seconds since 1970.
 func Fresh(at string, now time.Time) error {
 	seconds, err := strconv.ParseInt(at, 10, 64)
 	if age := now.Sub(time.Unix(seconds, 0)); err != nil || age > fresh || age < -fresh {
@@ -78,7 +78,7 @@ const (
 	GitHubApp        = "githubApp"        // AppID and PrivateKey, and InstallationID where there is one only
 )
 
-// Credential is what a provider shows to its vendor. The type says which of the other fields are used; the zero Credential is none at all.
+// Credential is how a provider proves to its vendor who it is. Type says which of the other fields are used; the zero Credential is no credential.
 type Credential struct {
 	Type           string `json:"type" doc:"secretText, usernamePassword or githubApp; which of them the provider's kind takes stands in its page" example:"secretText"`
 	Secret         Secret `json:"secret" doc:"secretText: the token"`
@@ -89,7 +89,7 @@ type Credential struct {
 	PrivateKey     Secret `json:"privateKey" doc:"githubApp: the private key in PEM form"`
 }
 
-// Authorization shows a credential as most vendors take it: a token as bearer, an account as Basic, and nothing of any other type.
+// Authorization returns the header for a credential as most vendors take it: Bearer for secretText, Basic for usernamePassword, and no header for any other type.
 func (c Credential) Authorization() Authorization {
 	switch c.Type {
 	case SecretText:
@@ -100,7 +100,7 @@ func (c Credential) Authorization() Authorization {
 	return Authorization{Account: "anonymous"}
 }
 
-// Faults says what is wrong with a credential at field, of which the provider's kind takes the given types. No credential at all is no fault.
+// Faults returns what is wrong with a credential; field is the config field that holds it, and types are those that the kind accepts. Having no credential is no fault.
 func (c Credential) Faults(field string, types ...string) (faults []slipway.Detail) {
 	if c == (Credential{}) {
 		return nil

@@ -17,16 +17,16 @@ const (
 	KubernetesCluster   = "backstage.io/kubernetes-cluster"
 )
 
-// Labelled are those objects of a cluster that have labels, in a namespace; "" is all namespaces. It is the project of providers on a cluster.
+// Labelled means the objects of a cluster that a label selector selects, in one namespace or, with "", in all. It is the project of providers on a cluster.
 type Labelled struct{ Namespace, Selector string }
 
 // everywhere stands for all namespaces in a project's text.
 const everywhere = "*"
 
-// String writes it as a project: namespace/selector.
+// String writes it as a project: namespace/selector, with * for all namespaces.
 func (l Labelled) String() string { return cmp.Or(l.Namespace, everywhere) + "/" + l.Selector }
 
-// ReadLabelled reads a project. false: it is none.
+// ReadLabelled reads what String wrote. false: the text is no such project.
 func ReadLabelled(project string) (Labelled, bool) {
 	namespace, selector, ok := strings.Cut(project, "/")
 	if !ok || !selects.MatchString(selector) || namespace != everywhere && !NamespaceName(namespace) {
@@ -35,8 +35,9 @@ func ReadLabelled(project string) (Labelled, bool) {
 	return Labelled{strings.TrimPrefix(namespace, everywhere), selector}, true
 }
 
-// LabelledOf reads what an entity's annotations say of the cluster of that name: the label selector, else the value of the label KubernetesID, for which id stands where that
-// annotation is absent; in the namespace that is annotated, else in namespace. false: nothing, or nothing that can be meant.
+// LabelledOf reads the annotations of an entity. The selector is that of KubernetesSelector, else KubernetesID=<value>, with the value of the annotation KubernetesID or else id.
+// The namespace is that of KubernetesNamespace, else namespace. It returns false if there is no selector, if it or the namespace is malformed, or if KubernetesCluster names another
+// cluster than cluster.
 func LabelledOf(e *slipway.Entity, cluster, namespace, id string) (Labelled, bool) {
 	a := func(key string) string { return strings.TrimSpace(e.Metadata.Annotations[key]) }
 	if in := a(KubernetesCluster); in != "" && in != cluster {
@@ -56,10 +57,11 @@ var (
 	selects  = regexp.MustCompile(`^[A-Za-z0-9./_=!(), -]{1,400}$`)
 )
 
-// NamespaceName says whether a namespace of a cluster can be called so.
+// NamespaceName reports whether a text is a valid name of a namespace: a DNS label.
 func NamespaceName(s string) bool { return dnsLabel.MatchString(s) }
 
-// Selector writes a label selector in one way: parts in order, without blanks where none are needed. false: it holds what none does, or selects nothing. The cluster knows the rest.
+// Selector normalizes a label selector, so that equal ones have one spelling: parts sorted, no needless blanks, = for ==. It returns false for an empty selector and for characters
+// that none can have; whether the rest is well-formed is the cluster's to say.
 func Selector(s string) (string, bool) {
 	var parts []string
 	depth, start := 0, 0

@@ -8,25 +8,25 @@ import (
 	"time"
 )
 
-// Limit is what a vendor said of how much more it takes from an account.
+// Limit is the rate limit that a vendor last named for an account.
 type Limit struct {
-	Account   string    // who is limited; the Account of an Authorization
-	Total     int       // requests in a window; 0: it did not say
-	Remaining int       // how many of them are left; of no meaning when Total is 0
-	Reset     time.Time // when the window ends; zero: it did not say
-	Until     time.Time // no requests before; zero: at any time
+	Account   string    // the Account of an Authorization
+	Total     int       // requests in a window; 0: unknown
+	Remaining int       // how many of them are left; meaningless when Total is 0
+	Reset     time.Time // when the window ends; zero: unknown
+	Until     time.Time // send nothing before this time; zero: no such limit
 }
 
-// Holds is where clients remember until when something is left alone: an account that a vendor takes nothing more from, or a host that does not answer, so that all
-// replicas keep away from it together. Keys are opaque and at most 200 bytes. Until is asked before every request, so it must be quick; the others are called
-// rarely. Safe for concurrent use. What fails here never fails a request: the vendor will say it again.
+// Holds remembers until when something must not be asked: an account that is over its rate limit, or a host that does not answer. It is shared, so that all replicas keep away
+// together. Keys are opaque and at most 200 bytes. Until is called before every request and must be quick; the other methods are called rarely. Safe for concurrent use. An error
+// here never fails a request: without a hold, the vendor refuses once more.
 type Holds interface {
-	// Until gives the time before which nothing is to be sent, be it over or not; the zero time where nothing is held.
+	// Until returns the time that was noted for a key, even if it is past; the zero time if there is none.
 	Until(ctx context.Context, key string) (time.Time, error)
-	// Hold notes such a time. Of two the later one counts.
+	// Hold notes a time for a key. An earlier time than the one noted is ignored.
 	Hold(ctx context.Context, key string, until time.Time) error
-	// Probe says, once a hold is over, whether the caller is the one who may see whether it can be released: it then holds for all others for rest.
-	// What is not held needs no probe: true.
+	// Probe is called when a hold is over. It returns true to one caller only, who may then try, and holds the key for all others for the duration rest.
+	// A key that is not held gives true.
 	Probe(ctx context.Context, key string, rest time.Duration) (bool, error)
 	// Release ends a hold.
 	Release(ctx context.Context, key string) error
@@ -35,7 +35,7 @@ type Holds interface {
 // maxHolds is how many keys Holds of one process remember. When there are more all are forgotten: then the vendor says it again.
 const maxHolds = 10_000
 
-// NewHolds makes Holds of this process alone.
+// NewHolds makes Holds that only this process shares.
 func NewHolds() Holds { return &holds{until: map[string]time.Time{}} }
 
 type holds struct {
@@ -85,7 +85,8 @@ func (h *holds) Release(_ context.Context, key string) error {
 // longest is how long a vendor may ask us to keep away. More than that is a number that was misread, or not meant.
 const longest = 24 * time.Hour
 
-// EpochLimit reads a limit from headers prefix+"Limit", "Remaining" and "Reset", the last in seconds since 1970. When nothing remains, Until is the reset.
+// EpochLimit reads a limit from the headers prefix+"Limit", prefix+"Remaining" and prefix+"Reset", the last in seconds since 1970 by the vendor's clock, which may differ from
+// ours (see the header Date). When nothing remains, Until is the reset.
 func EpochLimit(h http.Header, prefix string, now time.Time) Limit {
 	l := countLimit(h, prefix)
 	if seconds, err := strconv.ParseInt(h.Get(prefix+"Reset"), 10, 64); err == nil {

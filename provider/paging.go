@@ -15,7 +15,7 @@ import (
 	"github.com/slipway-platform/slipway"
 )
 
-// NumberedPage is one page of a vendor that counts its pages from 1.
+// NumberedPage is one page of a list whose pages are numbered from 1.
 type NumberedPage[T any] struct {
 	Items       []T // in the vendor's order, which is that of Numbered.Key, descending
 	More        bool
@@ -23,17 +23,17 @@ type NumberedPage[T any] struct {
 	NotModified bool
 }
 
-// Numbered reads the list of a vendor that counts pages, newest first. A page's number moves with every new item, so the cursor also holds the last item that was
-// seen, and what is not after it is dropped. It ends as long as less than a page arrives between two readings. Items that the vendor deletes in the middle of a
-// reading may hide as many others until the next one.
+// Numbered turns a vendor's numbered pages, newest first, into the stable list that Builds.List promises. New items push old ones to later pages, so the cursor holds the page
+// number and the last item that was returned, and items that are not older than that one are skipped. It reaches the end as long as less than a page of new items arrives between
+// two calls. When the vendor deletes items during a reading, as many others may be missed until the next one.
 type Numbered[T any] struct {
-	Size int // largest page of the vendor; all but a first one are read in this size
-	// Key places an item in the vendor's order. Items of one time are told apart by id.
+	Size int // the vendor's largest page size; every page but the first is read in this size
+	// Key is what the vendor orders items by, descending: the time, then the id. It must not change while an item exists.
 	Key  func(T) (at time.Time, id int64)
 	Read func(ctx context.Context, page, size int, validator string) (NumberedPage[T], error)
 }
 
-// List reads the page that o says.
+// List returns the page that o asks for. A cursor of another list is Invalid.
 func (n Numbered[T]) List(ctx context.Context, o ListOptions) (page Page[T], err error) {
 	limit := n.Size
 	if o.Limit > 0 {
@@ -83,7 +83,7 @@ func (n Numbered[T]) take(page *Page[T], from place, read NumberedPage[T], limit
 	}
 }
 
-// MapPage makes a page of something else, of each item in its turn. Complete is left out.
+// MapPage converts every item of a page. Complete is not carried over.
 func MapPage[T, U any](p Page[T], of func(T) U) Page[U] {
 	out := Page[U]{Next: p.Next, Validator: p.Validator, NotModified: p.NotModified}
 	for _, item := range p.Items {
@@ -141,7 +141,8 @@ func Link(h http.Header, rel string) string {
 	return ""
 }
 
-// Whole gives a page of a list that a vendor shows as a whole, in whatever order: the newest first by key, items of one time by id. Its validator is that of the items themselves.
+// Whole returns one page of a list that the vendor gives in one piece and in any order. Items are sorted newest first by key (time, then id); all is sorted in place. The
+// validator is a hash of all items, so that NotModified is reported when none of them changed. A cursor of another list is Invalid.
 func Whole[T any](all []T, key func(T) (at time.Time, id string), o ListOptions) (page Page[T], err error) {
 	slices.SortFunc(all, func(a, b T) int {
 		atA, idA := key(a)

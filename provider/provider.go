@@ -30,7 +30,8 @@ type Kind struct {
 	Open func(ctx context.Context, config json.RawMessage, env Env) (*Provider, error)
 }
 
-// Opening makes the Open of a kind whose package has a type for an opened vendor, made of a config that was decoded and checked.
+// Opening makes the Open function of a Kind from a package's own constructor. It decodes and checks the raw config (see Decode), hands it to newVendor, and returns what its
+// Provider method describes.
 func Opening[C any, V interface{ Provider() *Provider }](newVendor func(C, Env) (V, error)) func(context.Context, json.RawMessage, Env) (*Provider, error) {
 	return func(_ context.Context, raw json.RawMessage, env Env) (*Provider, error) {
 		var config C
@@ -58,12 +59,12 @@ type Annotation struct {
 type Env struct {
 	Name string       // name of this provider in the configuration
 	HTTP *http.Client // guarded; never follows a redirect to another host with credentials
-	// Trust gives a client like HTTP that besides trusts these authorities; see Trusting. nil: there is none.
+	// Trust returns a client like HTTP that also trusts these certificate authorities; see Trusting. nil: there is none.
 	Trust func(Certificates) *http.Client
 	Now   func() time.Time // the clock; see Clock
 	Log   *slog.Logger
 
-	// Holds is where clients of vendors agree with those of other replicas on when to keep away from a vendor. nil: each client for itself.
+	// Holds is shared by all replicas: it says until when a vendor must not be asked. nil: each client keeps its own.
 	Holds Holds
 
 	// Cluster gives the connection to a Kubernetes cluster of the configuration by name. nil: there is none; see Kubernetes.
@@ -86,7 +87,7 @@ func (e Env) Kubernetes(name string) (*cluster.Client, error) {
 	return e.Cluster(name)
 }
 
-// Trusting is the Env whose HTTP trusts the authorities of a config, too.
+// Trusting returns an Env whose HTTP client also trusts the certificate authorities in c.
 func (e Env) Trusting(c Certificates) Env {
 	if c != "" && e.Trust != nil {
 		e.HTTP = e.Trust(c)

@@ -11,8 +11,8 @@ import (
 	"github.com/slipway-platform/slipway"
 )
 
-// Pipe runs write in the background and gives what it writes, for logs that are put together from several answers. Reading ends with write's error, io.EOF when
-// it has none. Closing the reader, or the end of ctx, ends the context of write; reading then fails with ctx's error.
+// Pipe runs write in a goroutine and returns a reader of what it writes, for logs that are put together from several answers. Reading ends with write's error, or io.EOF if that
+// is nil. Closing the reader or the end of ctx cancels write's context; reading then fails with ctx's error. The caller must close it.
 func Pipe(ctx context.Context, write func(ctx context.Context, w io.Writer) error) io.ReadCloser {
 	ctx, cancel := context.WithCancel(ctx)
 	r, w := io.Pipe()
@@ -35,25 +35,26 @@ func (p pipe) Close() error {
 	return p.PipeReader.Close()
 }
 
-// Part is one part of a log that a vendor keeps in several, such as that of one job of a build.
+// Part is one part of a log that a vendor keeps in several parts, such as the log of one job of a build.
 type Part struct {
-	ID    string // the same at each look
+	ID    string // the same whenever Look returns this part
 	Title string // written above it where there are several
 	Begun bool   // it may have a log
 	Ended bool   // its log grows no more
 	Empty bool   // it has no log, and never will: its title alone is shown
 }
 
-// Parts is a log that a vendor keeps in parts.
+// Parts reads a log that a vendor keeps in parts.
 type Parts struct {
-	// Look gives the parts that there are by now, in the order in which they are shown, and whether the build has ended.
+	// Look returns the parts that exist now, in the order in which they are shown, and whether the build has ended.
 	Look func(ctx context.Context) (parts []Part, ended bool, err error)
-	// Copy writes what the log of a part holds after the bytes that were read of it before, and gives how many it wrote.
+	// Copy writes what a part's log holds behind its first read bytes, and returns how many bytes it wrote.
 	Copy func(ctx context.Context, w io.Writer, p Part, read int64) (int64, error)
-	Pace time.Duration // between two looks at a log that is followed
+	Pace time.Duration // between two calls of Look while a log is followed
 }
 
-// Open reads the parts that have begun, one after the other. With follow each is followed to its end before the next one is shown, until the build has ended.
+// Open reads the parts that have begun, one after the other. With follow, each part is read to its end before the next one begins, until the build has ended. The caller must
+// close the reader.
 func (p Parts) Open(ctx context.Context, follow bool) io.ReadCloser {
 	return Pipe(ctx, func(ctx context.Context, w io.Writer) error {
 		read, shown := map[string]int64{}, map[string]bool{}
@@ -93,7 +94,7 @@ func (p Parts) Open(ctx context.Context, follow bool) io.ReadCloser {
 	})
 }
 
-// CopyLog copies what the log that a request asks for holds after the bytes that were read of it before. One that is not there, or not any more, gives nothing.
+// CopyLog requests a log and copies what it holds behind its first read bytes to w. A log that does not exist (yet, or any more) is empty. It returns how many bytes it wrote.
 func (c *Client) CopyLog(ctx context.Context, w io.Writer, r Request, read int64) (int64, error) {
 	log, err := c.Open(ctx, r)
 	if errors.Is(err, slipway.NotFound) {
@@ -106,7 +107,8 @@ func (c *Client) CopyLog(ctx context.Context, w io.Writer, r Request, read int64
 	return CopyRest(w, log, read)
 }
 
-// CopyRest copies what a log holds after the bytes that were read of it before. One that became shorter is another, and gives nothing. A byte order mark is no part of it.
+// CopyRest copies what a log holds behind its first read bytes. A log that is shorter than that was replaced by another one, and counts as empty. A byte order mark at the
+// beginning is skipped and not counted.
 func CopyRest(w io.Writer, in io.Reader, read int64) (int64, error) {
 	log := bufio.NewReader(in)
 	if mark, _ := log.Peek(3); string(mark) == "\ufeff" {

@@ -8,12 +8,13 @@ import (
 	"github.com/slipway-platform/slipway"
 )
 
-// Template is a text of a config with names in braces, such as {cluster}/{namespace}.
+// Template is a config text with placeholders in braces, such as {cluster}/{namespace}.
 type Template string
 
 var placeholder = regexp.MustCompile(`\{([^{}]*)\}`)
 
-// Faults says what is wrong with a template at field, of which the kind fills in the given names. One that ends in a colon takes any word behind it: {label:team}.
+// Faults returns what is wrong with a template; field is the config field that holds it, and names are the placeholders that the kind fills in. A name that ends in a colon stands
+// for all that begin with it: "label:" allows {label:team}.
 func (t Template) Faults(field string, names ...string) (faults []slipway.Detail) {
 	for _, m := range placeholder.FindAllStringSubmatch(string(t), -1) {
 		known := slices.ContainsFunc(names, func(n string) bool {
@@ -32,7 +33,7 @@ func (t Template) Faults(field string, names ...string) (faults []slipway.Detail
 	return faults
 }
 
-// Fill gives the text with what value says of each name. "" where nothing is said of any.
+// Fill replaces every placeholder by what value returns for its name. If the template has placeholders and all of them are empty, the result is "".
 func (t Template) Fill(value func(name string) string) string {
 	said := !placeholder.MatchString(string(t))
 	text := placeholder.ReplaceAllStringFunc(string(t), func(s string) string {

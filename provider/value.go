@@ -45,8 +45,8 @@ func (t Time) Ptr() *time.Time {
 	return &at
 }
 
-// Unmarshal is json.Unmarshal that takes a member of another type than out wants for an absent one: a vendor that changes one member does not hide the others.
-// A value that is as a whole not what out wants is an error. One that holds so much in little text that it would take a multiple of its size in memory is TooLarge.
+// Unmarshal is json.Unmarshal, except that a member whose type is not what out wants is treated as absent, so that a vendor that changes one member does not break the others.
+// If the whole value has another type, that is an error. Text that would take far more memory than its size, such as millions of empty lists, is TooLarge.
 func Unmarshal(b []byte, out any) error {
 	if crowded(b) {
 		return slipway.Errorf(slipway.TooLarge, "there are more than %d elements of lists, or %d members of objects, in it", maxElements, maxMembers)
@@ -100,13 +100,13 @@ func crowded(b []byte) bool {
 	return elements > maxElements || members > maxMembers
 }
 
-// FirstLine gives the first line of a commit's message.
+// FirstLine returns the first line of a text, such as a commit's message, without blanks around it.
 func FirstLine(s string) string {
 	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
 	return strings.TrimSpace(s)
 }
 
-// Cut keeps the first n bytes of a text, and no half character.
+// Cut returns at most the first n bytes of a text, without a broken character at the end.
 func Cut(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -114,7 +114,7 @@ func Cut(s string, n int) string {
 	return strings.ToValidUTF8(s[:n], "")
 }
 
-// Clip makes one line of a foreign text: its first 200 characters, and nothing that moves a cursor.
+// Clip makes a foreign text safe to show in a message: one line of at most 200 characters, without control characters.
 func Clip(s string) string {
 	s = strings.Join(strings.Fields(strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
@@ -128,8 +128,8 @@ func Clip(s string) string {
 	return s
 }
 
-// Derive fills in what follows from the rest of a build: how long it took, and whether it may run again. An end before the start, which vendors' clocks give, becomes
-// the start.
+// Derive sets DurationSeconds and Retriggerable (true for failed and canceled builds) from the other fields. If FinishedAt is before StartedAt, as vendors' clocks sometimes have
+// it, it becomes StartedAt.
 func Derive(b *slipway.Build) {
 	b.DurationSeconds = nil
 	if b.StartedAt != nil && b.FinishedAt != nil {
@@ -143,14 +143,14 @@ func Derive(b *slipway.Build) {
 	b.Retriggerable = b.Status == slipway.BuildFailed || b.Status == slipway.BuildCanceled
 }
 
-// DeriveDeployment fills in how long a deployment took. An end before the start becomes the start.
+// DeriveDeployment sets DurationSeconds from the other fields. If FinishedAt is before StartedAt, it becomes StartedAt.
 func DeriveDeployment(d *slipway.Deployment) {
 	b := slipway.Build{StartedAt: d.StartedAt, FinishedAt: d.FinishedAt}
 	Derive(&b)
 	d.FinishedAt, d.DurationSeconds = b.FinishedAt, b.DurationSeconds
 }
 
-// Logins reads the account that an annotation of a user names: as it is written, and in small letters, for vendors that do not tell them from capitals.
+// Logins returns the account that an annotation of a user entity names: as written and, if different, in lower case, because many vendors ignore case.
 func Logins(e *slipway.Entity, annotation string) []string {
 	login := strings.TrimSpace(e.Metadata.Annotations[annotation])
 	if login == "" {
@@ -159,7 +159,7 @@ func Logins(e *slipway.Entity, annotation string) []string {
 	return slices.Compact([]string{login, strings.ToLower(login)})
 }
 
-// Words reads the values of an annotation, which commas separate: each once, without blanks and slashes around it.
+// Words returns the comma-separated values of an annotation: each once, without blanks and slashes around it.
 func Words(e *slipway.Entity, annotation string) (words []string) {
 	for word := range strings.SplitSeq(e.Metadata.Annotations[annotation], ",") {
 		if word = strings.Trim(strings.TrimSpace(word), "/"); word != "" && !slices.Contains(words, word) {
@@ -169,14 +169,14 @@ func Words(e *slipway.Entity, annotation string) (words []string) {
 	return words
 }
 
-// Elsewhere says whether an entity's source lies in a repository of that path at another host: then a project of that name at host is not meant.
+// Elsewhere reports whether the entity's source location is a repository with the path project on another host than host. Then the project of that name at host is not meant.
 func Elsewhere(e *slipway.Entity, host, project string) bool {
 	source := strings.ToLower(strings.TrimPrefix(e.Metadata.Annotations["backstage.io/source-location"], "url:"))
 	u, err := url.Parse(source)
 	return err == nil && u.Host != "" && u.Host != host && strings.HasPrefix(strings.TrimSuffix(u.Path, "/")+"/", "/"+project+"/")
 }
 
-// Inputs makes texts of a pipeline's inputs, as a caller gave them. nil gives none; what is no map, or holds what has no plain text, is Invalid.
+// Inputs converts a pipeline's inputs, as a caller sent them, to texts. nil gives nil. A value that is no map, or holds anything but texts, numbers and booleans, is Invalid.
 func Inputs(given any) (map[string]string, error) {
 	if given == nil {
 		return nil, nil
@@ -203,7 +203,7 @@ func Inputs(given any) (map[string]string, error) {
 	return inputs, nil
 }
 
-// CheckRef refuses, as Invalid, what git takes for no name of a branch or tag, and what a program could take for an option.
+// CheckRef returns Invalid for a ref that git accepts as no branch or tag, or that a program could take for an option (-x).
 func CheckRef(ref string) error {
 	odd := func(r rune) bool {
 		return r <= ' ' || r == 0x7f || r == utf8.RuneError || strings.ContainsRune(`~^:?*[\`, r)
@@ -214,7 +214,7 @@ func CheckRef(ref string) error {
 	return nil
 }
 
-// Payload gives the JSON of a webhook whose body may also be a form with a member called payload.
+// Payload returns the JSON of a webhook, whose body may also be a form with a field "payload".
 func Payload(h http.Header, body []byte) ([]byte, error) {
 	if !strings.HasPrefix(h.Get("Content-Type"), "application/x-www-form-urlencoded") {
 		return body, nil
@@ -226,8 +226,8 @@ func Payload(h http.Header, body []byte) ([]byte, error) {
 	return []byte(form.Get("payload")), nil
 }
 
-// RepositoryAddress gives the address of a repository's page as Delivery.Pushed holds it: http or https with a host and the names of an owner and a
-// repository at least; "" for anything else. So no notification can name a whole host.
+// RepositoryAddress returns the address of a repository's page as Delivery.Pushed holds it: http or https, a host, and at least an owner and a repository. It returns "" for
+// anything else, so that no notification can name a whole host.
 func RepositoryAddress(page string) string {
 	u, err := url.Parse(strings.TrimSuffix(strings.TrimRight(page, "/"), ".git"))
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
