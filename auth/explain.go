@@ -43,7 +43,7 @@ func (s *Service) Explain(ctx context.Context, subject, permission string, o Obj
 	i := slices.IndexFunc(s.permissions, func(p Permission) bool { return p.Name == permission })
 	switch {
 	case i < 0:
-		return Explanation{}, slipway.Errorf(slipway.Invalid, "no enabled blueprint declares the permission %.100q; GET /api/auth/permissions lists them", permission)
+		return Explanation{}, slipway.Errorf(slipway.Invalid, "no enabled blueprint declares the permission %.100q; slipway token permissions (GET /api/auth/permissions) lists them", permission)
 	case o.Ref != "" && s.permissions[i].Object == "":
 		return Explanation{}, slipway.Errorf(slipway.Invalid, "the permission %s cannot be narrowed to an entity; ask without one", permission)
 	}

@@ -276,7 +276,7 @@ func parseDeclared(s string, declared []Permission) (slipway.Grant, error) {
 	}
 	switch {
 	case !known:
-		return g, fmt.Errorf("no enabled blueprint declares %q; GET /api/auth/permissions lists what there is", g.Permission)
+		return g, fmt.Errorf("no enabled blueprint declares the permission %q; slipway token permissions lists those there are", g.Permission)
 	case g.Object != "" && !narrows:
 		return g, fmt.Errorf("%q cannot be narrowed to an entity; leave out %q", g.Permission, g.Object)
 	}

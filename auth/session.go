@@ -263,7 +263,7 @@ func (s *Service) EndSession(ctx context.Context, by *slipway.Caller, id, user s
 			err := tx.QueryRowContext(ctx, `SELECT user_ref FROM auth_session WHERE id = $1`, id).Scan(&owner)
 			switch {
 			case errors.Is(err, sql.ErrNoRows), err == nil && user != "" && user != owner:
-				return slipway.Errorf(slipway.NotFound, "there is no session %.40q; GET /api/auth/sessions lists yours", id)
+				return slipway.Errorf(slipway.NotFound, "there is no session %.40q; slipway auth session list (GET /api/auth/sessions) shows yours", id)
 			case err != nil:
 				return store.Err(err)
 			}

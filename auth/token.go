@@ -349,7 +349,7 @@ func getToken(ctx context.Context, q store.Querier, id string) (Token, error) {
 		return Token{}, err
 	}
 	if len(all) == 0 {
-		return Token{}, slipway.Errorf(slipway.NotFound, "there is no token %.40q; GET /api/tokens lists them", id)
+		return Token{}, slipway.Errorf(slipway.NotFound, "there is no token %.40q; slipway token list (GET /api/tokens) shows them", id)
 	}
 	return all[0].Token, nil
 }

@@ -84,7 +84,7 @@ func (a *app) load(s settings, environ []string, looks ...look) (*loaded, error)
 	var doc yaml.Node
 	documents := yaml.NewDecoder(bytes.NewReader(raw))
 	if err := documents.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
-		return nil, slipway.Errorf(slipway.Invalid, "%s is no YAML: %s", l.file, oneLine(err.Error())).WithCause(err)
+		return nil, slipway.Errorf(slipway.Invalid, "%s is not valid YAML: %s", l.file, yamlFault(raw, err)).WithCause(err)
 	}
 	if err := documents.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, slipway.Errorf(slipway.Invalid, "%s holds more than one YAML document; write all keys into one", l.file)
@@ -138,8 +138,13 @@ func (l *loaded) read(file string) ([]byte, error) {
 		l.file = ""
 		return nil, nil
 	}
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, slipway.Errorf(slipway.Invalid, "there is no configuration file %s; name another with --config", l.file).WithCause(err)
+	} else if err != nil {
 		return nil, slipway.Errorf(slipway.Invalid, "the configuration cannot be read: %w", err)
+	}
+	if info.IsDir() {
+		return nil, slipway.Errorf(slipway.Invalid, "%s is a folder; --config names a file", l.file)
 	}
 	if info.Size() > maxConfigFile {
 		return nil, slipway.Errorf(slipway.TooLarge, "the configuration %s has more than %d MiB", l.file, maxConfigFile>>20)
@@ -149,6 +154,15 @@ func (l *loaded) read(file string) ([]byte, error) {
 		return nil, slipway.Errorf(slipway.Invalid, "the configuration cannot be read: %w", err)
 	}
 	return raw, nil
+}
+
+// yamlFault is what the parser found, with what helps against the commonest cause.
+func yamlFault(raw []byte, err error) string {
+	text := strings.TrimPrefix(oneLine(err.Error()), "yaml: ")
+	if bytes.Contains(raw, []byte("\n\t")) {
+		text += "; YAML is indented with spaces, and this file has lines that begin with a tab"
+	}
+	return text
 }
 
 // report makes one error of all faults.

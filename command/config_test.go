@@ -279,7 +279,7 @@ secrets: {keyFile: /nowhere/master.key}
 		`line 4, databases.file: a SQLite database needs a file`,
 		`line 5, databases.port: the address does not parse; write postgres://<user>:<password>@<host>:<port>/<database>`,
 		`line 7, grants[0].to: "someone" is no caller; write user:default/<name>, group:default/<name>, token:<name>, service:<issuer>:<subject>, tool:<name>, the beginning of one with a * at the end, or *`,
-		`line 8, grants[1].permissions[1]: no enabled blueprint declares "shop.goods.eat"; GET /api/auth/permissions lists what there is`,
+		`line 8, grants[1].permissions[1]: no enabled blueprint declares the permission "shop.goods.eat"; slipway token permissions lists those there are`,
 		`line 8, grants[1].permissions[2]: "nothing" is no permission; write <blueprint>.<noun>.<verb>, a part of it such as build.*, or *`,
 		`line 9, grants[2].permissions: list at least one permission`,
 		`line 10, secrets.keyFile: there is no key file at /nowhere/master.key: for a new installation, slipway db create makes one; else copy it from another replica or a backup, as without it nothing that is sealed can be read`,

@@ -70,7 +70,15 @@ func (a *app) databases(s settings, only string) (*databases, error) {
 			return nil, slipway.Errorf(slipway.Invalid, "databases.%s is missing in the configuration, and an enabled blueprint needs it", name)
 		}
 	}
-	return d, os.MkdirAll(l.config.DataDir, 0o700)
+	return d, makeDataDir(l.config.DataDir)
+}
+
+// makeDataDir makes the data folder where it is missing.
+func makeDataDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return slipway.Errorf(slipway.Invalid, "the data folder %s cannot be made: %w; choose one that you may write to with dataDir or --data-dir", dir, err)
+	}
+	return nil
 }
 
 // each opens the databases one after the other.

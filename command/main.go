@@ -22,6 +22,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/client"
 	"github.com/slipway-platform/slipway/provider"
+	"github.com/slipway-platform/slipway/store"
 )
 
 // Version is the version of this build. The release sets it by -ldflags.
@@ -100,6 +101,13 @@ func usage(format string, args ...any) error { return &usageError{fmt.Sprintf(fo
 // the server's log.
 func explain(err error) string {
 	text := err.Error()
+	if why := store.ConnectFailure(err); why != "" {
+		what, _, _ := strings.Cut(text, ": ")
+		if store.Lasting(err) { // what has been said of it tells what to do
+			return what + ": " + why
+		}
+		return what + ": no connection: " + why + "\n  check the address under databases: in the configuration, and that the database server is up"
+	}
 	if coded, ok := errors.AsType[*slipway.Error](err); ok {
 		text = strings.Replace(text, coded.Error(), coded.Message, 1) // without code and cause, with what was tried
 		for _, d := range coded.Details {
@@ -226,7 +234,16 @@ func each(cmd *cobra.Command, visit func(*cobra.Command)) {
 
 // strict makes wrong calls of a command usage errors, also where cobra would show help and be content.
 func strict(cmd *cobra.Command) {
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%s", err) })
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
+			var known []string
+			cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+			if near := nearest(unknown.GetSpecifiedName(), known); near != "" {
+				return usage("%s; did you mean --%s?", err, near)
+			}
+		}
+		return usage("%s", err)
+	})
 	if cmd.HasSubCommands() && !cmd.Runnable() {
 		cmd.Args = cobra.ArbitraryArgs
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -258,6 +275,9 @@ func strict(cmd *cobra.Command) {
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if check(cmd, args) != nil {
 			return usage("wrong number of arguments (%d): write %s", len(args), cmd.UseLine())
+		}
+		if err := cmd.ValidateRequiredFlags(); err != nil {
+			return usage("%s: write %s", err, cmd.UseLine())
 		}
 		return nil
 	}

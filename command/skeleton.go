@@ -204,7 +204,11 @@ func moduleAbove(dir string) (root, name string, err error) {
 
 // sources gives the files of the example under their new name.
 func (k skeleton) sources(name, importPath string, file func(name, text string)) error {
-	words := []string{k.example, name, title(k.example), title(name), strings.ToUpper(k.example), strings.ToUpper(name)}
+	words := []string{}
+	if strings.ContainsRune("aeiou", rune(name[0])) {
+		words = append(words, " a "+k.example, " an "+name)
+	}
+	words = append(words, k.example, name, title(k.example), title(name), strings.ToUpper(k.example), strings.ToUpper(name))
 	rename := strings.NewReplacer(append([]string{
 		slipwayModule + "/examples/" + k.example, importPath,
 		k.opening[0], strings.NewReplacer(words...).Replace(k.opening[1]),

@@ -167,7 +167,7 @@ func (a *app) adminToken(cmd *cobra.Command, s settings, name string, expires ti
 		return err
 	}
 	enabled = append([]blueprint.Blueprint{server.Base}, enabled...)
-	if err := os.MkdirAll(l.config.DataDir, 0o700); err != nil {
+	if err := makeDataDir(l.config.DataDir); err != nil {
 		return err
 	}
 	db, err := store.Open("main", l.config.Databases["main"])

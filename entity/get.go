@@ -133,7 +133,7 @@ func one(ctx context.Context, q store.Querier, caller *slipway.Caller, column, v
 	row := q.QueryRowContext(ctx, `SELECT `+columns+` FROM entity e WHERE e.`+column+` = $1 AND `+condition, slices.Concat([]any{value}, args, more)...)
 	r, err := scanRow(row.Scan)
 	if slipway.CodeOf(err) == slipway.NotFound {
-		return Row{}, slipway.Errorf(slipway.NotFound, "there is no entity %s that you may read; GET /api/catalog/entities lists those", value).WithCause(err)
+		return Row{}, slipway.Errorf(slipway.NotFound, "there is no entity %s that you may read; slipway catalog list (GET /api/catalog/entities) shows those", value).WithCause(err)
 	}
 	return r, err
 }

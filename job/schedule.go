@@ -273,7 +273,7 @@ func (q *Queue) histories(ctx context.Context, all []ScheduleStatus) error {
 func (q *Queue) known(name string) (Schedule, error) {
 	s, ok := q.schedules[name]
 	if !ok {
-		return s, slipway.Errorf(slipway.NotFound, "there is no schedule %q; GET /api/schedules lists them", name)
+		return s, slipway.Errorf(slipway.NotFound, "there is no schedule %q; slipway schedule list (GET /api/schedules) shows them", name)
 	}
 	return s, nil
 }

@@ -268,8 +268,10 @@ func (k *Keyring) load() error {
 	f, err := os.Open(k.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return err
+	} else if errors.Is(err, fs.ErrPermission) {
+		return slipway.Errorf(slipway.Internal, "the key file %s cannot be read: its owner must be the user that runs Slipway", k.path).WithCause(err)
 	} else if err != nil {
-		return slipway.Errorf(slipway.Internal, "the key file %s cannot be read: give it to the user that runs Slipway", k.path).WithCause(err)
+		return slipway.Errorf(slipway.Internal, "the key file %s cannot be read: %w", k.path, err)
 	}
 	defer f.Close()
 	info, err := f.Stat()

@@ -670,7 +670,7 @@ func (s *Server) identify(ctx context.Context, w http.ResponseWriter, r *http.Re
 	}
 	if err != nil || caller.Kind == slipway.CallerAnonymous {
 		if err == nil {
-			err = slipway.Errorf(slipway.Unauthenticated, "say who you are: send Authorization: Bearer <token>; slipway token create makes one")
+			err = slipway.Errorf(slipway.Unauthenticated, "this needs a token: run slipway login or set SLIPWAY_TOKEN; over HTTP, send Authorization: Bearer <token>")
 		}
 		if slipway.CodeOf(err) == slipway.Unauthenticated {
 			limit, tooMany := s.auth.CountFailure(ctx, s.address(r))

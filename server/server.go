@@ -669,7 +669,7 @@ func (s *Server) Listen(fallback bool) (net.Listener, error) {
 		l, err = net.Listen("tcp", net.JoinHostPort(host, "0"))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s: %w; choose another with --listen", addr, err)
+		return nil, fmt.Errorf("cannot listen on %s: %w; choose another address with --listen or server.listen", addr, err)
 	}
 	a := l.Addr().String()
 	s.bound.Store(&a)

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -91,6 +93,20 @@ const lockTimeout = "55P03"
 func isLockTimeout(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pg.Code == lockTimeout
+}
+
+// ConnectFailure is why no connection to a database was made, for those who operate it: host, port, user and database, no password. It is "" for any other error.
+func ConnectFailure(err error) string {
+	if c, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		var lines []string // one for each try; most fail for the same reason
+		for line := range strings.Lines(c.Error()) {
+			if line = strings.TrimSpace(line); !slices.Contains(lines, line) {
+				lines = append(lines, line)
+			}
+		}
+		return strings.Join(lines, " ")
+	}
+	return ""
 }
 
 // Lasting says that waiting will not help: the server answers, but refuses the user, or has no such database.

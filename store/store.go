@@ -131,12 +131,12 @@ var (
 func openSQLite(path string) (*DB, error) {
 	path = filepath.Clean(path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the folder %s cannot be made: %w; choose one that Slipway may write to (dataDir, --data-dir)", filepath.Dir(path), err)
 	}
 	// SQLite would make the file readable by everybody; its journal takes over the mode.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the file cannot be written: %w; Slipway must run as a user who may", err)
 	}
 	if err := f.Close(); err != nil {
 		return nil, err

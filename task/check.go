@@ -121,7 +121,7 @@ const (
 func (e *Engine) Check(ctx context.Context, name, hook string) (Diagnosis, error) {
 	o, ok := e.opened(name)
 	if !ok {
-		return Diagnosis{}, slipway.Errorf(slipway.NotFound, "no provider is called %q; GET /api/providers lists them", clip(name))
+		return Diagnosis{}, slipway.Errorf(slipway.NotFound, "no provider is called %q; slipway provider list (GET /api/providers) shows them", clip(name))
 	}
 	d := Diagnosis{Name: o.Name, Type: o.Type, Works: true}
 	if o.Err != nil {

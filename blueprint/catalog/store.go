@@ -87,7 +87,7 @@ func findLocation(ctx context.Context, q store.Querier, p Place) (row, error) {
 func one(r *sql.Row) (row, error) {
 	l, err := scanLocation(r.Scan)
 	if slipway.CodeOf(err) == slipway.NotFound {
-		return l, slipway.Errorf(slipway.NotFound, "there is no such location; GET /api/catalog/locations lists them")
+		return l, slipway.Errorf(slipway.NotFound, "there is no such location; slipway catalog locations (GET /api/catalog/locations) shows them")
 	}
 	return l, err
 }

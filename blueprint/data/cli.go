@@ -129,6 +129,8 @@ shows these in place of the description.`,
 			}
 			if e.PageInfo.NextCursor != "" {
 				t.Footer = "There are more: --cursor " + e.PageInfo.NextCursor
+			} else if len(e.Data) == 0 {
+				t.Footer = "No documents."
 			}
 			return c.Print(cmd, raw, t)
 		},

@@ -29,13 +29,14 @@ const (
 	rekeyAll  = "data.secret.rekey"
 )
 
-// permissions are those of a kind of this blueprint.
-func permissions(noun, what string) (resource.Permissions, []auth.Permission) {
+// permissions are those of a kind of this blueprint; limits says what bounds its writers.
+func permissions(noun, what string, limits ...string) (resource.Permissions, []auth.Permission) {
 	p := resource.Permissions{
 		Read: "data." + noun + ".read", Create: "data." + noun + ".create", Update: "data." + noun + ".update", Delete: "data." + noun + ".delete",
 	}
+	within := strings.Join(limits, "")
 	return p, []auth.Permission{
-		{Name: p.Read, Text: "Read " + what}, {Name: p.Create, Text: "Create " + what}, {Name: p.Update, Text: "Change " + what}, {Name: p.Delete, Text: "Delete " + what},
+		{Name: p.Read, Text: "Read " + what}, {Name: p.Create, Text: "Create " + what + within}, {Name: p.Update, Text: "Change " + what + within}, {Name: p.Delete, Text: "Delete " + what},
 	}
 }
 
@@ -46,9 +47,9 @@ func usable(p resource.Permissions, declared []auth.Permission) (resource.Permis
 }
 
 var (
-	credentialPermissions, declaredCredential = usable(permissions("credential", "credentials, without their secrets"))
+	credentialPermissions, declaredCredential = usable(permissions("credential", "credentials"))
 	providerPermissions, declaredProvider     = permissions("provider", "providers")
-	grantPermissions, declaredGrant           = permissions("grant", "grants, which hold at most what one holds oneself")
+	grantPermissions, declaredGrant           = permissions("grant", "grants", ", which can give at most what you hold yourself")
 )
 
 // Blueprint is the Data API.

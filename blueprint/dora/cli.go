@@ -138,8 +138,10 @@ var metricNames = []struct {
 func (r Report) table(interval string) blueprint.Table {
 	t := blueprint.Table{Header: []string{"Metric", "Value", "Class", "Trend", "By " + interval}}
 	var below []string
+	same := true // one reason for all of them is told once
 	for _, n := range metricNames {
 		m := n.of(r.Metrics)
+		same = same && m.Value == nil && m.Reason != "" && m.Reason == r.Metrics.DeploymentFrequency.Reason
 		values := make([]*float64, len(r.Series))
 		for i, p := range r.Series {
 			values[i] = n.of(p.Metrics).Value
@@ -148,6 +150,9 @@ func (r Report) table(interval string) blueprint.Table {
 		if m.Value == nil && m.Reason != "" {
 			below = append(below, fmt.Sprintf("%s: %s", n.title, m.Reason))
 		}
+	}
+	if same {
+		below = []string{r.Metrics.DeploymentFrequency.Reason}
 	}
 	below = append(below, fmt.Sprintf("%s to %s, %s, %s, benchmark %s", r.Period.StartDate, r.Period.EndDate, r.Environment, plural(r.Services, "service"), r.Benchmark))
 	t.Footer = strings.Join(below, "\n")

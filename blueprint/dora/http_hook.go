@@ -43,7 +43,7 @@ func (s *service) sender(ctx context.Context, path string) (connection, *slipway
 		}
 	}
 	if caller.Kind == slipway.CallerAnonymous {
-		return c, nil, slipway.Errorf(slipway.Unauthenticated, "say who you are: send Authorization: Bearer <token>, or put the token in place of the connection's id")
+		return c, nil, slipway.Errorf(slipway.Unauthenticated, "this needs a token: send Authorization: Bearer <token>, or put the token in place of the connection's id")
 	}
 	if _, err := s.auth.Count(ctx, caller, ""); err != nil {
 		return c, nil, err

@@ -233,7 +233,7 @@ func (s *service) getSchedule(ctx context.Context, in *scheduleInput) (*body[job
 			return &body[job.ScheduleStatus]{schedule}, nil
 		}
 	}
-	return nil, slipway.Errorf(slipway.NotFound, "there is no schedule %q; GET /api/schedules lists them", in.Name)
+	return nil, slipway.Errorf(slipway.NotFound, "there is no schedule %q; slipway schedule list (GET /api/schedules) shows them", in.Name)
 }
 
 func (s *service) runSchedule(ctx context.Context, in *scheduleInput) (*accepted[job.ScheduleStatus], error) {

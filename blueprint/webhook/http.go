@@ -122,7 +122,7 @@ func (s *service) states(ctx context.Context, id string) (list []State, err erro
 		return nil, err
 	}
 	if id != "" && len(all) == 0 {
-		return nil, slipway.Errorf(slipway.NotFound, "there is no webhook %.80q; GET /api/webhooks lists them", id)
+		return nil, slipway.Errorf(slipway.NotFound, "there is no webhook %.80q; slipway webhook list (GET /api/webhooks) shows them", id)
 	}
 	db := s.DB("main")
 	rows, err := targets(ctx, db, id)

@@ -190,7 +190,7 @@ func deliveries(ctx context.Context, q store.Querier, in query) (all []Delivery,
 func delivery(ctx context.Context, q store.Querier, webhook string, id int64) (Delivery, error) {
 	all, err := deliveries(ctx, q, query{webhook: webhook, id: id, limit: 1})
 	if err == nil && len(all) == 0 {
-		err = slipway.Errorf(slipway.NotFound, "the webhook %.80q has no delivery %d; GET /api/webhooks/%s/deliveries lists them", webhook, id, strings.ToValidUTF8(webhook, "?"))
+		err = slipway.Errorf(slipway.NotFound, "the webhook %.80q has no delivery %d; slipway webhook deliveries (GET /api/webhooks/%s/deliveries) shows them", webhook, id, strings.ToValidUTF8(webhook, "?"))
 	}
 	if err != nil {
 		return Delivery{}, err

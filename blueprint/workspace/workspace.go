@@ -134,7 +134,11 @@ func open(_ context.Context, h *blueprint.Host) (any, error) {
 		client, err := h.Clusters.Get(name)
 		switch {
 		case err != nil && (name == "" || errors.Is(err, slipway.Unsupported)):
-			s.unready = slipway.Errorf(slipway.Unsupported, "workspaces have no cluster: %s", err.Error()+"; workspaces.cluster names the one to use").WithCause(err)
+			why := err.Error()
+			if coded, ok := errors.AsType[*slipway.Error](err); ok {
+				why = coded.Message
+			}
+			s.unready = slipway.Errorf(slipway.Unsupported, "workspaces need a Kubernetes cluster that runs Eclipse Che: %s; workspaces.cluster names the one to use", why).WithCause(err)
 			return s, nil
 		case err != nil:
 			return nil, fmt.Errorf("workspaces.%s: %w", map[bool]string{true: "cluster", false: "clusters"}[i == 0], err)
