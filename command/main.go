@@ -103,6 +103,9 @@ func explain(err error) string {
 	text := err.Error()
 	if why := store.ConnectFailure(err); why != "" {
 		what, _, _ := strings.Cut(text, ": ")
+		if !strings.HasPrefix(what, "database ") {
+			what = "the database does not answer"
+		}
 		if store.Lasting(err) { // what has been said of it tells what to do
 			return what + ": " + why
 		}
