@@ -27,18 +27,18 @@ type SearchFlags struct {
 func NewSearchFlags(cmd *cobra.Command, statuses ...string) *SearchFlags {
 	s := &SearchFlags{cmd: cmd, query: url.Values{}}
 	f := cmd.Flags()
-	f.IntVar(&s.limit, "limit", 0, "how many on a page, at most 100 (default 20)")
+	f.IntVar(&s.limit, "limit", 0, "entries on a page, at most 100 (default 20)")
 	f.IntVar(&s.page, "page", 0, "number of the page, from 1")
 	f.StringVar(&s.since, "since", "", "created at this time or later")
 	f.StringVar(&s.until, "until", "", "created before this time")
-	f.BoolVar(&s.fresh, "fresh", false, "wait for sources that are not fresh")
-	s.Filter("cursor", "cursor", "read on where another page ended")
+	f.BoolVar(&s.fresh, "fresh", false, "ask the vendors first, and wait up to 5 seconds")
+	s.Filter("cursor", "cursor", "continue a list: the value that the page before printed")
 	s.Filter("order", "order", "desc, newest first, or asc (default desc)")
-	s.Filter("triggeredBy", "triggered-by", "id, name, e-mail or entity ref of who caused it; me is yourself")
+	s.Filter("triggeredBy", "triggered-by", "id, name, e-mail address or entity ref of the person; me for yourself")
 	s.Filter("status", "status", strings.Join(statuses[:len(statuses)-1], ", ")+" or "+statuses[len(statuses)-1]+"; may be repeated")
-	s.Filter("owner", "owner", "without ENTITY: owner of the entities")
-	s.Filter("system", "system", "without ENTITY: system of the entities")
-	s.Filter("kind", "kind", "without ENTITY: kind of the entities")
+	s.Filter("owner", "owner", "without ENTITY: only entities of this owner")
+	s.Filter("system", "system", "without ENTITY: only entities of this system")
+	s.Filter("kind", "kind", "without ENTITY: only entities of this kind")
 	_ = cmd.RegisterFlagCompletionFunc("status", cobra.FixedCompletions(statuses, cobra.ShellCompDirectiveNoFileComp)) // the flag was added above
 	return s
 }

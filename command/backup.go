@@ -15,12 +15,10 @@ func (a *app) backup() *cobra.Command {
 	var s settings
 	cmd := &cobra.Command{
 		Use:   "backup FOLDER",
-		Short: "Copy all databases into a new folder, while servers go on",
-		Long: `Copy all databases of Slipway into a new folder, each as it was at one moment; servers on them go on meanwhile. It needs the configuration and reaches the
-databases by itself, without a server and without tools of the databases. On SQLite each is a file, on PostgreSQL a folder with a file for each table.
+		Short: "Copy all databases into a new folder while servers run",
+		Long: `Copy all databases into a new folder, each as it was at one moment, while servers run. The command reads the configuration and connects to the databases itself; it needs neither a server nor the databases' own tools. On SQLite each is a file, on PostgreSQL a folder with a file for each table.
 
-The master keys are not copied: keep the key file apart from the backups, as whoever has both can read what is sealed. Everything else can be read by whoever has the
-folder.`,
+The master keys are not part of the backup. Keep the key file in another place: whoever has both can read the secrets. Everything else in the folder can be read by anybody who has it.`,
 		Example: "  slipway db backup /var/backups/slipway/2026-11-21 --config slipway.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -45,13 +43,11 @@ func (a *app) restore() *cobra.Command {
 	var o server.RestoreOptions
 	cmd := &cobra.Command{
 		Use:   "restore FOLDER",
-		Short: "Fill empty databases with a backup",
-		Long: `Fill the configured databases with a backup that "slipway db backup" made. Stop the servers first, and put the key file in its place. First all is checked: that the backup
-is whole, that this program knows its schemas, that the keys are there, and that the databases are empty. A backup of an older version is brought up to date by the server's
+		Short: "Restore a backup into empty databases",
+		Long: `Fill the configured databases with a backup that "slipway db backup" made. Stop the servers first, and put the key file in its place. Everything is checked first: that the backup is complete, that this program knows its schemas, that the keys are there, and that the databases are empty. A backup of an older version is brought up to date by the server's
 next start; one of a newer version is refused. A backup goes back into the engine it came from.
 
-What waited when the backup was made goes on when the server starts: jobs, webhooks to be sent, builds that had begun end as interrupted. To look at a copy beside the
-installation it came from, start it with --role web.`,
+When the server starts, what was waiting when the backup was made continues: jobs run and webhooks are sent; builds that were running end as interrupted. To inspect a copy next to the original installation, start it with --role web.`,
 		Example: `  slipway db restore /var/backups/slipway/2026-11-21 --config slipway.yaml
   slipway db restore /var/backups/slipway/2026-11-21 --replace`,
 		Args: cobra.ExactArgs(1),
@@ -68,8 +64,8 @@ installation it came from, start it with --role web.`,
 		},
 	}
 	s.flags(cmd)
-	cmd.Flags().BoolVar(&o.Replace, "replace", false, "give up what is in the databases")
-	cmd.Flags().BoolVar(&o.AnyKeys, "any-keys", false, "go on without the keys that the backup was made with: what is sealed must be entered again")
+	cmd.Flags().BoolVar(&o.Replace, "replace", false, "delete what is in the databases first")
+	cmd.Flags().BoolVar(&o.AnyKeys, "any-keys", false, "restore without the keys that the backup was made with; all secrets must then be entered again")
 	return cmd
 }
 

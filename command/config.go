@@ -301,7 +301,7 @@ func (a *app) config() *cobra.Command {
 		Use:   "config",
 		Short: "Check and show the configuration",
 		Long: `Check and show the configuration without starting anything. It comes from defaults, a YAML file (--config, or slipway.yaml in
-the current folder), SLIPWAY_… environment variables and flags, the later before the earlier.`,
+the current folder), SLIPWAY_… environment variables and flags; a later source overrides an earlier one.`,
 		Example: "  slipway config check --config slipway.yaml",
 	}
 	cmd.AddCommand(a.configCheck(), a.configShow(), a.configEnv(), a.configDocs())
@@ -313,9 +313,7 @@ func (a *app) configCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Report all faults of the configuration",
-		Long: `Read the configuration as the server would and report all faults together: unknown keys with the one that was probably meant, values
-that do not fit, databases that cannot be meant, grants of what nobody declares, a key file that is missing, and providers that their
-type would refuse. No database is opened and nothing is asked of the network. Exit status 1 when there is a fault.
+		Long: `Read the configuration as the server would and report all faults together: unknown keys, values that do not fit, impossible database addresses, grants of unknown permissions, a missing key file, and faulty providers. It opens no database and does not use the network. Exit status 1 when there is a fault.
 
 The server refuses to start with any of these faults but those of providers: it marks a faulty provider as failed, with the reason in
 its log and in every search, and serves everything else.`,

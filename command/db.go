@@ -22,16 +22,15 @@ import (
 
 func (a *app) db() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "db",
-		Short: "Create, back up and restore databases, and change their schemas",
-		Long: `Create the configured databases, back them up and restore them, and bring their schemas up or down. The server brings schemas up by itself at start; these
-commands create databases on PostgreSQL, do the rest beforehand where that is wanted, and go back.`,
+		Use:     "db",
+		Short:   "Create, back up and restore databases, and change their schemas",
+		Long:    `Create the configured databases, back them up and restore them, and migrate their schemas. The server applies missing migrations by itself at start. Use these commands to create databases on PostgreSQL, to migrate before you start a new version, and to go back.`,
 		Example: "  slipway db migrate status --config slipway.yaml",
 	}
 	migrate := &cobra.Command{
 		Use:     "migrate",
-		Short:   "Bring schemas up or down, or show where they stand",
-		Long:    "Every blueprint has its own steps in each database that it uses. Up applies what is missing of all, down takes back the last step of one owner.",
+		Short:   "Apply or undo migrations, or show their state",
+		Long:    "Every blueprint has its own migrations in each database that it uses. \"up\" applies all that are missing, \"down\" undoes the last one of one owner.",
 		Example: "  slipway db migrate up",
 	}
 	migrate.AddCommand(a.migrateUp(), a.migrateDown(), a.migrateStatus("slipway db migrate status"))
@@ -182,10 +181,9 @@ func (a *app) migrateUp() *cobra.Command {
 	var s settings
 	var only string
 	return dbFlags(&cobra.Command{
-		Use:   "up",
-		Short: "Apply the steps that are missing",
-		Long: `Apply every step that is missing, each in a transaction. Several may run at once: one applies, the others wait. Steps of a newer version are
-left as they are; a database from which such a step took something away is refused.`,
+		Use:     "up",
+		Short:   "Apply missing migrations",
+		Long:    `Apply every missing migration, each in a transaction. Several servers may do so at once: one applies, the others wait. Migrations of a newer version are left alone; a database from which one of them removed something is refused.`,
 		Example: "  slipway db migrate up --database main",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := a.databases(s, only)
@@ -223,10 +221,9 @@ func (a *app) migrateDown() *cobra.Command {
 	var only, owner string
 	var yes bool
 	cmd := dbFlags(&cobra.Command{
-		Use:   "down",
-		Short: "Take back the last step of one owner",
-		Long: `Take back the last step that one owner (a blueprint, or a part such as job or auth) applied in one database. What the step had made is lost, and
-the server applies it again at its next start. Stop the servers first. "slipway db migrate status" lists owners and steps.`,
+		Use:     "down",
+		Short:   "Undo the last migration of one owner",
+		Long:    `Undo the last migration that one owner (a blueprint, or a part such as job or auth) applied in one database. What the migration had added is lost, and a server of this version applies it again at its next start. Stop the servers first. "slipway db migrate status" lists owners and migrations.`,
 		Example: "  slipway db migrate down --database main --owner catalog --yes",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if owner == "" || !yes {
@@ -261,8 +258,8 @@ the server applies it again at its next start. Stop the servers first. "slipway 
 			})
 		},
 	}, &s, &only)
-	cmd.Flags().StringVar(&owner, "owner", "", "whose last step to take back")
-	cmd.Flags().BoolVar(&yes, "yes", false, "the data in it may be lost")
+	cmd.Flags().StringVar(&owner, "owner", "", "whose last migration to undo")
+	cmd.Flags().BoolVar(&yes, "yes", false, "confirm that its data may be lost")
 	return cmd
 }
 
@@ -272,8 +269,8 @@ func (a *app) migrateStatus(path string) *cobra.Command {
 	var only string
 	return dbFlags(&cobra.Command{
 		Use:     "status",
-		Short:   "Show which steps are applied",
-		Long:    "List the steps of all owners in each database and whether they are applied, also those of a newer version of Slipway. Nothing is changed.",
+		Short:   "Show which migrations are applied",
+		Long:    "List the migrations of all owners in each database and whether they are applied, including those of a newer version of Slipway. Nothing is changed.",
 		Example: "  " + path + " -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := a.databases(s, only)

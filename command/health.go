@@ -22,8 +22,7 @@ func (a *app) health() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Ask whether a server is ready",
-		Long: `Ask a server whether it can serve, and show each thing that it needs; it fails when it cannot, or does not answer within 5 s. With --alive it is asked only whether the
-process answers. No token is needed: it is made for health checks of containers, which have no other program.`,
+		Long:  `Ask a server whether it is ready, and show the state of each thing it depends on. The exit status is 1 when it is not ready or does not answer within 5 seconds. With --alive, only ask whether the process answers. It needs no token, and suits health checks of containers without other programs.`,
 		Example: `  slipway health
   slipway health --alive --url http://127.0.0.1:9090`,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -17,7 +17,7 @@ import (
 func (a *app) log() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "log",
-		Short:   "Have the server log more for a time",
+		Short:   "Make the server log more for a while",
 		Long:    "See and change what the server logs. Logs of builds are shown by \"slipway build logs\".",
 		Example: "  slipway log level debug --component github --for 15m",
 	}
@@ -32,8 +32,7 @@ func (a *app) logLevel() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "level [debug|info|warn|error]",
 		Short: "Show or change what is logged",
-		Long: `Show what is logged, or change it for a time: of everything, or of one blueprint or provider. It holds on every replica within a second and ends by
-itself. What is logged otherwise is said by log.level in the configuration. It takes the permission slipway.log.write, to show it slipway.log.read.`,
+		Long:  `Show the log level, or change it for a while, for everything or for one blueprint or provider. A change takes effect on every replica within a second and ends by itself; log.level in the configuration is the usual level. Changing it needs the permission slipway.log.write, showing it slipway.log.read.`,
 		Example: `  slipway log level
   slipway log level debug --component github --for 15m
   slipway log level --reset --component github`,

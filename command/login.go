@@ -174,13 +174,11 @@ func (a *app) login() *cobra.Command {
 		Use:   "login",
 		Short: "Sign in to a server",
 		Long: `Sign in to a server, so that the other commands find it. A server that people sign in to with a browser shows a page where you let this command line
-in; compare the code there with the one shown here. What is stored is good for an hour, is renewed by itself, and ends after some days or with
-"slipway logout".
+in; compare the code there with the one shown here. What is stored is valid for an hour, is renewed automatically, and ends after some days or with "slipway logout".
 
-With --token, or where a server has no sign-in, a token is asked for, not shown while it is typed, and stored; --token-stdin reads it from standard
-input. It is never an argument, where others could see it.
+With --token, or if the server has no browser sign-in, the command asks for a token, which is not shown while you type it, and stores it. --token-stdin reads it from standard input. A token is never an argument, because others could see it there.
 
-Several servers can be stored: the last login is the one that is meant when neither --url nor SLIPWAY_URL says otherwise.
+You can sign in to several servers. Commands use the last one unless --url or SLIPWAY_URL names another.
 The file is slipway/credentials.json in your configuration folder, readable by you alone.`,
 		Example: `  slipway login --url https://slipway.example.com
   slipway login --url http://127.0.0.1:8080 --token-stdin <slipway-data/admin-token`,
@@ -327,10 +325,9 @@ removed; the token itself stays valid: end it with "slipway token revoke".`,
 // whoami is a command of its own, and one of auth's.
 func (a *app) whoami(path string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "whoami",
-		Short: "Show who the server takes you for",
-		Long: `Ask the server who you are to it, which entities count as yours, and what you may do. It is the quickest check that address and
-token are right.`,
+		Use:     "whoami",
+		Short:   "Show who you are to the server",
+		Long:    `Ask the server who you are, which entities count as yours, and what you may do. This is the quickest way to check that address and token are right.`,
 		Example: "  " + path + "\n  " + path + " -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.connect()

@@ -136,12 +136,11 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "slipway",
 		Short: "One API for a developer platform",
-		Long: `Slipway is one API for a developer platform, keyed by what you own (a catalog entity) and not by the vendor that
-runs it. "slipway quickstart" shows it with a real example, "slipway serve" runs it, and most of the other commands ask
-a running server.
+		Long: `Slipway is one API for a developer platform. You ask about what you own, such as component:default/web, and it answers from whichever systems know: builds, deployments, owners, metrics.
 
-A server is found through --url or SLIPWAY_URL and SLIPWAY_TOKEN, or as "slipway login" stored it; else at
-http://127.0.0.1:8080. Exit status: 0 done, 1 failed, 2 wrongly called.`,
+"slipway quickstart" shows it with a real example, "slipway serve" runs a server, and most other commands ask a running server.
+
+They find the server by --url, or SLIPWAY_URL and SLIPWAY_TOKEN, or by what "slipway login" stored, or at http://127.0.0.1:8080. The exit status is 0 for success, 1 for a failure, and 2 for a wrong call.`,
 		Example: `  slipway quickstart
   slipway build search component:default/web`,
 		SilenceErrors: true,
@@ -149,8 +148,8 @@ http://127.0.0.1:8080. Exit status: 0 done, 1 failed, 2 wrongly called.`,
 		Version:       version(),
 	}
 	root.SetVersionTemplate("slipway {{.Version}}\n")
-	root.PersistentFlags().StringVar(&a.url, "url", "", "address of the server (default $SLIPWAY_URL, or as stored by login)")
-	root.PersistentFlags().VarP(newChoice(&a.format, "table", "json", "yaml"), "output", "o", "how to print: table, json or yaml (the exact answer of the API)")
+	root.PersistentFlags().StringVar(&a.url, "url", "", "server address (default $SLIPWAY_URL, or the one you signed in to)")
+	root.PersistentFlags().VarP(newChoice(&a.format, "table", "json", "yaml"), "output", "o", "output format; json and yaml are exactly what the API answers")
 	root.AddGroup(&cobra.Group{ID: "server", Title: "Run a server:"}, &cobra.Group{ID: "platform", Title: "Ask a server:"}, &cobra.Group{ID: "own", Title: "This program:"})
 
 	add := func(group string, commands ...*cobra.Command) {
@@ -171,7 +170,7 @@ http://127.0.0.1:8080. Exit status: 0 done, 1 failed, 2 wrongly called.`,
 	if vendors := named(root, "provider"); vendors != nil {
 		vendors.AddCommand(newProvider)
 	} else {
-		cmd := &cobra.Command{Use: "provider", Short: "Begin a provider of your own", Long: "Begin a provider: an integration with a vendor.", Example: "  slipway provider new paperboy"}
+		cmd := &cobra.Command{Use: "provider", Short: "Write the beginning of a provider", Long: "Begin a provider: an integration with a vendor.", Example: "  slipway provider new paperboy"}
 		cmd.AddCommand(newProvider)
 		add("own", cmd)
 	}

@@ -62,11 +62,10 @@ func (a *app) quickstart() *cobra.Command {
 		Use:   "quickstart",
 		Short: "Show Slipway with a small platform made of real parts",
 		Long: `Make a small platform of real parts in ./slipway-quickstart and serve it: two git repositories, a catalog that describes them, and builds of both. One build
-succeeds, the other fails and is retriggered; then a tool is deployed. All that is shown is read through the API. The server goes on until it is interrupted, and
-the folder stays: "slipway serve --config slipway-quickstart/slipway.yaml" serves it again.
+succeeds, the other fails and is retriggered; then a tool is deployed. Everything shown is read through the API. The server runs until you press Ctrl-C, and the folder stays: "slipway serve --config slipway-quickstart/slipway.yaml" serves it again.
 
-It needs git and a POSIX shell, no network and no service. The builds run as you, without isolation, which is fine for these two
-repositories. With --once all of it happens in a temporary folder, and the exit status says whether it went as it should.`,
+It needs git and a POSIX shell, and neither a network nor other services. The builds run as you, without isolation, which is fine for these two
+repositories. With --once, everything happens in a temporary folder, and the exit status says whether it worked.`,
 		Example: `  slipway quickstart
   slipway quickstart --once`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -74,8 +73,8 @@ repositories. With --once all of it happens in a temporary folder, and the exit 
 			return t.run(cmd.Context())
 		},
 	}
-	cmd.Flags().BoolVar(&once, "once", false, "use a temporary folder, end when everything was shown")
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8080", "address to listen on; any free port when it is taken")
+	cmd.Flags().BoolVar(&once, "once", false, "use a temporary folder, and end after the demonstration")
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8080", "address to listen on; a free port is taken if this one is in use")
 	return cmd
 }
 

@@ -22,12 +22,11 @@ func (a *app) serve() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
-		Long: `Run the server until it is interrupted; what was accepted is then finished, for 20 s at most. A second interrupt ends it at once.
+		Long: `Run the server until it is interrupted. It then finishes accepted requests, for up to 20 seconds. A second interrupt stops it at once.
 
 No configuration is needed: the first start makes the data folder with an embedded SQLite database, prints the address, and writes an
 admin token to <data-dir>/admin-token, readable by you alone. On PostgreSQL, "slipway db create" comes before the first start, and the
-first token from "slipway token create --admin". Any number of servers can share one PostgreSQL; --role splits them into those that answer
-and those that work. On SIGHUP the key file and the folders of resources: are read again.`,
+first token from "slipway token create --admin". Any number of servers can share one PostgreSQL; --role splits them into those that answer requests and those that work on jobs. On SIGHUP, the server reads the key file and the folders of resources: again.`,
 		Example: `  slipway serve
   slipway serve --listen 127.0.0.1:9000 --data-dir /var/lib/slipway
   SLIPWAY_DATABASES_MAIN=postgres://slipway@db/slipway slipway serve --config slipway.yaml --role worker`,
@@ -59,7 +58,7 @@ and those that work. On SIGHUP the key file and the folders of resources: are re
 	}
 	s.flags(cmd)
 	cmd.Flags().StringVar(&s.listen, "listen", "", `address to listen on (default "127.0.0.1:8080")`)
-	cmd.Flags().Var(newChoice(&s.role, "all", "web", "worker"), "role", "what this replica does: answer (web), work jobs (worker), or all")
+	cmd.Flags().Var(newChoice(&s.role, "all", "web", "worker"), "role", "what this server does: answer requests (web), work on jobs (worker), or both (all)")
 	return cmd
 }
 

@@ -51,7 +51,7 @@ var skeletons = map[string]skeleton{
 // blueprintCommand is `slipway blueprint`.
 func (a *app) blueprintCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "blueprint", Short: "Begin a blueprint of your own",
+		Use: "blueprint", Short: "Write the beginning of a blueprint",
 		Long:    "Begin a blueprint, a pluggable part of Slipway. \"slipway describe\" shows those of this build.",
 		Example: "  slipway blueprint new deploybot",
 	}
@@ -67,8 +67,7 @@ func (a *app) newSkeleton(k skeleton, about string) *cobra.Command {
 		Use: "new NAME", Short: "Write a working " + k.what + " to begin with",
 		Long: `Write a working ` + k.what + ` to begin with: code, tests and a page. ` + about + `
 
-Below Slipway's own source tree it lies among the others. Below a module that requires Slipway it becomes a package of that module. Elsewhere a module of its own is made around it, in a new folder, with
-a main that adds it to everything that Slipway has. Nothing that exists is written over.`,
+Within Slipway's own source tree, it is put next to the others. Within a module that requires Slipway, it becomes a package of that module. Anywhere else, a new folder gets a module of its own, with a main that adds it to everything Slipway has. Existing files are never overwritten.`,
 		Example: "  slipway " + k.what + " new deploybot\n  slipway " + k.what + " new deploybot --module example.com/acme/platform",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -49,8 +49,7 @@ func (a *app) tokenCreate() *cobra.Command {
 		Long: `Make a token and print its secret, and nothing else, on standard output. It cannot be shown again.
 
 Permissions are named like build.run.read, with * for a part, and narrowed to objects as in "build.*:component:default/web" or
-"build.*:owned". With --user the token acts as that user. With --admin, the first token of an installation is made in the database itself,
-by whoever may read the configuration: no server is asked, and the name is admin unless another is given.`,
+"build.*:owned". With --user the token acts as that user. With --admin, the command makes the first token of an installation directly in the database, without a server; it only needs the configuration. The token is called admin unless you name it.`,
 		Example: `  slipway token create ci-bot --permission build.run.read --permission catalog.entity.read --expires 90d
   slipway token create jane-laptop --user user:default/jane
   slipway token create --admin --config slipway.yaml`,
@@ -117,8 +116,7 @@ func (a *app) tokenNarrow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "narrow",
 		Short: "Make a temporary token that may do less than you",
-		Long: `Make a token that acts as you, may do only what --permission lists, and ends by itself, after a day at most; print its secret, and nothing else, on standard
-output. Give it to a script or a job in place of your own credential. It loses what you lose. You can end it before with "slipway token revoke".`,
+		Long:  `Make a token that acts as you, may do only what --permission lists, and expires after a day at most. Only its secret is printed on standard output. Give it to a script or a job instead of your own token. If you lose a permission, so does it. "slipway token revoke" ends it earlier.`,
 		Example: `  slipway token narrow --permission build.run.read:component:default/web --expires 15m
   slipway token narrow --permission build.run.read --permission build.run.retrigger --purpose nightly`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -141,8 +139,8 @@ output. Give it to a script or a job in place of your own credential. It loses w
 		},
 	}
 	cmd.Flags().StringArrayVar(&in.Permissions, "permission", nil, "what the token may do; may be repeated")
-	cmd.Flags().StringVar(&in.Lifetime, "expires", "", "how long it is good, such as 15m (default 1h, at most 24h)")
-	cmd.Flags().StringVar(&in.Purpose, "purpose", "", "a word for its name")
+	cmd.Flags().StringVar(&in.Lifetime, "expires", "", "how long the token is valid, such as 15m (default 1h, at most 24h)")
+	cmd.Flags().StringVar(&in.Purpose, "purpose", "", "a word to recognise the token by")
 	return cmd
 }
 
@@ -205,8 +203,7 @@ func (a *app) tokenList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List tokens",
-		Long: `List tokens with who they act for, when they end and when they were last used: those that are valid, and with --all those that are revoked or
-expired too. Secrets are not shown.`,
+		Long:  `List valid tokens with whom they act for, when they expire and when they were last used. --all adds revoked and expired ones. Secrets are not shown.`,
 		Example: `  slipway token list
   slipway token list --user user:default/jane --all -o json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -256,8 +253,7 @@ func (a *app) tokenRevoke() *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke NAME|ID",
 		Short: "End a token at once",
-		Long: `End a token, by the name or the id that token list shows: within a second no server takes it any more, nor a token that was issued with it. It cannot be
-undone.`,
+		Long:  `Revoke a token by the name or id that "slipway token list" shows. Within a second no server accepts it any more, nor any token that was made with it. This cannot be undone.`,
 		Example: `  slipway token revoke ci-bot
   slipway token revoke 4fT0aZ81kQxB`,
 		Args: cobra.ExactArgs(1),
@@ -308,7 +304,7 @@ func (a *app) tokenPermissions() *cobra.Command {
 	return &cobra.Command{
 		Use:     "permissions",
 		Short:   "List the permissions that exist",
-		Long:    "List the permissions that the server's blueprints declare, with what each allows: what --permission of token create and grants in the configuration can name.",
+		Long:    "List the permissions that this server knows, with what each allows. These are what \"slipway token create --permission\" and grants: in the configuration can name.",
 		Example: "  slipway token permissions",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.connect()

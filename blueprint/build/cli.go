@@ -67,9 +67,7 @@ func (b cli) search() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "search [ENTITY]",
 		Short: "Show the last builds of an entity, or of all that fit",
-		Long: `Show the last builds, newest first: of one entity, or without one, of all entities that --owner, --system and --kind leave. Several values of
-one flag mean any of them. --since and --until take a time or how long ago it was. Answers come from an index; a source that is
-not fresh is named below the table, and --fresh waits for it, 5 seconds at most.`,
+		Long:  `Show the last builds, newest first: of one entity, or of all entities that --owner, --system and --kind select. A repeated flag means any of its values. --since and --until take a time (2026-11-21) or an age (7d). Answers come from an index; if part of it may be out of date, a line below the table says so, and --fresh asks the vendors first.`,
 		Example: `  slipway build search component:default/web
   slipway build search web --status failed --branch main --since 7d
   slipway build search --owner group:default/shop --triggered-by me -o json`,
@@ -209,7 +207,7 @@ func (b cli) logs() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "logs ENTITY [ID]",
 		Short: "Print the log of a build",
-		Long:  "Print the log of a build; without ID, of the newest one. With --follow it goes on until the build ends.",
+		Long:  "Print the log of a build; without ID, of the newest one. With --follow, the command waits for more until the build ends.",
 		Example: `  slipway build logs web
   slipway build logs component:default/web github:8000000001 -f`,
 		Args:              cobra.RangeArgs(1, 2),
@@ -245,9 +243,7 @@ func (b cli) retrigger() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "retrigger ENTITY [ID]",
 		Short: "Run a build again",
-		Long: `Run a build again that failed or was canceled; without ID and --set, the newest one. --force also takes one that succeeded. --set passes more to the
-provider, and without ID finds the build, as in --set commit=1a2b3c4d. With --wait the command ends when the new build does, with
-exit status 1 unless it succeeded.`,
+		Long:  `Run a failed or canceled build again; without ID and --set, the newest build. Use --force for one that succeeded. --set passes fields to the provider, and without ID it selects the build, as in --set commit=1a2b3c4d. With --wait, the command ends when the new build does, and the exit status is 1 unless it succeeded.`,
 		Example: `  slipway build retrigger web
   slipway build retrigger component:default/web github:8000000001 --wait
   slipway build retrigger web --set branch=main --set pipeline=ci`,
@@ -270,9 +266,9 @@ exit status 1 unless it succeeded.`,
 			return b.begin(cmd, args[0], path, body, wait)
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "also when it succeeded")
+	cmd.Flags().BoolVar(&force, "force", false, "also run a build again that succeeded")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the new build ends")
-	cmd.Flags().StringArrayVar(&extras, "set", nil, "key=value for the provider; may be repeated")
+	cmd.Flags().StringArrayVar(&extras, "set", nil, "key=value passed to the provider; may be repeated")
 	return cmd
 }
 
@@ -283,8 +279,7 @@ func (b cli) start() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "start ENTITY",
 		Short: "Start a build",
-		Long: `Start a build of a branch, tag or commit, where the entity's provider can; without --ref, of the default branch. With --wait the command ends
-when the build does, with exit status 1 unless it succeeded.`,
+		Long:  `Start a build of a branch, tag or commit, if the entity's provider can do that; without --ref, of the default branch. With --wait, the command ends when the build does, and the exit status is 1 unless it succeeded.`,
 		Example: `  slipway build start web
   slipway build start component:default/web --ref v1.2.0 --wait`,
 		Args:              cobra.ExactArgs(1),
@@ -304,9 +299,9 @@ when the build does, with exit status 1 unless it succeeded.`,
 		},
 	}
 	cmd.Flags().StringVar(&ref, "ref", "", "branch, tag or commit (default the default branch)")
-	cmd.Flags().StringVar(&pipeline, "pipeline", "", "which pipeline, where there are several")
+	cmd.Flags().StringVar(&pipeline, "pipeline", "", "pipeline to start, if the project has several")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the build ends")
-	cmd.Flags().StringArrayVar(&extras, "set", nil, "key=value for the provider; may be repeated")
+	cmd.Flags().StringArrayVar(&extras, "set", nil, "key=value passed to the provider; may be repeated")
 	return cmd
 }
 
@@ -314,7 +309,7 @@ func (b cli) cancel() *cobra.Command {
 	return &cobra.Command{
 		Use:   "cancel ENTITY [ID]",
 		Short: "Cancel a build",
-		Long:  "Cancel a build that waits or runs; without ID, the newest of those. It may go on for a moment.",
+		Long:  "Cancel a waiting or running build; without ID, the newest one. It may continue for a moment.",
 		Example: `  slipway build cancel web
   slipway build cancel component:default/web github:8000000001`,
 		Args:              cobra.RangeArgs(1, 2),
@@ -440,9 +435,7 @@ func (b cli) watch() *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch ENTITY",
 		Short: "Follow the builds of an entity until all have ended",
-		Long: `Follow the last builds of an entity until none of them runs any more, whichever vendors run them: what a webhook tells is shown at once, and every ten
-seconds the vendors are asked. On a terminal the table is drawn anew; otherwise each change is one line, and
-with -o json one document a line.`,
+		Long:  `Follow the last builds of an entity until none of them is running, whichever vendors run them. Changes reported by webhook show at once; besides, the vendors are asked every ten seconds. On a terminal the table is updated in place. Otherwise each change is one line, or with -o json one document.`,
 		Example: `  slipway build watch web
   slipway build watch component:default/web -o json`,
 		Args:              cobra.ExactArgs(1),

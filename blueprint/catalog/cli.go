@@ -29,7 +29,7 @@ func commands(client *blueprint.Client) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "catalog",
 		Short: "Register catalog files and read entities",
-		Long: `Register places where entities are described, and read the entities. An entity is written [kind:][namespace/]name, so that component:default/web
+		Long: `Register files that describe entities, and read the entities. An entity is written [kind:][namespace/]name, so that component:default/web
 and web are the same.`,
 		Example: `  slipway catalog register https://git.example.com/shop/web/blob/main/catalog-info.yaml
   slipway catalog get web`,
@@ -45,7 +45,7 @@ func (c cli) register() *cobra.Command {
 		Use:   "register TARGET",
 		Short: "Register a catalog file",
 		Long: `Register a catalog file by its address, or by its path on the server below one of its fetch.fileRoots. The server reads it at once, 5 seconds at
-most, and again from time to time. --dry-run only tells what would be read.`,
+most, and again from time to time. --dry-run only shows what would be read.`,
 		Example: `  slipway catalog register https://git.example.com/shop/web/blob/main/catalog-info.yaml
   slipway catalog register ./catalog-info.yaml --dry-run`,
 		Args: cobra.ExactArgs(1),
@@ -96,7 +96,7 @@ most, and again from time to time. --dry-run only tells what would be read.`,
 		},
 	}
 	cmd.Flags().StringVar(&kind, "type", "", `"url" or "file" (default by the look of TARGET)`)
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what would be read")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would be read, and register nothing")
 	return cmd
 }
 
@@ -206,8 +206,7 @@ func (c cli) list() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List entities",
-		Long: `List entities. --filter takes conditions key=value, joined by commas, which must all hold; repeated, any of the filters is enough. --kind and --owner are
-short for the commonest conditions and hold for every filter.`,
+		Long:  `List entities. --filter takes conditions key=value, joined by commas, which must all hold; if you repeat it, any of the filters is enough. --kind and --owner are shortcuts that apply to every filter.`,
 		Example: `  slipway catalog list --kind component
   slipway catalog list --filter kind=component,spec.type=service --filter kind=api -o json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -250,7 +249,7 @@ short for the commonest conditions and hold for every filter.`,
 	cmd.Flags().StringVar(&kind, "kind", "", "only entities of this kind")
 	cmd.Flags().StringVar(&owner, "owner", "", "only entities of this owner, such as group:default/shop")
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many at most")
-	cmd.Flags().IntVar(&offset, "offset", 0, "how many to pass over")
+	cmd.Flags().IntVar(&offset, "offset", 0, "entries to skip")
 	return cmd
 }
 

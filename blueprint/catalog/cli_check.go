@@ -107,7 +107,7 @@ func (c cli) refresh() *cobra.Command {
 	return &cobra.Command{
 		Use:   "refresh ENTITY|TARGET",
 		Short: "Read a place again",
-		Long:  "Have a place read again now, instead of at its time: by its target, or by an entity that came from it.",
+		Long:  "Read a registered file again now instead of at its usual time. Name it by its target, or by an entity that it describes.",
 		Example: `  slipway catalog refresh component:default/web
   slipway catalog refresh https://git.example.com/shop/web/blob/main/catalog-info.yaml`,
 		Args:              cobra.ExactArgs(1),

@@ -30,8 +30,8 @@ func commands(client *blueprint.Client) *cobra.Command {
 	c := cli{client}
 	cmd := &cobra.Command{
 		Use:   "data",
-		Short: "Read and write what is configured, as documents",
-		Long: `Read and write what is configured, as documents: credentials, providers, grants and more. "slipway data kinds" says what there is. Files hold one or more
+		Short: "Read and write configuration documents",
+		Long: `Read and write configuration documents: credentials, providers, grants and more. "slipway data kinds" says what there is. Files hold one or more
 documents, in YAML or JSON; each says its kind. Secrets are written and never read.`,
 		Example: `  slipway data apply -f config/
   slipway data get credentials/github-key`,
@@ -137,7 +137,7 @@ shows these in place of the description.`,
 	}
 	cmd.Flags().StringArrayVar(&filters, "filter", nil, "only documents with this field: key=value")
 	cmd.Flags().StringSliceVar(&fields, "fields", nil, "only these fields, beside id and type: a,b")
-	cmd.Flags().StringVar(&cursor, "cursor", "", "read on, as the list before said")
+	cmd.Flags().StringVar(&cursor, "cursor", "", "continue a list: the value that the page before printed")
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many at most")
 	return cmd
 }
@@ -221,7 +221,7 @@ func (c cli) diff() *cobra.Command {
 	var exit bool
 	cmd := &cobra.Command{
 		Use: "diff -f FILE", Short: "Show how what is stored differs from files",
-		Long: `Show what applying the files would change, field by field. Nothing is changed. Of a secret it is told that it differs, not how. --prune key=value also shows
+		Long: `Show what applying the files would change, field by field. Nothing is changed. Of a secret, only that it differs is shown. --prune key=value also shows
 documents that carry this label and are in none of the files. With --exit-code the exit status is 1 when something differs, for a check that runs every hour.`,
 		Example: "  slipway data diff -f config/\n  slipway data diff -f config/ --prune team=web --exit-code", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -317,7 +317,7 @@ func difference(was, is json.RawMessage) (lines []string) {
 
 func (c cli) delete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete KIND/ID...", Short: "Delete documents", Long: "Delete documents, one after the other. One that others name is not deleted.",
+		Use: "delete KIND/ID...", Short: "Delete documents", Long: "Delete documents, one after the other. A document that others refer to is not deleted.",
 		Example: "  slipway data delete credentials/github-key", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, arg := range args {
@@ -340,8 +340,7 @@ func (c cli) export() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "export [KIND...]", Short: "Print all documents, as apply takes them",
 		Long: `Print all documents, or those of some kinds, one envelope a kind, as apply takes them. Secrets are <redacted>, which keeps what is stored when it is applied
-to the same server. For another server, --env writes ${env:KIND_ID_FIELD} in their place, and apply takes them from the environment. What the configuration
-file sets, and what is not written through documents, is left out; so are tokens, unless they are asked for: applied elsewhere, other tokens come of them.`,
+to the same server. For another server, --env writes ${env:KIND_ID_FIELD} in their place, and apply takes them from the environment. Left out are settings of the configuration file, and tokens unless you name them, because applying them elsewhere makes new tokens.`,
 		Example: "  slipway data export >backup.json\n  slipway data export -o yaml >config/all.yaml\n  slipway data export --env >move.json\n  slipway data export credentials", Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kinds, _, err := do[[]kindInfo](c, cmd, http.MethodGet, "/data", nil)
@@ -459,8 +458,7 @@ func (c cli) audit() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use: "audit [KIND[/ID]]", Short: "Show who changed what",
-		Long: `Show changes of documents, newest first: all, those of a kind, or those of one document, with the fields that changed. Secrets are not shown; of one that changed
-it is told that it did.`,
+		Long:    `Show changes of documents, newest first: all, those of a kind, or those of one document, with the fields that changed. Of a secret, only that it changed is shown.`,
 		Example: "  slipway data audit\n  slipway data audit credentials/github-key", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := url.Values{"limit": {strconv.Itoa(limit)}}
@@ -489,7 +487,7 @@ it is told that it did.`,
 			return c.Print(cmd, raw, t)
 		},
 	}
-	cmd.Flags().StringVar(&cursor, "cursor", "", "read on, as the list before said")
+	cmd.Flags().StringVar(&cursor, "cursor", "", "continue a list: the value that the page before printed")
 	cmd.Flags().IntVar(&limit, "limit", 20, "how many at most")
 	return cmd
 }
@@ -498,8 +496,7 @@ func (c cli) rekey() *cobra.Command {
 	var keep bool
 	cmd := &cobra.Command{
 		Use: "rekey", Short: "Seal all secrets with a new key",
-		Long: `Put a new key in front of the others in the key file of the server, and have a job seal every secret with it while the server goes on. With --keep-file
-the server only seals with the newest key of the file, which the operator has put there.`,
+		Long:    `Add a new master key to the server's key file, and seal every secret with it in a background job while the server runs. With --keep-file, no key is added: the secrets are sealed with the newest key that the operator has put into the file.`,
 		Example: "  slipway data rekey", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			e, raw, err := do[rekeying](c, cmd, http.MethodPost, "/data/rekey?rotate="+strconv.FormatBool(!keep), nil)

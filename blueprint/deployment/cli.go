@@ -17,7 +17,7 @@ func commands(c *blueprint.Client) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "deployment", Short: "Find deployments",
 		Long: `Find the deployments of entities, whoever did them. An entity is written [kind:][namespace/]name, so that component:default/web and web are the
-same. What deployments say of a team's speed is told by slipway dora.`,
+same. For metrics computed from deployments, see slipway dora.`,
 		Example: `  slipway deployment search web
   slipway deployment show web`,
 	}
@@ -28,9 +28,7 @@ same. What deployments say of a team's speed is told by slipway dora.`,
 func search(c *blueprint.Client) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "search [ENTITY]", Short: "Show the last deployments of an entity, or of all that fit",
-		Long: `Show the last deployments, newest first: of one entity, or without one, of all entities that --owner, --system and --kind leave. Several values
-of one flag mean any of them. --since and --until take a time or how long ago it was. Answers come from an index; a source that
-is not fresh is named below the table, and --fresh waits for it, 5 seconds at most.`,
+		Long: `Show the last deployments, newest first: of one entity, or of all entities that --owner, --system and --kind select. A repeated flag means any of its values. --since and --until take a time (2026-11-21) or an age (7d). Answers come from an index; if part of it may be out of date, a line below the table says so, and --fresh asks the vendors first.`,
 		Example: `  slipway deployment search component:default/web --environment production
   slipway deployment search --owner group:default/shop --status failed --since 7d`,
 		Args: cobra.MaximumNArgs(1),

@@ -26,8 +26,7 @@ func commands(c *blueprint.Client) *cobra.Command {
 	d := cli{c}
 	cmd := &cobra.Command{
 		Use: "dora", Short: "Show DORA metrics and deployment history",
-		Long: `Show how often and how fast software reaches users, how often that fails, and how long it takes to restore; what is behind each number; and
-the deployments themselves. A project is an entity of the catalog by name or ref, or a service or project as it is reported.`,
+		Long: `Show how often and how fast software reaches users, how often that fails, and how long recovery takes; what each number was computed from; and the deployments themselves. A project is an entity of the catalog, or a service or project by the name under which it is reported.`,
 		Example: `  slipway dora metrics my-service
   slipway dora history my-service --environment prod
   slipway dora explain changeFailureRate my-service`,
@@ -120,7 +119,7 @@ days, weeks or months in it. With --by, show them for each service or environmen
 	f.text(cmd, "by", "groupBy", "show each service or environment: service, environment")
 	f.text(cmd, "benchmark", "benchmark", "table of performance classes: 2023, 2021 or one of the installation's (default as configured)")
 	f.text(cmd, "definitions", "definitions", "what the metrics mean: slipway or devlake (default as configured)")
-	f.text(cmd, "cursor", "cursor", "with --by: read on where another page ended")
+	f.text(cmd, "cursor", "cursor", "with --by: continue a list: the value that the page before printed")
 	return cmd
 }
 
@@ -259,8 +258,8 @@ func (d cli) history() *cobra.Command {
 	}
 	f.text(cmd, "environment", "environment", "only deployments to this environment")
 	f.text(cmd, "status", "status", "only deployments that stand so: SUCCESS, FAILURE, IN_PROGRESS, CANCELLED")
-	f.text(cmd, "cursor", "cursor", "read on where another page ended")
-	cmd.Flags().IntVar(&limit, "limit", 0, "how many on a page, at most 100 (default 20)")
+	f.text(cmd, "cursor", "cursor", "continue a list: the value that the page before printed")
+	cmd.Flags().IntVar(&limit, "limit", 0, "entries on a page, at most 100 (default 20)")
 	return cmd
 }
 
@@ -294,8 +293,8 @@ func (d cli) explain() *cobra.Command {
 		names = append(names, n.id)
 	}
 	cmd := &cobra.Command{
-		Use: "explain METRIC [PROJECT]", Short: "Show what is behind a metric",
-		Long: "Show the deployments, changes or incidents that a number was made of, newest first: whether each counts, and why. METRIC is one of\n" + strings.Join(names, ", ") + ".",
+		Use: "explain METRIC [PROJECT]", Short: "Show what a metric was computed from",
+		Long: "Show the deployments, changes or incidents that a number was computed from, newest first, whether each counts, and why. METRIC is one of\n" + strings.Join(names, ", ") + ".",
 		Example: `  slipway dora explain changeFailureRate my-service
   slipway dora explain leadTimeForChanges --team platform-team --from 2026-01-01`,
 		Args:      cobra.RangeArgs(1, 2),
@@ -319,7 +318,7 @@ func (d cli) explain() *cobra.Command {
 	f.about(cmd)
 	f.text(cmd, "benchmark", "benchmark", "table of performance classes, as for the metrics (default as configured)")
 	f.text(cmd, "definitions", "definitions", "what the metrics mean: slipway or devlake (default as configured)")
-	f.text(cmd, "cursor", "cursor", "read on where another page ended")
+	f.text(cmd, "cursor", "cursor", "continue a list: the value that the page before printed")
 	return cmd
 }
 

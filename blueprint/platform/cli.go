@@ -40,10 +40,9 @@ func call[T any](ctx context.Context, c cli, method, path string) (raw json.RawM
 func jobCommands(client *blueprint.Client) *cobra.Command {
 	c := cli{client}
 	cmd := &cobra.Command{
-		Use:   "job",
-		Short: "See, retry and cancel jobs",
-		Long: `See, retry and cancel jobs: the stored work of the server, such as reading a catalog file or the builds of a repository. A job that failed is tried again
-by itself; one that is discarded waits here for a person, until its retention ends.`,
+		Use:     "job",
+		Short:   "Show, retry and cancel jobs",
+		Long:    `Show, retry and cancel jobs: the stored work of the server, such as reading a catalog file or the builds of a repository. A failed job is tried again automatically. A job that failed for good is "discarded" and stays here, for you to look at and retry, until its retention ends.`,
 		Example: "  slipway job list --state discarded",
 	}
 	act := func(verb, short, long, done string) *cobra.Command {
@@ -60,8 +59,8 @@ by itself; one that is discarded waits here for a person, until its retention en
 		}
 	}
 	cmd.AddCommand(c.jobList(), c.jobGet(),
-		act("retry", "Run a job again that has ended", "Make a job that failed, was canceled or completed wait for its next run at once.", "Job %d will run again."),
-		act("cancel", "End a job", "End a job that waits or runs. One that runs is told to stop, on whichever server it is.", "Job %d is canceled."))
+		act("retry", "Run a job again that has ended", "Run a job again now that failed, was canceled or completed.", "Job %d will run again."),
+		act("cancel", "End a job", "Cancel a waiting or running job. A running job is told to stop, on whichever server it runs.", "Job %d is canceled."))
 	return cmd
 }
 
@@ -72,7 +71,7 @@ func (c cli) jobList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List jobs, newest first",
-		Long:  "List jobs, newest first: of all states and kinds, or of those named. Finished ones are kept for retention.jobs.",
+		Long:  "List jobs, newest first: all, or those of the given states and kinds. Finished ones are kept for retention.jobs.",
 		Example: `  slipway job list
   slipway job list --state discarded --state retrying -o json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -101,7 +100,7 @@ func (c cli) jobList() *cobra.Command {
 	cmd.Flags().StringArrayVar(&states, "state", nil, "available, running, retrying, scheduled, completed, canceled or discarded; may be repeated")
 	cmd.Flags().StringArrayVar(&kinds, "kind", nil, "kind of job, such as task.refresh; may be repeated")
 	cmd.Flags().IntVar(&limit, "limit", 0, "jobs on a page, at most 100 (default 20)")
-	cmd.Flags().StringVar(&cursor, "cursor", "", "read on where another page ended")
+	cmd.Flags().StringVar(&cursor, "cursor", "", "continue a list: the value that the page before printed")
 	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions( // the flag was added above
 		[]string{"available", "running", "retrying", "scheduled", "completed", "canceled", "discarded"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -151,8 +150,8 @@ func scheduleCommands(client *blueprint.Client) *cobra.Command {
 	c := cli{client}
 	cmd := &cobra.Command{
 		Use:     "schedule",
-		Short:   "See, run and pause what runs again and again",
-		Long:    "See what runs again and again, run it now, pause and resume it. Whatever the number of servers, each schedule has one runner.",
+		Short:   "Show, run and pause schedules",
+		Long:    "Show what runs regularly, run it now, pause and resume it. Each schedule runs on one server at a time, however many there are.",
 		Example: "  slipway schedule list",
 	}
 	act := func(verb, method, short, long, done string) *cobra.Command {
@@ -169,8 +168,8 @@ func scheduleCommands(client *blueprint.Client) *cobra.Command {
 		}
 	}
 	cmd.AddCommand(c.scheduleList(), c.scheduleGet(),
-		act("run", http.MethodPost, "Run a schedule now", "Run a schedule's job now, besides its usual times; also while it is paused.", "%s runs now."),
-		act("pause", http.MethodPut, "Keep a schedule from running", "Keep a schedule from running until it is resumed. What runs already goes on.", "%s is paused."),
+		act("run", http.MethodPost, "Run a schedule now", "Run a schedule's job now, in addition to its usual times, even while it is paused.", "%s runs now."),
+		act("pause", http.MethodPut, "Keep a schedule from running", "Stop a schedule from running until it is resumed. A run that has begun continues.", "%s is paused."),
 		act("resume", http.MethodPut, "Let a paused schedule run again", "Let a paused schedule run again at its usual times.", "%s is resumed."))
 	return cmd
 }
@@ -255,7 +254,7 @@ func eventCommands(client *blueprint.Client) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "event",
 		Short:   "Read events",
-		Long:    "Read what happened, in the order in which it happened. An event is a hint; the API says how things stand.",
+		Long:    "Read what happened, in the order in which it happened. An event says that something changed; ask the API for the current state.",
 		Example: "  slipway event tail",
 	}
 	cmd.AddCommand(c.eventList(), c.eventTail())
@@ -269,8 +268,7 @@ func (c cli) eventList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List events after a position, oldest first",
-		Long: `List events after a position, oldest first; without --after, from the first one that is kept. To read on, pass the last position. A type may end
-in *.`,
+		Long:  `List events, oldest first: after a position, or without --after from the oldest one kept. To continue, pass the last position to --after. A type may end in *.`,
 		Example: `  slipway event list --type 'dev.cdevents.pipelinerun.*'
   slipway event list --after 1200 --limit 100 -o json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -302,8 +300,8 @@ in *.`,
 		},
 	}
 	cmd.Flags().StringArrayVar(&types, "type", nil, "type of event, or a beginning of one and *; may be repeated")
-	cmd.Flags().Int64Var(&after, "after", 0, "position to read on from")
-	cmd.Flags().IntVar(&limit, "limit", 0, "how many at most, at most 100 (default 20)")
+	cmd.Flags().Int64Var(&after, "after", 0, "show events after this position")
+	cmd.Flags().IntVar(&limit, "limit", 0, "entries at most, up to 100 (default 20)")
 	return cmd
 }
 

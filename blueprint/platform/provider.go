@@ -90,7 +90,7 @@ func (c cli) providerList() *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
 		Short:   "List the providers and how they stand",
-		Long:    "List the providers and how they stand, as far as the server knows without asking the vendors; \"slipway provider check\" asks one.",
+		Long:    "List the providers and their state, as far as the server knows without asking the vendors; \"slipway provider check\" asks one.",
 		Example: "  slipway provider list -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -119,7 +119,7 @@ func (c cli) providerCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check NAME",
 		Short: "Find out whether a provider works, and what to do if not",
-		Long: `Have the server ask the vendor, now, whether address, credential, permissions and webhook work, and say what to do about what does not. Nothing is
+		Long: `Make the server ask the vendor now whether address, credential, permissions and webhook work, and say what to do about each problem. Nothing is
 changed at the vendor. The exit status is 1 when something failed.`,
 		Example: "  slipway provider check github",
 		Args:    cobra.ExactArgs(1),

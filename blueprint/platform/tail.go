@@ -28,8 +28,7 @@ func (c cli) eventTail() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tail",
 		Short: "Show events as they happen",
-		Long: `Show events as they happen, a line for each, until it is interrupted: those from now on, or with --after, also those after a position. With -o json
-each is a document on one line. It goes on when the server was away, and leaves nothing out.`,
+		Long:  `Show events as they happen, one line each, until you press Ctrl-C: from now on, or with --after also those since that position. With -o json, each line is a document. If the connection is lost, the command continues where it was, without losing an event.`,
 		Example: `  slipway event tail
   slipway event tail --type 'dev.cdevents.pipelinerun.*' -o json
   slipway event tail --after 1200`,

@@ -264,10 +264,10 @@ again. With --wait the command follows the deployment, and fails when it does.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&description, "description", "", "what to remember of it")
-	f.BoolVar(&forceBuild, "force-build", false, "build everything, also what was built before")
-	f.BoolVar(&forceRun, "force-run", false, "restart everything, also what has not changed")
-	f.BoolVar(&wait, "wait", false, "follow it to its end")
+	f.StringVar(&description, "description", "", "a note that is shown in lists")
+	f.BoolVar(&forceBuild, "force-build", false, "build everything again, even the same commit")
+	f.BoolVar(&forceRun, "force-run", false, "restart everything, even what has not changed")
+	f.BoolVar(&wait, "wait", false, "wait until it has ended")
 	return cmd
 }
 
@@ -433,7 +433,7 @@ func (t cli) logs() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "logs TOOL [COMPONENT]", Short: "Print the log of a component's build",
 		Long: `Print the log of the build of a component in a deployment, the newest without --deployment. COMPONENT may be left out where a tool has only one that is
-built. With --follow it goes on until the build ends.`,
+built. With --follow, the command waits for more until the build ends.`,
 		Example: `  slipway tool deploy logs mytool web
   slipway tool deploy logs mytool web --follow`,
 		Args: cobra.RangeArgs(1, 2),

@@ -36,10 +36,9 @@ func at(id string, more string) string { return "/api/webhooks/" + url.PathEscap
 func commands(client *blueprint.Client) *cobra.Command {
 	c := cli{client}
 	cmd := &cobra.Command{
-		Use:   "webhook",
-		Short: "See how outgoing webhooks fare, and send again",
-		Long: `See how outgoing webhooks fare, test them, and have events sent again. Webhooks are documents: slipway data apply makes and changes them,
-slipway data schema webhooks says what they hold.`,
+		Use:     "webhook",
+		Short:   "Show how outgoing webhooks do, and send events again",
+		Long:    `Show how outgoing webhooks are doing, test them, and send events again. Webhooks are documents: "slipway data apply" creates and changes them, and "slipway data schema webhooks" shows their fields.`,
 		Example: "  slipway webhook list",
 	}
 	cmd.AddCommand(c.list(), c.deliveries(), c.redeliver(), c.test(), c.resume(), c.rotate())
@@ -48,7 +47,7 @@ slipway data schema webhooks says what they hold.`,
 
 func (c cli) list() *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "List webhooks with how they fare", Long: "List all webhooks with where each stands and what went wrong last.", Example: "  slipway webhook list -o json",
+		Use: "list", Short: "List webhooks and how they are doing", Long: "List all webhooks with where each stands and what went wrong last.", Example: "  slipway webhook list -o json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			raw, list, err := call[page[State]](cmd.Context(), c, http.MethodGet, "/api/webhooks")
@@ -113,7 +112,7 @@ func (c cli) deliveries() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&status, "status", "", "delivered, retrying or dead")
 	cmd.Flags().IntVar(&limit, "limit", 0, "deliveries on a page, at most 100 (default 20)")
-	cmd.Flags().StringVar(&cursor, "cursor", "", "read on where another page ended")
+	cmd.Flags().StringVar(&cursor, "cursor", "", "continue a list: the value that the page before printed")
 	_ = cmd.RegisterFlagCompletionFunc("status", cobra.FixedCompletions([]string{statusOK, statusRetry, statusDead}, cobra.ShellCompDirectiveNoFileComp)) // the flag was added above
 	return cmd
 }
@@ -174,7 +173,7 @@ func (c cli) test() *cobra.Command {
 
 func (c cli) resume() *cobra.Command {
 	return &cobra.Command{
-		Use: "resume ID", Short: "Let a webhook go on at once", Long: "Let a webhook that was disabled, or waits for its next attempt, go on at once, where it stands.",
+		Use: "resume ID", Short: "Let a paused webhook continue at once", Long: "Let a webhook that was disabled, or waits for its next attempt, go on at once, where it stands.",
 		Example: "  slipway webhook resume chat", Args: cobra.ExactArgs(1), ValidArgsFunction: c.ids,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			raw, s, err := call[State](cmd.Context(), c, http.MethodPost, at(args[0], "/resume"))

@@ -112,7 +112,7 @@ one does not answer, its workspaces are shown as they were.`,
 	f := cmd.Flags()
 	f.StringVar(&status, "status", "", "Running, Stopped, Starting, Stopping, Failing, Failed, Error or Terminating")
 	f.IntVar(&limit, "limit", 0, "workspaces on a page, at most 100 (default: all)")
-	f.StringVar(&cursor, "cursor", "", "read on where another page ended")
+	f.StringVar(&cursor, "cursor", "", "continue a list: the value that the page before printed")
 	_ = cmd.RegisterFlagCompletionFunc("status", cobra.FixedCompletions( // the flag was added above
 		[]string{running, stopped, starting, stopping, failing, failed, "Error", terminating}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
