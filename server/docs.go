@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,9 +56,22 @@ func (s *Server) pages() {
 		s.html(w, strictPolicy, "front", struct {
 			page
 			URL        string
+			Account    bool // people can sign in with a browser
+			Views      []pageLink
 			Blueprints []blueprint.Blueprint
-		}{page{Title: "Home", Version: s.version}, s.externalURL(), s.blueprints})
+		}{page{Title: "Home", Version: s.version}, s.externalURL(), s.auth != nil && s.auth.LoginOffered(), s.views(), s.blueprints})
 	})
+}
+
+// frontViews are lists that a person may want to open first.
+var frontViews = []pageLink{
+	{"/api/catalog/entities", "Entities"}, {"/api/build/search", "Builds"}, {"/api/deployment/search", "Deployments"}, {"/api/providers", "Providers"},
+	{"/api/schedules", "Schedules"}, {"/api/jobs", "Jobs"}, {"/api/events", "Events"}, {"/api/auth/me", "Who you are"},
+}
+
+// views are those that this server has.
+func (s *Server) views() []pageLink {
+	return slices.DeleteFunc(slices.Clone(frontViews), func(l pageLink) bool { return s.reads[l.URL] == nil })
 }
 
 // description serves what make gives, which is called once, at the first request.
