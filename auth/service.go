@@ -35,7 +35,7 @@ var Migrations = store.Migrations{Owner: "auth", FS: func() fs.FS {
 
 // Config is what an operator sets.
 type Config struct {
-	SignIn     SignIn        `yaml:"auth" doc:"Who is believed, beside Slipway's own tokens"`
+	SignIn     SignIn        `yaml:"auth" doc:"How callers prove who they are, besides Slipway's own tokens"`
 	Grants     []GrantConfig `yaml:"grants" doc:"Who may do what; what is not granted is refused"`
 	RateLimits RateLimits    `yaml:"rateLimits" doc:"Requests in a minute"`
 	Retention  time.Duration `yaml:"-" doc:"How long the record of changes, and tokens that are over, are kept; 0: for ever"`

@@ -13,7 +13,7 @@ import (
 
 // SignIn says by which issuers people and services sign in, beside Slipway's own tokens.
 type SignIn struct {
-	Issuers   []IssuerConfig   `yaml:"issuers" doc:"Whose tokens (JWTs) are believed"`
+	Issuers   []IssuerConfig   `yaml:"issuers" doc:"Issuers whose tokens (JWTs) are accepted"`
 	TLSHeader TLSHeader        `yaml:"tlsHeader" doc:"Tools that a proxy knows by their certificate"`
 	Login     Login            `yaml:"login" doc:"How people sign in with a browser, and through it the command line"`
 	Remember  slipway.Duration `yaml:"remember" doc:"How long the groups that an issuer named for a user count for the user's sessions and tokens without being named again"`

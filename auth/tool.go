@@ -18,7 +18,7 @@ import (
 // TLSHeader says how a proxy that ends TLS tells which tool's certificate a caller has shown.
 type TLSHeader struct {
 	Name         string   `yaml:"name" doc:"Header that holds the subject of the caller's certificate, as RFC 4514 writes it"`
-	From         []string `yaml:"from" doc:"Addresses or networks of the proxies that are believed, which must take the header away from what callers send; empty: it is never believed"`
+	From         []string `yaml:"from" doc:"Addresses or networks of the proxies that are trusted, which must remove the header from what callers send; empty: the header is ignored"`
 	Organization string   `yaml:"organization" doc:"What the subject's only O must be"`
 }
 

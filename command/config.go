@@ -665,13 +665,21 @@ func (a *app) reference() string {
 
 <!-- Made by "slipway config docs" from the declarations. Do not edit. -->
 
-Every key is optional. A YAML file (` + "`--config`, or `slipway.yaml`" + ` in the current folder) comes before the defaults, the environment before
-the file, flags before all. Unknown keys are refused, and all faults are reported together: ` + "`slipway config check`" + `. What holds in the
-end, without secrets: ` + "`slipway config show`" + `.
+Every key is optional. Settings come from, in this order: the defaults, a YAML file (` + "`--config FILE`, or `slipway.yaml`" + ` in the current
+folder), environment variables, flags; a later source overrides an earlier one. Unknown keys are refused, and all faults are reported
+together. ` + "`slipway config check`" + ` checks a configuration, and ` + "`slipway config show`" + ` prints what results, without secrets.
 
-Lengths of time are written 90s, 5m, 1h30m, 400d or 5y; sizes 512, 64KiB, 10MiB or 2GiB. In values, ` + "`${env:NAME}`" + ` stands for an
-environment variable, ` + "`${file:/path}`" + ` for the content of a file, ` + "`$${`" + ` for a plain ` + "`${`" + `. In the environment, lists are written a,b or as
-YAML, and whole sections as YAML; ` + "`PORT`" + ` replaces the port of ` + "`server.listen`" + `.
+| | written like |
+|---|---|
+| length of time | ` + "`90s`, `5m`, `1h30m`, `400d`, `5y`" + ` |
+| size | ` + "`512`, `64KiB`, `10MiB`, `2GiB`" + ` |
+| value of an environment variable | ` + "`${env:NAME}`" + ` |
+| content of a file | ` + "`${file:/path}`" + ` |
+| a plain ` + "`${` | `$${`" + ` |
+| list in the environment | ` + "`a,b`" + `, or YAML |
+| section in the environment | YAML |
+
+` + "`PORT`" + ` in the environment replaces the port of ` + "`server.listen`" + `. [Running Slipway](operations.md#a-complete-example) has a complete example.
 `)
 	head := func(title, text string) {
 		fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n| key | default | meaning | environment |\n|---|---|---|---|\n", title, strings.TrimSuffix(text, "."))
@@ -679,7 +687,7 @@ YAML, and whole sections as YAML; ` + "`PORT`" + ` replaces the port of ` + "`se
 	line := func(name, path string, k field, value string) {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | `%s` |\n", path, code(value), escape(k.doc), name)
 	}
-	head("General", "Keys that stand for themselves")
+	head("General", "Keys that belong to no section")
 	a.defaults(func(name, path string, k field, value string) {
 		if !strings.Contains(path, ".") && !entries(k.value) {
 			line(name, path, k, value)

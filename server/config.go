@@ -31,7 +31,7 @@ type Config struct {
 	Server     Listen                     `yaml:"server" doc:"How the server is reached"`
 	DataDir    string                     `yaml:"dataDir" doc:"Folder for the embedded database, keys and files of this installation"`
 	Databases  map[string]string          `yaml:"databases" doc:"Databases by short name: sqlite:<file> or postgres://…; {dataDir} is replaced. mysql://… is one of another program, which a blueprint reads (dora.database)"`
-	Secrets    Secrets                    `yaml:"secrets" doc:"Keys"`
+	Secrets    Secrets                    `yaml:"secrets" doc:"Master keys, which seal secrets in the database"`
 	Blueprints []string                   `yaml:"blueprints" doc:"Which parts to run; empty: all of this build"`
 	Fetch      fetch.Config               `yaml:"fetch" doc:"What may be read from user-given addresses"`
 	Auth       auth.Config                `yaml:",inline" mapstructure:",squash"`
@@ -55,7 +55,7 @@ type Listen struct {
 	Listen         string   `yaml:"listen" doc:"Address to listen on; the environment variable PORT replaces its port"`
 	MetricsListen  string   `yaml:"metricsListen" doc:"Second address that serves only /metrics, /healthz and /readyz, without a token, in every role; empty: /metrics on the main address, with a permission"`
 	ExternalURL    string   `yaml:"externalURL" doc:"How users reach the server; empty: http:// and the address"`
-	TrustedProxies []string `yaml:"trustedProxies" doc:"Addresses or networks of proxies whose X-Forwarded-For is believed"`
+	TrustedProxies []string `yaml:"trustedProxies" doc:"Addresses or networks of proxies whose X-Forwarded-For is trusted"`
 	CORS           CORS     `yaml:"cors" doc:"Browser pages of other origins"`
 	Load           Load     `yaml:"load" doc:"How much a replica works at a time"`
 	Streams        Streams  `yaml:"streams" doc:"Answers without an end: logs that are followed, events, proxied streams"`
