@@ -158,7 +158,7 @@ func (a *app) audit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Show who did what, by which right",
-		Long:  "Show the newest things that callers changed: what was done, by which right, where that right comes from, and from which address. Changes of documents are shown by \"slipway data audit\".",
+		Long:  "Show the newest changes by callers: what was done, by which permission, where that permission comes from, and from which address. Changes of documents are shown by \"slipway data audit\".",
 		Example: `  slipway auth audit --subject user:default/jane
   slipway auth audit --permission build.run.retrigger -o json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
