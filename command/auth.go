@@ -18,7 +18,7 @@ import (
 func (a *app) auth() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "auth",
-		Short: "See who you are, where you are signed in, and why you may or may not",
+		Short: "Show who you are, your sign-ins, and why something is allowed or not",
 		Long: `See who the server takes you for, where you are signed in, and why somebody may or may not do something. "slipway login" signs in, "slipway token" makes
 tokens.`,
 		Example: `  slipway auth whoami
@@ -27,7 +27,7 @@ tokens.`,
 	}
 	session := &cobra.Command{
 		Use: "session", Short: "List and end sign-ins",
-		Long:    "List and end sign-ins of browsers and command lines: your own, or with the permission, those of others.",
+		Long:    "List and end sign-ins of browsers and command lines: your own, or those of others if you have the permission.",
 		Example: "  slipway auth session list",
 	}
 	session.AddCommand(a.sessionList(), a.sessionEnd())
@@ -41,7 +41,7 @@ func (a *app) sessionList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List sign-ins",
-		Long:  "List where you are signed in, newest first, or with --user where somebody else is (* for everybody); with --all also what is over.",
+		Long:  "List where you are signed in, newest first. --user shows the sign-ins of somebody else (* for everybody), and --all also those that have ended.",
 		Example: `  slipway auth session list
   slipway auth session list --user '*' --all`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -79,7 +79,7 @@ func (a *app) sessionEnd() *cobra.Command {
 	return &cobra.Command{
 		Use:     "end ID",
 		Short:   "End a sign-in at once",
-		Long:    "End a sign-in, by the id that session list shows: within a second no server takes it any more.",
+		Long:    "End a sign-in by the id that \"slipway auth session list\" shows. Within a second no server accepts it any more.",
 		Example: "  slipway auth session end 7hQ2bV90mXwC",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -101,8 +101,7 @@ func (a *app) explain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain PERMISSION [ENTITY]",
 		Short: "Say why somebody may or may not do something",
-		Long: `Say whether you, or with --subject somebody else, may do what a permission names, on an entity or on nothing in particular, and why: each right that
-names it, where that comes from, and what comes of it. The exit status is 1 when the answer is no.`,
+		Long:  `Say whether you, or somebody else with --subject, have a permission, on an entity or in general, and why: every grant that mentions it, where it comes from, and whether it applies. The exit status is 1 when the answer is no.`,
 		Example: `  slipway auth explain platform.job.retry
   slipway auth explain build.run.retrigger component:default/web --subject user:default/jane`,
 		Args: cobra.RangeArgs(1, 2),
