@@ -19,7 +19,7 @@ func (a *app) auth() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "auth",
 		Short: "Show who you are, your sign-ins, and why something is allowed or not",
-		Long: `See who the server takes you for, where you are signed in, and why somebody may or may not do something. "slipway login" signs in, "slipway token" makes
+		Long: `Show who you are to the server, where you are signed in, and why somebody may or may not do something. "slipway login" signs in, "slipway token" makes
 tokens.`,
 		Example: `  slipway auth whoami
   slipway auth explain build.run.retrigger component:default/web --subject user:default/jane
