@@ -75,6 +75,25 @@ func (e *Entity) SpecString(key string) string {
 	return s
 }
 
+// SpecStrings gives the strings of a list in the spec, in its order; a string that stands alone is a list of one. What is no string is left out. The result must not be changed.
+func (e *Entity) SpecStrings(key string) []string {
+	switch v := e.Spec[key].(type) {
+	case string:
+		return []string{v}
+	case []string:
+		return v
+	case []any:
+		var list []string
+		for _, item := range v {
+			if s, ok := item.(string); ok {
+				list = append(list, s)
+			}
+		}
+		return list
+	}
+	return nil
+}
+
 // Owner is the canonical ref of spec.owner (a bare name is a group of the entity's namespace), or "".
 func (e *Entity) Owner() string {
 	o := e.SpecString("owner")

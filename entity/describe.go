@@ -334,7 +334,7 @@ func relationsOf(e *slipway.Entity, ref slipway.EntityRef) []relation {
 	found := map[relation]bool{}
 	own := ref.String()
 	for _, l := range links {
-		for _, target := range texts(e.Spec[l.field]) {
+		for _, target := range e.SpecStrings(l.field) {
 			if l.kind == "" && !strings.Contains(target, ":") {
 				continue // these may name any kind, so that the kind must be said
 			}
@@ -347,24 +347,6 @@ func relationsOf(e *slipway.Entity, ref slipway.EntityRef) []relation {
 	return slices.SortedFunc(maps.Keys(found), func(a, b relation) int {
 		return cmpStrings(a.source, b.source, a.kind, b.kind, a.target, b.target)
 	})
-}
-
-func texts(v any) []string {
-	switch v := v.(type) {
-	case string:
-		return []string{v}
-	case []string:
-		return v
-	case []any:
-		var list []string
-		for _, item := range v {
-			if s, ok := item.(string); ok {
-				list = append(list, s)
-			}
-		}
-		return list
-	}
-	return nil
 }
 
 // refOf is the canonical form of a ref in a spec, "" when it is none.

@@ -757,10 +757,10 @@ func (s *Store) changed(ctx context.Context, tx *store.Tx, changes []Change) err
 const statementRows = 256
 
 // tables gives rows as statements take them, with their arguments, in as many parts as needed: "VALUES (?, ?), (?, ?)", or their equal of PostgreSQL, which takes
-// whole columns: one statement for any number of rows, and one argument for each column. The columns are slices of one length and are called column1 and so on. On SQLite the
+// whole columns: one statement for any number of rows, and one argument for each column. The columns, at least one, are slices of one length and are called column1 and so on. On SQLite the
 // rows of a part are a power of two: statements of few lengths are kept compiled.
 func (s *Store) tables(columns ...any) iter.Seq2[string, []any] {
-	if len(columns) > 0 && s.db.Engine() == store.Postgres {
+	if s.db.Engine() == store.Postgres {
 		return s.unnested(columns)
 	}
 	return func(yield func(string, []any) bool) {

@@ -86,7 +86,7 @@ type Streams struct {
 // stacks; whenever there are as many more, that is given back to the system.
 const (
 	usualPace   = 200
-	manyPace    = 10
+	manyPace    = 5
 	manyStreams = 1000
 )
 

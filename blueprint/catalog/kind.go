@@ -11,10 +11,8 @@ import (
 //
 // Source: Backstage, "Descriptor Format of Catalog Entities".
 type rule struct {
-	required []string // texts
-	lists    []string // lists of texts
-	optional []string // texts
-	mayLists []string // lists of texts
+	required, optional           []string // texts
+	requiredLists, optionalLists []string // lists of texts
 }
 
 var dependencies = []string{"dependsOn", "dependencyOf"}
@@ -22,14 +20,14 @@ var dependencies = []string{"dependsOn", "dependencyOf"}
 // rules are those of Backstage's own kinds, in lower case. Other kinds, and kinds of another apiVersion, may hold anything.
 var rules = map[string]rule{
 	"component": {required: []string{"type", "lifecycle", "owner"}, optional: []string{"system", "subcomponentOf"},
-		mayLists: append([]string{"providesApis", "consumesApis"}, dependencies...)},
+		optionalLists: append([]string{"providesApis", "consumesApis"}, dependencies...)},
 	"api":      {required: []string{"type", "lifecycle", "owner"}, optional: []string{"system"}},
-	"resource": {required: []string{"type", "owner"}, optional: []string{"system"}, mayLists: dependencies},
+	"resource": {required: []string{"type", "owner"}, optional: []string{"system"}, optionalLists: dependencies},
 	"system":   {required: []string{"owner"}, optional: []string{"domain", "type"}},
 	"domain":   {required: []string{"owner"}, optional: []string{"subdomainOf", "type"}},
-	"group":    {required: []string{"type"}, lists: []string{"children"}, optional: []string{"parent"}, mayLists: []string{"members"}},
-	"user":     {lists: []string{"memberOf"}},
-	"location": {optional: []string{"type", "target"}, mayLists: []string{"targets"}},
+	"group":    {required: []string{"type"}, requiredLists: []string{"children"}, optional: []string{"parent"}, optionalLists: []string{"members"}},
+	"user":     {requiredLists: []string{"memberOf"}},
+	"location": {optional: []string{"type", "target"}, optionalLists: []string{"targets"}},
 }
 
 // spec checks the fields that the kind asks for.
@@ -45,13 +43,13 @@ func (c *checker) spec(e *slipway.Entity) {
 	for _, key := range r.required {
 		c.required(e.Spec, key, "spec."+key)
 	}
-	for _, key := range r.lists {
+	for _, key := range r.requiredLists {
 		if e.Spec[key] == nil {
 			c.faultf("missing required field 'spec.%s'", key)
 		}
 		c.textList(e.Spec, key)
 	}
-	for _, key := range r.mayLists {
+	for _, key := range r.optionalLists {
 		c.textList(e.Spec, key)
 	}
 	for _, key := range r.optional {

@@ -609,7 +609,7 @@ func targetsOf(e *slipway.Entity, base Place, faults *[]string) []target {
 		kind = base.Type
 	}
 	var list []target
-	for _, text := range append(texts(e.Spec["target"]), texts(e.Spec["targets"])...) {
+	for _, text := range slices.Concat(e.SpecStrings("target"), e.SpecStrings("targets")) {
 		p, err := base.at(kind, text)
 		if err != nil {
 			*faults = append(*faults, fmt.Sprintf("%s: %s", e.Ref(), reason(err)))
@@ -618,22 +618,6 @@ func targetsOf(e *slipway.Entity, base Place, faults *[]string) []target {
 		list = append(list, target{Place: p, Parent: e.Ref().String(), Optional: e.SpecString("presence") == "optional"})
 	}
 	return list
-}
-
-func texts(v any) []string {
-	switch v := v.(type) {
-	case string:
-		return []string{v}
-	case []any:
-		var list []string
-		for _, item := range v {
-			if s, ok := item.(string); ok {
-				list = append(list, s)
-			}
-		}
-		return list
-	}
-	return nil
 }
 
 // at is the place that a target in a file means: an address, a path, or relative to the file. What is read over the network never
