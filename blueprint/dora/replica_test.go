@@ -86,7 +86,7 @@ func outcome(c *blueprinttest.Client, service string) (lines []string) {
 			var e dora.Explanation
 			c.Get("/api/devlake/dora-metrics/explain?limit=100&startDate=2026-03-01&endDate=2026-03-29&metric=" + metric + "&project=" + service + "&cursor=" + cursor).Is(200).Into(&e)
 			for _, x := range e.Items {
-				id := ""
+				var id string
 				switch {
 				case x.Deployment != nil:
 					id = x.Deployment.ID
