@@ -297,20 +297,45 @@ func hiddenText(providerName string, access int) string {
 	return fmt.Sprintf("provider %[1]s shows this project only to those who may see it there; show who you are there with the header Slipway-Provider-Token: %[1]s=<your token>", providerName)
 }
 
-// restrict carries the visibility of the providers at hand over to their sources, in the transaction that replaces the providers. Sources of a provider that is gone
+// restrict carries the visibility of the providers at hand over to their sources, before the providers are replaced. Sources of a provider that is gone
 // stay as they are, and so does what one that did not open hid.
-func (e *Engine) restrict(ctx context.Context, tx *store.Tx, s *snapshot) error {
-	for _, o := range s.byName {
-		at := o.Visibility == VisibleAtSource
-		if !at && o.Provider == nil {
-			continue
-		}
-		if _, err := tx.Exec(ctx, `UPDATE task_source SET restricted = $1 WHERE provider = $2 AND restricted <> $1`, at, o.Name); err != nil {
+func (e *Engine) restrict(ctx context.Context, s *snapshot) error {
+	rows, err := e.DB.QueryContext(ctx, `SELECT DISTINCT provider, restricted FROM task_source`)
+	if err != nil {
+		return store.Err(err)
+	}
+	differing := map[string]bool{}
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var name string
+		var restricted bool
+		if err := rows.Scan(&name, &restricted); err != nil {
 			return err
+		}
+		o, ok := s.byName[name]
+		if at := o.Visibility == VisibleAtSource; ok && at != restricted && (at || o.Provider != nil) {
+			differing[name] = at
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for name, at := range differing {
+		for n := int64(restrictedAtOnce); n == restrictedAtOnce; {
+			err := e.DB.Write(ctx, func(tx *store.Tx) (err error) {
+				n, err = tx.Exec(ctx, `UPDATE task_source SET restricted = $1 WHERE id IN (SELECT id FROM task_source WHERE provider = $2 AND restricted <> $1 ORDER BY id LIMIT $3)`,
+					at, name, restrictedAtOnce)
+				return err
+			})
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
+
+const restrictedAtOnce = 400 // sources whose visibility changes in one transaction
 
 // anyRestricted says whether any source hides its items from those who may not see it at the vendor.
 func (e *Engine) anyRestricted(ctx context.Context, s *snapshot) (bool, error) {

@@ -359,6 +359,36 @@ func TestAProviderThatCannotAskShowsNothing(t *testing.T) {
 	})
 }
 
+// (The harness refuses a transaction that changes more than 500 rows.)
+func TestTheVisibilityOfManySourcesChangesInSmallTransactions(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		v := fake.New(fake.Config{})
+		w.visibility(v, VisibleToReaders)
+		const n = 1000
+		for from := 0; from < n; from += 200 {
+			err := w.db.Write(t.Context(), func(tx *store.Tx) error {
+				for i := range 200 {
+					if _, err := tx.Exec(t.Context(), `INSERT INTO task_source (task, provider, type, project, next_refresh) VALUES ('run', 'ci', 'fake', $1, 0)`, fmt.Sprint(from+i)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for visibility, want := range map[string]int{VisibleAtSource: n, VisibleToReaders: 0} {
+			w.visibility(v, visibility)
+			var hidden int
+			if err := w.db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM task_source WHERE restricted`).Scan(&hidden); err != nil || hidden != want {
+				t.Errorf("%s: %d sources are hidden, %v; want %d", visibility, hidden, err, want)
+			}
+		}
+	})
+}
+
 func TestTokensAreReadFromTheHeader(t *testing.T) {
 	t.Parallel()
 	ctx, err := WithTokens(t.Context(), []string{"ci=a=b==, github = ghp_1 ", "gitea=x"})

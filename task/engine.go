@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"embed"
@@ -170,10 +171,10 @@ func (e *Engine) SetProviders(ctx context.Context, list []Provider) error {
 	}
 	slices.Sort(s.names)
 	slices.Sort(s.atSource)
-	if err := e.DB.Write(ctx, func(tx *store.Tx) error { return e.restrict(ctx, tx, s) }); err != nil {
+	err := e.restrict(ctx, s)
+	if err != nil {
 		return err
 	}
-	var err error
 	if s.restricted, err = e.anyRestricted(ctx, s); err != nil {
 		return err
 	}
@@ -328,37 +329,59 @@ func (e *Engine) receiver(providerName string) (Provider, error) {
 	return o, nil
 }
 
-// ask has a source read soon, behind an answer, because somebody looks at it: at most once in a time on this replica, and not before a source that fails is due.
-func (e *Engine) ask(ctx context.Context, taskName string, source int64, every time.Duration) {
+// asking is a source that somebody looks at, and how long after it was last asked for it is asked for again.
+type asking struct {
+	source int64
+	every  time.Duration
+}
+
+// ask has sources read soon, behind an answer, because somebody looks at them: each at most once in its time on this replica, and not before one that fails is due.
+func (e *Engine) ask(ctx context.Context, taskName string, list []asking) {
 	now := e.Now()
 	e.mu.Lock()
-	if last, ok := e.asked[source]; ok && now.Sub(last) < every {
-		e.mu.Unlock()
-		return
-	}
-	if len(e.asked) >= 10_000 {
+	list = slices.DeleteFunc(list, func(a asking) bool {
+		last, ok := e.asked[a.source]
+		return ok && now.Sub(last) < a.every
+	})
+	if len(e.asked)+len(list) > 10_000 {
 		clear(e.asked)
 	}
-	e.asked[source] = now
+	for _, a := range list {
+		e.asked[a.source] = now
+	}
 	e.mu.Unlock()
-
+	if len(list) == 0 {
+		return
+	}
+	slices.SortFunc(list, func(a, b asking) int { return cmp.Compare(a.source, b.source) }) // so that two replicas do not wait for each other
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	e.background.Go(func() {
 		defer cancel()
-		err := e.DB.Write(ctx, func(tx *store.Tx) error {
-			// The time of the next reading is moved here, so that nobody else asks too.
-			n, err := tx.Exec(ctx, `UPDATE task_source SET next_refresh = $1 WHERE id = $2 AND (next_refresh <= $3 OR failures = 0 AND as_of <= $4)`,
-				store.At(now.Add(every)), source, store.At(now), store.At(now.Add(-every)))
-			if err != nil || n == 0 {
-				return err
+		for chunk := range slices.Chunk(list, askedAtOnce) {
+			if err := e.DB.Write(ctx, func(tx *store.Tx) error { return e.askFor(ctx, tx, taskName, chunk, now) }); err != nil {
+				e.Log.WarnContext(ctx, "stale sources were not asked for", "task", taskName, "sources", len(chunk), "error", err)
 			}
-			_, err = e.insertRefresh(ctx, tx, taskName, source, 0)
-			return err
-		})
-		if err != nil {
-			e.Log.WarnContext(ctx, "a stale source was not asked for", "source", source, "error", err)
 		}
 	})
+}
+
+const askedAtOnce = 50 // sources that are asked for by one transaction
+
+func (e *Engine) askFor(ctx context.Context, tx *store.Tx, taskName string, list []asking, now time.Time) error {
+	for _, a := range list {
+		// The time of the next reading is moved here, so that nobody else asks too.
+		n, err := tx.Exec(ctx, `UPDATE task_source SET next_refresh = $1 WHERE id = $2 AND (next_refresh <= $3 OR failures = 0 AND as_of <= $4)`,
+			store.At(now.Add(a.every)), a.source, store.At(now), store.At(now.Add(-a.every)))
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			if _, err := e.insertRefresh(ctx, tx, taskName, a.source, 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (e *Engine) insertRefresh(ctx context.Context, tx *store.Tx, taskName string, source int64, priority int) (inserted bool, err error) {

@@ -19,7 +19,8 @@ type holds struct {
 	revisions *store.Revisions
 	now       func() time.Time
 	log       *slog.Logger
-	first     sync.Once // what was held before this process started is read before it asks a vendor
+	first     sync.Once  // what was held before this process started is read before it asks a vendor
+	loading   sync.Mutex // one reading of the table after the other, so that an older one never replaces a newer
 
 	mu     sync.Mutex
 	until  map[string]time.Time // by our clock
@@ -77,6 +78,8 @@ func (h *holds) clock(ctx context.Context, q store.Querier) (int64, error) {
 }
 
 func (h *holds) load(ctx context.Context) error {
+	h.loading.Lock()
+	defer h.loading.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, holdTimeout)
 	defer cancel()
 	theirs, err := h.clock(ctx, h.db)

@@ -431,7 +431,6 @@ func document(item any) ([]byte, error) {
 
 const entityField = "entityRef"
 
-// splice puts the entity in front of a stored document, as bytes.
 // arena holds the items of a page in few pieces of memory.
 type arena []byte
 
@@ -445,6 +444,7 @@ func (a *arena) splice(doc []byte, ref string) []byte {
 	return (*a)[start:len(*a):len(*a)]
 }
 
+// splice adds a stored document to out with the entity in front of its other fields, as bytes.
 func splice(out, doc []byte, ref string) []byte {
 	out = append(out, `{"`+entityField+`":"`...)
 	out = append(append(out, ref...), '"') // a canonical ref needs no escapes
@@ -693,19 +693,86 @@ func (x *Index[T]) tell(ctx context.Context, tx *store.Tx, source int64, items [
 	return x.engine.Events.PublishAll(ctx, tx, events)
 }
 
+// prune deletes finished items that were created before a time, and then the values of fields that no item of their sources has any more.
 func (x *Index[T]) prune(ctx context.Context, before time.Time) (total int64, err error) {
-	for {
-		var n int64
-		err := x.engine.DB.Write(ctx, func(tx *store.Tx) (err error) {
-			n, err = tx.Exec(ctx, `DELETE FROM `+x.table+` WHERE (source_id, created, id) IN (
-				SELECT source_id, created, id FROM `+x.table+` WHERE created < $1 AND finished ORDER BY created LIMIT 400)`, store.At(before))
-			return err
+	sources := map[int64]bool{}
+	for n := 1; n > 0; {
+		err := x.engine.DB.Write(ctx, func(tx *store.Tx) error {
+			rows, err := tx.QueryContext(ctx, `DELETE FROM `+x.table+` WHERE (source_id, created, id) IN (
+				SELECT source_id, created, id FROM `+x.table+` WHERE created < $1 AND finished ORDER BY created LIMIT 400) RETURNING source_id`, store.At(before))
+			if err != nil {
+				return store.Err(err)
+			}
+			n = 0
+			return store.Each(rows, func(rows *sql.Rows) error {
+				var source int64
+				err := rows.Scan(&source)
+				sources[source] = true
+				n++
+				return err
+			})
 		})
-		total += n
-		if err != nil || n == 0 {
+		if err != nil {
 			return total, err
 		}
+		total += int64(n)
 	}
+	for _, source := range slices.Sorted(maps.Keys(sources)) {
+		for _, f := range x.task.Fields {
+			if err := x.pruneTerms(ctx, source, f); err != nil {
+				return total, err
+			}
+		}
+	}
+	return total, nil
+}
+
+const prunedTerms = 50 // in one transaction, with up to maxAliases ways to write each
+
+// pruneTerms deletes the terms of a field that no item of a source has. Writers of items lock the source before they look terms up, and so does this.
+func (x *Index[T]) pruneTerms(ctx context.Context, source int64, f Field[T]) error {
+	unused := `SELECT t.id, t.value FROM task_term t WHERE t.source_id = $1 AND t.field = $2
+		AND NOT EXISTS (SELECT 1 FROM ` + x.table + x.by(f.Column()) + ` WHERE source_id = $1 AND ` + f.Column() + ` = t.id)`
+	for after := ""; ; {
+		found, last, err := termsOf(x.engine.DB.QueryContext(ctx, unused+` AND t.value > $3 ORDER BY t.value LIMIT $4`, source, f.Name, after, prunedTerms))
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		after = last
+		err = x.engine.DB.Write(ctx, func(tx *store.Tx) error {
+			if _, err := tx.Exec(ctx, `UPDATE task_source SET writes = writes + 1 WHERE id = $1`, source); err != nil {
+				return err
+			}
+			// What was found before the lock may be used by now.
+			ids, _, err := termsOf(tx.QueryContext(ctx, unused+` AND t.id IN (`+numbers(3, len(found))+`)`, append([]any{source, f.Name}, found...)...))
+			if err != nil || len(ids) == 0 {
+				return err
+			}
+			in, args := numbers(2, len(ids)), append([]any{source}, ids...)
+			if _, err := tx.Exec(ctx, `DELETE FROM task_alias WHERE source_id = $1 AND term_id IN (`+in+`)`, args...); err != nil {
+				return err
+			}
+			_, err = tx.Exec(ctx, `DELETE FROM task_term WHERE source_id = $1 AND id IN (`+in+`)`, args...)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// termsOf reads the numbers of terms, as arguments, and the value of the last one.
+func termsOf(rows *sql.Rows, err error) (ids []any, last string, _ error) {
+	if err != nil {
+		return nil, "", store.Err(err)
+	}
+	err = store.Each(rows, func(rows *sql.Rows) error {
+		var id int64
+		err := rows.Scan(&id, &last)
+		ids = append(ids, id)
+		return err
+	})
+	return ids, last, err
 }
 
 // numbers writes "$2, $3, $4": n placeholders from the first.

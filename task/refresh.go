@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -32,12 +34,13 @@ type dueArgs struct{ kind string }
 func (a dueArgs) Kind() string { return a.kind }
 
 // How much is read. A look at the newest items goes on until it meets what is known; what it cannot reach in one run, and the history of a new source, is
-// filled in by further runs, within bounds.
+// filled in by further runs, within bounds: those of the provider's History for what was before, maxMissed for what came since.
 const (
 	dueEvery        = 10 * time.Second
 	refreshTimeout  = 2 * time.Minute
 	pageLimit       = 100              // items asked for at once
 	maxPages        = 10               // pages in one run
+	maxMissed       = 10_000           // items that came since a source was last read and are still caught up with
 	maxUnfinished   = 20               // unfinished items beyond the list that are asked for one by one
 	refreshParallel = 8                // sources read at once by one replica
 	parallelDetails = 4                // items of one source that are asked for at once
@@ -56,6 +59,7 @@ func (x *Index[T]) refreshDue(ctx context.Context, _ dueArgs) error {
 				return err
 			}
 			n = len(due)
+			slices.SortFunc(due, func(a, b dueSource) int { return cmp.Compare(a.id, b.id) }) // so that two replicas do not wait for each other
 			for _, s := range due {
 				o, _ := x.engine.opened(s.provider)
 				moved, err := tx.Exec(ctx, `UPDATE task_source SET next_refresh = $1 WHERE id = $2 AND next_refresh <= $3`,
@@ -97,7 +101,7 @@ func (x *Index[T]) due(ctx context.Context, q store.Querier) ([]dueSource, error
 	}
 	rows, err := q.QueryContext(ctx, `SELECT s.id, s.provider FROM task_source s WHERE s.task = $1 AND s.next_refresh <= $2
 		AND s.provider IN (`+numbers(3, len(args)-2)+`) AND EXISTS (SELECT 1 FROM task_binding b WHERE b.source_id = s.id AND NOT b.detached)
-		ORDER BY s.next_refresh LIMIT 100`, args...)
+		ORDER BY s.next_refresh LIMIT `+strconv.Itoa(dueChunk), args...)
 	if err != nil {
 		return nil, store.Err(err)
 	}
@@ -254,7 +258,7 @@ func (x *Index[T]) readNewest(ctx context.Context, l *look) error {
 		page, err := call(ctx, func(ctx context.Context) (provider.Page[T], error) { return list(ctx, l.project, o) })
 		if err != nil {
 			if seen > 0 {
-				l.leave(o.Cursor, max(l.history()-seen, pageLimit))
+				l.leave(o.Cursor, seen)
 			}
 			return err
 		}
@@ -265,36 +269,37 @@ func (x *Index[T]) readNewest(ctx context.Context, l *look) error {
 		if o.Cursor == "" {
 			l.validator = page.Validator
 		}
-		met, err := x.store(ctx, l, page, l.known)
+		known, err := x.store(ctx, l, page, l.known)
 		if err != nil {
-			if !met && l.known {
-				l.leave(o.Cursor, max(l.history()-seen, pageLimit))
+			if !known.some && l.known {
+				l.leave(o.Cursor, seen)
 			}
 			return err
 		}
 		seen += int64(len(page.Items))
-		if met && l.known || page.Next == "" || page.Next == o.Cursor {
+		if known.some && l.known || page.Next == "" || page.Next == o.Cursor {
 			return nil // what a webhook told of a source that was never read says nothing of what is older
 		}
 		o = provider.ListOptions{Limit: pageLimit, Cursor: page.Next}
 		if l.pages >= maxPages || !l.known && seen > 0 {
-			l.leave(page.Next, l.history()-seen) // a new source shows its first page at once; all that is older is history
+			l.leave(page.Next, seen) // a new source shows its first page at once; all that is older is history
 			return nil
 		}
 	}
 }
 
-// leave leaves so many items that stand at a cursor and behind it to readHistory: the next look will meet what was stored before them, and stop there.
-func (l *look) leave(cursor string, items int64) {
-	l.fill, l.fillLeft = sql.NullString{String: cursor, Valid: true}, items
+// leave leaves what stands at a cursor and behind it, after so many items that were seen, to readHistory: the next look will meet what was stored before them, and
+// stop there.
+func (l *look) leave(cursor string, seen int64) {
+	left, _ := l.opened.History.bounds()
+	if left -= seen; l.known {
+		left = maxMissed // readHistory meets what is known
+	}
+	l.fill, l.fillLeft = sql.NullString{String: cursor, Valid: true}, left
 }
 
-func (l *look) history() int64 {
-	items, _ := l.opened.History.bounds()
-	return items
-}
-
-// readHistory goes on where the reading of older items stopped. While one page is written the vendor is asked for the next.
+// readHistory goes on where the reading of older items stopped. While one page is written the vendor is asked for the next. Of a source that was read before it stops
+// at a page that holds nothing unknown.
 func (x *Index[T]) readHistory(ctx context.Context, l *look) error {
 	type answer struct {
 		page provider.Page[T]
@@ -343,8 +348,12 @@ func (x *Index[T]) readHistory(ctx context.Context, l *look) error {
 		if next.Valid && left > 0 && l.pages < maxPages {
 			ask(next.String, left)
 		}
-		if _, err := x.store(ctx, l, got.page, l.known && x.recent(got.page, l.start)); err != nil {
+		known, err := x.store(ctx, l, got.page, l.known && x.recent(got.page, l.start))
+		if err != nil {
 			return err
+		}
+		if l.known && known.all && l.fill.String != "" { // the first page has just been written by readNewest
+			next = sql.NullString{}
 		}
 		l.fill, l.fillLeft = next, left
 	}
@@ -428,8 +437,14 @@ func (x *Index[T]) drop(ctx context.Context, l *look, id string) error {
 	})
 }
 
-// store writes items of one page in small transactions, and tells of them. met: one of them was known and finished before.
-func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T], tell bool) (met bool, err error) {
+// known says what of a page the index had before the page was read.
+type known struct {
+	some bool // one of its items, and that it was finished
+	all  bool // all of its items, one at least
+}
+
+// store writes items of one page in small transactions, and tells of them.
+func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T], tell bool) (k known, err error) {
 	page.Items = slices.DeleteFunc(slices.Clone(page.Items), func(item T) bool {
 		id := x.task.Row(&item).ID
 		if !storable(id) {
@@ -438,8 +453,9 @@ func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T], te
 		return !storable(id)
 	})
 	if len(page.Items) == 0 {
-		return false, nil
+		return k, nil
 	}
+	k.all = true
 	for chunk := range slices.Chunk(page.Items, observeChunk) {
 		var rows []*written[T]
 		for i := range chunk {
@@ -451,13 +467,14 @@ func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T], te
 		// Most looks find nothing new: that is seen without a write transaction.
 		before, err := x.storedItems(ctx, x.engine.DB, l.id, rows)
 		if err != nil {
-			return met, err
+			return k, err
 		}
 		news := chunk[:0:0]
 		for i, w := range rows {
 			b := before[w.ID]
+			k.all = k.all && b != nil
 			if b != nil && b.finished {
-				met = true
+				k.some = true
 				if b.version >= w.Version && w.Finished {
 					continue
 				}
@@ -470,13 +487,13 @@ func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T], te
 		news, incomplete := x.complete(ctx, page.Complete, news)
 		if len(news) == 0 {
 			if incomplete != nil {
-				return met, incomplete
+				return k, incomplete
 			}
 			continue
 		}
 		size, err := x.perTransaction(ctx, l, tell, news)
 		if err != nil {
-			return met, err
+			return k, err
 		}
 		for part := range slices.Chunk(news, size) {
 			n := 0
@@ -490,14 +507,14 @@ func (x *Index[T]) store(ctx context.Context, l *look, page provider.Page[T], te
 			})
 			l.news += n
 			if err != nil {
-				return met, err
+				return k, err
 			}
 		}
 		if incomplete != nil {
-			return met, incomplete
+			return k, incomplete
 		}
 	}
-	return met, nil
+	return k, nil
 }
 
 // complete asks for what a list did not show of items, a few at once, and leaves out what is gone. What was completed before an error is given with it: it need not be

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -199,6 +200,44 @@ func TestAStaleSourceIsReadBehindTheAnswer(t *testing.T) {
 	})
 }
 
+// One answer may show hundreds of sources that are stale, after a night or a restart.
+func TestManyStaleSourcesAreAskedForTogether(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		v := fake.New(fake.Config{})
+		projects := make([]string, 45)
+		for i := range projects {
+			projects[i] = fmt.Sprintf("octo/p%02d", i)
+			v.Project(projects[i])
+		}
+		o := taking(v, "fake", projects...)
+		o.Name = "ci"
+		if err := w.SetProviders(t.Context(), []Provider{o}); err != nil {
+			t.Fatal(err)
+		}
+		web := w.entity("web", "team-a", map[string]string{fake.Annotation: strings.Join(projects, ",")})
+		eventually(t, "all are read", func() bool {
+			s := w.search(web, Query{}).Sources
+			return len(s) == len(projects) && !slices.ContainsFunc(s, func(s slipway.Source) bool { return s.AsOf == nil })
+		})
+		w.stop()
+		w.Wait()
+		w.clock.forward(time.Hour)
+		var writes atomic.Int64
+		before := w.db.OnWrite
+		w.db.OnWrite = func(held time.Duration, rows int64) { before(held, rows); writes.Add(1) }
+		w.search(web, Query{})
+		w.Wait()
+		if n := writes.Load(); n != 1 {
+			t.Errorf("it took %d transactions, want 1", n)
+		}
+		var waiting int
+		if err := w.db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM job WHERE kind = 'run.refresh' AND state = 'available'`).Scan(&waiting); err != nil || waiting != len(projects) {
+			t.Errorf("%d are asked for, %v; want %d", waiting, err, len(projects))
+		}
+	})
+}
+
 func TestStatesOfAnItemGoForwardOnly(t *testing.T) {
 	t.Parallel()
 	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
@@ -348,6 +387,35 @@ func TestNothingIsMissedWhenTheVendorFailsBetweenPages(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A project that was not read for long has more that is new than one run reads, and than is read of the history of a new project. All of it is caught up with.
+func TestAllThatCameSinceTheLastLookIsRead(t *testing.T) {
+	t.Parallel()
+	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
+		add := func(from, n int) {
+			for i := range n {
+				v.Add("octo/web", slipway.Build{CreatedAt: at(from + i), Status: slipway.BuildSucceeded})
+			}
+		}
+		add(0, 350)
+		w.look("ci")
+		add(350, 1450)
+		before, _ := v.Lists()
+		for range 4 {
+			w.look("ci")
+		}
+		if got := len(w.search(web, Query{Limit: 100, PageNumber: 18}).Items); got != 100 {
+			t.Errorf("page 18 has %d builds, want 100 of 1,800", got)
+		}
+		if s := w.source("ci"); s.Filling {
+			t.Errorf("it is not done: %+v", s)
+		}
+		// 15 pages with something new, one without, and the first one again by each look.
+		if lists, _ := v.Lists(); lists-before > 15+1+4 {
+			t.Errorf("it cost %d lists", lists-before)
+		}
+	})
 }
 
 func TestHistoryIsReadThoughAWebhookCameFirst(t *testing.T) {
@@ -530,6 +598,43 @@ func TestPruneDeletesOldFinishedItems(t *testing.T) {
 		n, err := w.Prune(t.Context(), "run", 60*time.Hour)
 		if got := fmt.Sprint(ids(w.search(web, Query{}))); err != nil || n != 2 || got != "[0 1 2 slow]" {
 			t.Errorf("pruned %d, %v; left %s", n, err, got)
+		}
+	})
+}
+
+// Branches come and go: what no item has any more is forgotten with the items, and what one still has is found as before.
+func TestPruneForgetsTheValuesThatNoItemHas(t *testing.T) {
+	t.Parallel()
+	still(t, func(t *testing.T, w *world, v *fake.Vendor, web slipway.EntityRef) {
+		for i := range 130 {
+			v.Add("octo/web", slipway.Build{
+				CreatedAt: time.Now().Add(-100*24*time.Hour + time.Duration(i)*time.Minute), Status: slipway.BuildSucceeded,
+				Commit: &slipway.Commit{Branch: fmt.Sprintf("feature-%03d", i)}, TriggeredBy: &slipway.Person{ID: "jane", Email: "jane@example.com"},
+			})
+		}
+		v.Add("octo/web", slipway.Build{
+			ID: "new", CreatedAt: time.Now(), Status: slipway.BuildSucceeded, Commit: &slipway.Commit{Branch: "feature-007"}, TriggeredBy: &slipway.Person{ID: "jane", Email: "jane@example.com"},
+		})
+		for range 2 {
+			w.look("ci")
+		}
+		if n, err := w.Prune(t.Context(), "run", 60*24*time.Hour); n != 130 || err != nil {
+			t.Fatalf("pruned %d, %v", n, err)
+		}
+		var branches, aliases int
+		err := w.db.QueryRowContext(t.Context(), `SELECT (SELECT COUNT(*) FROM task_term WHERE field = 'branch'), (SELECT COUNT(*) FROM task_alias WHERE field = 'branch')`).Scan(&branches, &aliases)
+		if err != nil || branches != 1 || aliases != 1 {
+			t.Errorf("%d branches with %d aliases are left, %v; want one", branches, aliases, err)
+		}
+		for field, value := range map[string]string{"branch": "feature-007", "triggeredBy": "jane@example.com"} {
+			if got := ids(w.search(web, Query{Filters: map[string][]string{field: {value}}})); len(got) != 1 || got[0] != "new" {
+				t.Errorf("%s=%s: got %v, want new", field, value, got)
+			}
+		}
+		v.Add("octo/web", slipway.Build{ID: "again", CreatedAt: time.Now(), Status: slipway.BuildSucceeded, Commit: &slipway.Commit{Branch: "feature-008"}})
+		w.look("ci")
+		if got := ids(w.search(web, Query{Filters: map[string][]string{"branch": {"feature-008"}}})); len(got) != 1 || got[0] != "again" {
+			t.Errorf("a branch that came again: got %v", got)
 		}
 	})
 }

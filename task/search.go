@@ -551,6 +551,7 @@ func (x *Index[T]) Hint(ctx context.Context, o Object) (text string, soon bool) 
 // states says how fresh sources are, and has those that are stale read behind the answer.
 func (x *Index[T]) states(ctx context.Context, sources []*source) []slipway.Source {
 	list := make([]slipway.Source, 0, len(sources))
+	var stale []asking
 	for _, s := range sources {
 		v := slipway.Source{Provider: s.provider, Type: s.kind, Project: s.project, State: slipway.SourceFresh, AsOf: s.asOf.Ptr()}
 		o, ok := x.engine.opened(s.provider)
@@ -571,13 +572,14 @@ func (x *Index[T]) states(ctx context.Context, sources []*source) []slipway.Sour
 			}
 			switch {
 			case v.State != slipway.SourceFresh:
-				x.engine.ask(ctx, x.task.Name, s.id, o.interval())
+				stale = append(stale, asking{s.id, o.interval()})
 			case len(sources) <= maxLooked && age > o.often():
-				x.engine.ask(ctx, x.task.Name, s.id, o.often())
+				stale = append(stale, asking{s.id, o.often()})
 			}
 		}
 		list = append(list, v)
 	}
+	x.engine.ask(ctx, x.task.Name, stale)
 	return list
 }
 
