@@ -35,6 +35,7 @@ type Cache[T any] struct {
 	keep      func(Object) T
 	log       *slog.Logger
 	now       func() time.Time
+	watchTime time.Duration
 
 	mu      sync.RWMutex
 	items   map[string]map[string]entry[T] // by namespace and name
@@ -61,10 +62,10 @@ type CacheOptions struct {
 	Now       func() time.Time // default time.Now
 }
 
-// NewCache makes an empty cache; Run fills it. keep is called for one object at a time, and the object is the caller's for that call only.
+// NewCache makes an empty cache; Run fills it. keep may be called for several objects at the same time, and each is its own for that call only.
 func NewCache[T any](c *Client, r Resource, o CacheOptions, keep func(Object) T) *Cache[T] {
 	cache := &Cache[T]{
-		client: c, resource: r, namespace: o.Namespace, labels: o.Labels, keep: keep, log: o.Log, now: o.Now,
+		client: c, resource: r, namespace: o.Namespace, labels: o.Labels, keep: keep, log: o.Log, now: o.Now, watchTime: watchTime,
 		items: map[string]map[string]entry[T]{}, gone: map[[2]string]uint64{}, changed: make(chan struct{}),
 		err: slipway.Errorf(slipway.Unavailable, "what the cluster %q holds is being read; try again in a moment", c.Name()).After(time.Second),
 	}
@@ -167,8 +168,11 @@ var errForgotten = errors.New("the server has forgotten that version")
 
 // follow reads changes from a version on, until the watch ends, and gives the version that it came to. Ended as planned is no error.
 func (c *Cache[T]) follow(ctx context.Context, version string) (string, error) {
+	// The server ends the watch in time, unless it is gone, and nothing between us and it says so.
+	ctx, cancel := context.WithTimeout(ctx, c.watchTime+c.watchTime/10)
+	defer cancel()
 	q, err := c.client.request(http.MethodGet, c.resource, c.namespace, "", "", url.Values{
-		"watch": {"true"}, "allowWatchBookmarks": {"true"}, "resourceVersion": {version}, "timeoutSeconds": {strconv.Itoa(int(watchTime.Seconds()))},
+		"watch": {"true"}, "allowWatchBookmarks": {"true"}, "resourceVersion": {version}, "timeoutSeconds": {strconv.Itoa(int(c.watchTime.Seconds()))},
 	})
 	if err != nil {
 		return version, err

@@ -145,6 +145,41 @@ func TestACacheCatchesUpWhenTheServerWasAway(t *testing.T) {
 	clustertest.Eventually(t, "the cache is in step again", func() bool { _, err := cache.State(); return err == nil })
 }
 
+// A server that vanishes without a word, and a network that keeps the connection, leave a watch that never says anything again.
+func TestACacheDoesNotWaitForEverForAWatchThatIsSilent(t *testing.T) {
+	t.Parallel()
+	s := clustertest.Shared(t)
+	proxy, ns := s.Proxy(t, ""), s.Namespace(t, "silent-")
+	c, err := cluster.New([]cluster.Config{{Name: "far", Kubeconfig: proxy.Kubeconfig}}).Get("far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := make(chan struct{})
+	var first sync.Once
+	proxy.Handle(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		hangs := false
+		if r.URL.Query().Has("watch") {
+			first.Do(func() { hangs = true })
+		}
+		if !hangs {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		close(silent)
+		<-r.Context().Done()
+	})
+	cache := cluster.NewCache(c, configMaps, cluster.CacheOptions{Namespace: ns, Labels: "app=test"}, func(o cluster.Object) kept { return kept{name: o.Name()} })
+	cache.WatchFor(time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { _ = cache.Run(ctx) }()
+	<-silent
+	s.Create(t, configMaps, ns, configMap("comes", nil))
+	shows(t, cache, ns, "comes=")
+}
+
 // A server that was put back to an older state has never known the version that the watch had come to.
 func TestACacheReadsAllAgainWhenItsVersionIsRefused(t *testing.T) {
 	t.Parallel()
