@@ -81,11 +81,11 @@ func (p pattern) matches(t target) bool {
 		return false
 	}
 	// Both forms of the path, because it is the server that decides whether %2F is a slash.
-	return glob(p.path, t.path) && glob(p.path, t.escapedPath)
+	return Glob(p.path, t.path) && Glob(p.path, t.escapedPath)
 }
 
-// glob matches text against a pattern in which * stands for any text, in time linear in both.
-func glob(pattern, text string) bool {
+// Glob says whether text is what a pattern means in which * stands for any text, slashes included, and all else for itself.
+func Glob(pattern, text string) bool {
 	parts := strings.Split(pattern, "*")
 	if len(parts) == 1 {
 		return pattern == text

@@ -113,6 +113,27 @@ func FuzzCheckURL(f *testing.F) {
 	})
 }
 
+func TestAStarStandsForAnyText(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		pattern, text string
+		want          bool
+	}{
+		{"https://*", "https://example.com/x", true},
+		{"https://example.com/*", "https://example.com/x/devfile.yaml", true},
+		{"https://example.com/*", "https://example.com.evil.org/x", false},
+		{"https://*/devfile.yaml", "https://example.com/a/devfile.yaml", true},
+		{"https://*/a/*/devfile.yaml", "https://example.com/b/x/devfile.yaml", false},
+		{"https://example.com/devfile.yaml", "https://example.com/devfile.yaml", true},
+		{"https://example.com/devfile.yaml", "https://example.com/devfile.yaml2", false},
+		{"https://a*a", "https://a", false},
+	} {
+		if got := Glob(c.pattern, c.text); got != c.want {
+			t.Errorf("Glob(%q, %q) = %v", c.pattern, c.text, got)
+		}
+	}
+}
+
 func FuzzPattern(f *testing.F) {
 	f.Add("https://*.example.com:*/a*b", "/axxb")
 	f.Add("https://*", "/")
@@ -124,10 +145,10 @@ func FuzzPattern(f *testing.F) {
 		if p.names() && strings.Contains(p.host, "*") {
 			t.Errorf("%q: the host %q counts as a name", text, p.host)
 		}
-		if !strings.Contains(p.path, "*") && glob(p.path, path) != (p.path == path) {
+		if !strings.Contains(p.path, "*") && Glob(p.path, path) != (p.path == path) {
 			t.Errorf("%q matches %q", p.path, path)
 		}
-		if !glob("*", path) || !glob(path+"*", path) || !strings.Contains(path, "*") && !glob("*"+path+"*", "a"+path+"b") {
+		if !Glob("*", path) || !Glob(path+"*", path) || !strings.Contains(path, "*") && !Glob("*"+path+"*", "a"+path+"b") {
 			t.Errorf("a star does not stand for any text around %q", path)
 		}
 	})

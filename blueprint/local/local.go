@@ -259,7 +259,9 @@ func (p *ci) project(raw string) (string, error) {
 // repository gives the one spelling of a repository's address, or NotFound when it is none that this provider builds.
 func (p *ci) repository(raw string) (string, error) {
 	project, ok := normalise(raw)
-	if !ok || !slices.ContainsFunc(p.Repositories, func(pattern string) bool { return glob(pattern, project) }) {
+	if !ok || !slices.ContainsFunc(p.Repositories, func(pattern string) bool {
+		return fetch.Glob(pattern, project) || strings.TrimRight(pattern, "/") == project
+	}) {
 		return "", slipway.Errorf(slipway.NotFound, "provider %q builds no such repository; an operator can add its address to the provider's repositories", p.name)
 	}
 	return project, nil
@@ -295,27 +297,6 @@ func normalise(raw string) (string, bool) {
 		return "", false
 	}
 	return u.Scheme + "://" + host + path, true
-}
-
-// glob matches text against a pattern in which * stands for any text.
-func glob(pattern, text string) bool {
-	parts := strings.Split(pattern, "*")
-	if len(parts) == 1 {
-		return strings.TrimRight(pattern, "/") == text
-	}
-	if !strings.HasPrefix(text, parts[0]) {
-		return false
-	}
-	text = text[len(parts[0]):]
-	last := parts[len(parts)-1]
-	for _, part := range parts[1 : len(parts)-1] {
-		i := strings.Index(text, part)
-		if i < 0 {
-			return false
-		}
-		text = text[i+len(part):]
-	}
-	return strings.HasSuffix(text, last)
 }
 
 // present makes a stored build what the provider contract wants.

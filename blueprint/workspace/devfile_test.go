@@ -253,23 +253,3 @@ func TestNamesAreMadeSafe(t *testing.T) {
 		t.Errorf("somebody without a name: got %v, want forbidden", err)
 	}
 }
-
-func TestPatterns(t *testing.T) {
-	for _, c := range []struct {
-		pattern, text string
-		want          bool
-	}{
-		{"https://*", "https://example.com/x", true},
-		{"https://example.com/*", "https://example.com/x/devfile.yaml", true},
-		{"https://example.com/*", "https://example.com.evil.org/x", false},
-		{"https://*/devfile.yaml", "https://example.com/a/devfile.yaml", true},
-		{"https://*/a/*/devfile.yaml", "https://example.com/b/x/devfile.yaml", false},
-		{"https://example.com/devfile.yaml", "https://example.com/devfile.yaml", true},
-		{"https://example.com/devfile.yaml", "https://example.com/devfile.yaml2", false},
-		{"https://a*a", "https://a", false},
-	} {
-		if got := matches(c.pattern, c.text); got != c.want {
-			t.Errorf("matches(%q, %q) = %v", c.pattern, c.text, got)
-		}
-	}
-}

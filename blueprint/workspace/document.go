@@ -62,7 +62,7 @@ func (s *service) allowed(url string) error {
 		return bad("it has a space or a line break in it")
 	}
 	for _, pattern := range s.config.Devfiles {
-		if matches(pattern, url) {
+		if fetch.Glob(pattern, url) {
 			if err := s.fetch.CheckURL(url); err != nil {
 				return bad(messageOf(err))
 			}
@@ -70,26 +70,6 @@ func (s *service) allowed(url string) error {
 		}
 	}
 	return bad("devfiles from this address are not allowed here; allowed are " + strings.Join(s.config.Devfiles, ", "))
-}
-
-// matches says whether a text is what a pattern with * for anything means.
-func matches(pattern, text string) bool {
-	parts := strings.Split(pattern, "*")
-	if len(parts) == 1 {
-		return pattern == text
-	}
-	rest, ok := strings.CutPrefix(text, parts[0])
-	if !ok {
-		return false
-	}
-	for _, part := range parts[1 : len(parts)-1] {
-		i := strings.Index(rest, part)
-		if i < 0 {
-			return false
-		}
-		rest = rest[i+len(part):]
-	}
-	return strings.HasSuffix(rest, parts[len(parts)-1])
 }
 
 func messageOf(err error) string {
