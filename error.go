@@ -28,14 +28,6 @@ const (
 	Internal         Code = "internal"          // our fault; the caller gets a request id, the log gets the chain
 )
 
-// Codes lists every code once, in the order of their HTTP statuses.
-func Codes() []Code {
-	return []Code{
-		Invalid, Unauthenticated, Forbidden, NotFound, MethodNotAllowed, Conflict, Precondition,
-		TooLarge, UnsupportedMedia, RateLimited, Internal, Unsupported, Unavailable,
-	}
-}
-
 // Error makes a Code usable as the target of errors.Is.
 func (c Code) Error() string { return string(c) }
 

@@ -104,14 +104,6 @@ func (c *Client) Update(ctx context.Context, r Resource, o Object) (Object, erro
 	return c.object(ctx, http.MethodPut, r, o.Namespace(), o.Name(), "", "application/json", strict(), o)
 }
 
-// UpdateStatus replaces the status of an object, as its controller does.
-func (c *Client) UpdateStatus(ctx context.Context, r Resource, o Object) (Object, error) {
-	if o.Name() == "" {
-		return nil, slipway.Errorf(slipway.Invalid, "an object that is updated has a name")
-	}
-	return c.object(ctx, http.MethodPut, r, o.Namespace(), o.Name(), "status", "application/json", strict(), o)
-}
-
 // Patch merges a patch (RFC 7386) into an object: null takes away. A metadata.resourceVersion in it must be the newest, else Precondition.
 func (c *Client) Patch(ctx context.Context, r Resource, namespace, name string, patch Object) (Object, error) {
 	return c.patch(ctx, r, namespace, name, "", patch)

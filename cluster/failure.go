@@ -32,11 +32,11 @@ type status struct {
 	} `json:"details"`
 }
 
-// ErrOverQuota is in the chain of a Forbidden when a quota of the namespace, and not a right, stands in the way.
-var ErrOverQuota = errors.New("over quota")
+// errOverQuota is in the chain of a Forbidden when a quota of the namespace, and not a right, stands in the way.
+var errOverQuota = errors.New("over quota")
 
 // OverQuota says that a quota of the namespace stands in the way: it may go when something else has ended.
-func OverQuota(err error) bool { return errors.Is(err, ErrOverQuota) }
+func OverQuota(err error) bool { return errors.Is(err, errOverQuota) }
 
 // ForCaller is err as somebody may see it who did not choose the cluster: that the cluster does not believe Slipway, or does not let it, is no fault of theirs,
 // and 401 or 403 would say so. Quotas stay Forbidden: they concern the caller.
@@ -76,7 +76,7 @@ func (c *Client) refused(q request, res *http.Response, body []byte) error {
 		case because("NamespaceTerminating"):
 			return e(slipway.Conflict, "the namespace is being deleted; wait until it is gone, or use another")
 		case strings.Contains(s.Message, "exceeded quota"): // the API has no reason of its own for it
-			return e(slipway.Forbidden, "%s", quota(s.Message)).WithCause(errors.Join(ErrOverQuota, cause))
+			return e(slipway.Forbidden, "%s", quota(s.Message)).WithCause(errors.Join(errOverQuota, cause))
 		}
 		who := "Slipway"
 		if c.user != "" {

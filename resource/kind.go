@@ -125,16 +125,16 @@ var (
 // general are the keys that every document may have, before its own.
 var general = []string{"id", "kind", "type", "typeVersion", "labels"}
 
-// Reserved are names of paths beside the kinds.
-var Reserved = []string{"schema", "audit", "job", "rekey"}
+// reserved are names of paths beside the kinds.
+var reserved = []string{"schema", "audit", "job", "rekey"}
 
 // Faults lists what is wrong with a declaration.
 func (k Kind) Faults() (faults []error) {
 	fault := func(format string, args ...any) {
 		faults = append(faults, fmt.Errorf("kind %q: %s", k.Name, fmt.Sprintf(format, args...)))
 	}
-	if !kindName.MatchString(k.Name) || slices.Contains(Reserved, k.Name) {
-		fault("the name must be lower-case letters, digits and dashes, and none of %s", strings.Join(Reserved, ", "))
+	if !kindName.MatchString(k.Name) || slices.Contains(reserved, k.Name) {
+		fault("the name must be lower-case letters, digits and dashes, and none of %s", strings.Join(reserved, ", "))
 	}
 	if k.Text == "" || k.Permissions.Read == "" {
 		fault("a text and a permission to read are required")

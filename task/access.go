@@ -71,7 +71,7 @@ type viewer struct {
 func (e *Engine) viewer(ctx context.Context, caller *slipway.Caller) *viewer {
 	v := &viewer{engine: e, caller: caller, tokens: tokensFrom(ctx)}
 	for name := range v.tokens {
-		if o, ok := e.opened(name); ok && o.Visibility == VisibleAtSource {
+		if o, ok := e.opened(name); ok && o.Visibility == visibleAtSource {
 			v.keys = append(v.keys, v.key(name))
 		}
 	}
@@ -312,7 +312,7 @@ func (e *Engine) restrict(ctx context.Context, s *snapshot) error {
 			return err
 		}
 		o, ok := s.byName[name]
-		if at := o.Visibility == VisibleAtSource; ok && at != restricted && (at || o.Provider != nil) {
+		if at := o.Visibility == visibleAtSource; ok && at != restricted && (at || o.Provider != nil) {
 			differing[name] = at
 		}
 		return nil
@@ -340,7 +340,7 @@ const restrictedAtOnce = 400 // sources whose visibility changes in one transact
 // anyRestricted says whether any source hides its items from those who may not see it at the vendor.
 func (e *Engine) anyRestricted(ctx context.Context, s *snapshot) (bool, error) {
 	for _, o := range s.byName {
-		if o.Visibility == VisibleAtSource {
+		if o.Visibility == visibleAtSource {
 			return true, nil
 		}
 	}

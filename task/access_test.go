@@ -23,7 +23,7 @@ func restricted(t *testing.T, test func(t *testing.T, w *world, v *fake.Vendor, 
 		v.Project("octo/web")
 		v.Project("octo/api")
 		v.Admit("janes-token", "octo/web")
-		w.visibility(v, VisibleAtSource)
+		w.visibility(v, visibleAtSource)
 		web := w.entity("web", "team-a", map[string]string{fake.Annotation: "octo/web"})
 		api := w.entity("api", "team-a", map[string]string{fake.Annotation: "octo/api"})
 		eventually(t, "the first look", func() bool {
@@ -158,11 +158,11 @@ func TestItemsAreShownToThoseWhoSeeThemAtTheVendor(t *testing.T) {
 			t.Errorf("kept: %q, %v", kept, rows.Err())
 		}
 
-		w.visibility(v, VisibleToReaders)
+		w.visibility(v, visibleToReaders)
 		if got := seen(t.Context(), jane); got != all {
 			t.Errorf("once it is visible to all readers: %s", got)
 		}
-		w.visibility(v, VisibleAtSource)
+		w.visibility(v, visibleAtSource)
 		if err := w.SetProviders(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +273,7 @@ func TestTheProjectThatIsMeantIsAskedAboutBeforeAllOthers(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		v := fake.New(fake.Config{})
 		v.Now = w.clock.now
-		w.visibility(v, VisibleAtSource)
+		w.visibility(v, visibleAtSource)
 		var projects []string
 		for i := range 2 * accessChecks {
 			name := fmt.Sprintf("octo/p%d", i)
@@ -323,7 +323,7 @@ func TestATokenThatNobodyKnowsIsNotTriedAtEveryProject(t *testing.T) {
 			asked.Add(1)
 			return slipway.Errorf(slipway.Unauthenticated, "nobody knows this token")
 		}
-		err := w.SetProviders(t.Context(), []Provider{{Name: "ci", Type: "fake", Provider: p, Settings: Settings{Visibility: VisibleAtSource}}})
+		err := w.SetProviders(t.Context(), []Provider{{Name: "ci", Type: "fake", Provider: p, Settings: Settings{Visibility: visibleAtSource}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -350,7 +350,7 @@ func TestAProviderThatCannotAskShowsNothing(t *testing.T) {
 		v := fake.New(fake.Config{})
 		p := v.Provider()
 		p.Access = nil
-		if err := w.SetProviders(t.Context(), []Provider{{Name: "ci", Type: "fake", Provider: p, Settings: Settings{Visibility: VisibleAtSource}}}); err != nil {
+		if err := w.SetProviders(t.Context(), []Provider{{Name: "ci", Type: "fake", Provider: p, Settings: Settings{Visibility: visibleAtSource}}}); err != nil {
 			t.Fatal(err)
 		}
 		if o := w.Providers()[0]; o.Err == nil || o.Provider != nil {
@@ -364,7 +364,7 @@ func TestTheVisibilityOfManySourcesChangesInSmallTransactions(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		v := fake.New(fake.Config{})
-		w.visibility(v, VisibleToReaders)
+		w.visibility(v, visibleToReaders)
 		const n = 1000
 		for from := 0; from < n; from += 200 {
 			err := w.db.Write(t.Context(), func(tx *store.Tx) error {
@@ -379,7 +379,7 @@ func TestTheVisibilityOfManySourcesChangesInSmallTransactions(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for visibility, want := range map[string]int{VisibleAtSource: n, VisibleToReaders: 0} {
+		for visibility, want := range map[string]int{visibleAtSource: n, visibleToReaders: 0} {
 			w.visibility(v, visibility)
 			var hidden int
 			if err := w.db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM task_source WHERE restricted`).Scan(&hidden); err != nil || hidden != want {
@@ -580,7 +580,7 @@ func TestWhatAVendorGrantedCountsForNoOtherInItsPlace(t *testing.T) {
 		become := func(v *fake.Vendor, config string) {
 			t.Helper()
 			err := w.SetProviders(t.Context(), []Provider{{
-				Name: "ci", Type: "fake", Provider: v.Provider(), Settings: Settings{Visibility: VisibleAtSource}, Opened: Opened("fake", []byte(config)),
+				Name: "ci", Type: "fake", Provider: v.Provider(), Settings: Settings{Visibility: visibleAtSource}, Opened: Opened("fake", []byte(config)),
 			}})
 			if err != nil {
 				t.Fatal(err)

@@ -405,7 +405,7 @@ func (x *Index[T]) bind(ctx context.Context, tx *store.Tx, en bound) error {
 func (x *Index[T]) ensureSource(ctx context.Context, tx *store.Tx, o Provider, project string) (id int64, existed bool, err error) {
 	now := x.engine.Now()
 	err = store.Err(tx.QueryRowContext(ctx, `INSERT INTO task_source (task, provider, type, project, next_refresh, restricted) VALUES ($1, $2, $3, $4, $5, $6)
-		ON CONFLICT (task, provider, project) DO NOTHING RETURNING id`, x.task.Name, o.Name, o.Type, project, store.At(now.Add(o.interval())), o.Visibility == VisibleAtSource).Scan(&id))
+		ON CONFLICT (task, provider, project) DO NOTHING RETURNING id`, x.task.Name, o.Name, o.Type, project, store.At(now.Add(o.interval())), o.Visibility == visibleAtSource).Scan(&id))
 	if err == nil {
 		_, err = x.engine.insertRefresh(ctx, tx, x.task.Name, id, 1)
 		return id, false, err

@@ -67,7 +67,7 @@ func (e *Engine) Standings(ctx context.Context) ([]Standing, error) {
 	list := []Standing{}
 	for _, o := range e.Providers() {
 		s := found[o.Name]
-		s.Name, s.Type, s.Origin, s.Visibility, s.Webhook, s.State = o.Name, o.Type, o.Origin, VisibleToReaders, hooks[o.Name].taken.Ptr(), standingOK
+		s.Name, s.Type, s.Origin, s.Visibility, s.Webhook, s.State = o.Name, o.Type, o.Origin, visibleToReaders, hooks[o.Name].taken.Ptr(), standingOK
 		if o.Visibility != "" {
 			s.Visibility = o.Visibility
 		}

@@ -160,12 +160,12 @@ func (e *Engine) SetProviders(ctx context.Context, list []Provider) error {
 		switch {
 		case o.Provider == nil && o.Err == nil:
 			o.Err = errors.New("it was not opened")
-		case o.Provider != nil && o.Visibility == VisibleAtSource && o.Provider.Access == nil:
+		case o.Provider != nil && o.Visibility == visibleAtSource && o.Provider.Access == nil:
 			o.Err, o.Provider = errNoAccess, nil // rather than shown to all
 		}
 		s.byName[o.Name] = o
 		s.names = append(s.names, o.Name)
-		if o.Visibility == VisibleAtSource {
+		if o.Visibility == visibleAtSource {
 			s.atSource = append(s.atSource, o.Name)
 		}
 	}

@@ -582,7 +582,7 @@ func (x *Index[T]) lookUp(ctx context.Context, q store.Querier, source int64, va
 func (x *Index[T]) put(ctx context.Context, tx *store.Tx, source int64, items []*written[T]) error {
 	columns := []string{"version", "status", "finished"}
 	for _, f := range x.task.Fields {
-		columns = append(columns, f.Column())
+		columns = append(columns, f.column())
 	}
 	columns = append(columns, "doc")
 	var fresh []*written[T]
@@ -732,7 +732,7 @@ const prunedTerms = 50 // in one transaction, with up to maxAliases ways to writ
 // pruneTerms deletes the terms of a field that no item of a source has. Writers of items lock the source before they look terms up, and so does this.
 func (x *Index[T]) pruneTerms(ctx context.Context, source int64, f Field[T]) error {
 	unused := `SELECT t.id, t.value FROM task_term t WHERE t.source_id = $1 AND t.field = $2
-		AND NOT EXISTS (SELECT 1 FROM ` + x.table + x.by(f.Column()) + ` WHERE source_id = $1 AND ` + f.Column() + ` = t.id)`
+		AND NOT EXISTS (SELECT 1 FROM ` + x.table + x.by(f.column()) + ` WHERE source_id = $1 AND ` + f.column() + ` = t.id)`
 	for after := ""; ; {
 		found, last, err := termsOf(x.engine.DB.QueryContext(ctx, unused+` AND t.value > $3 ORDER BY t.value LIMIT $4`, source, f.Name, after, prunedTerms))
 		if err != nil || len(found) == 0 {

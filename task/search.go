@@ -27,14 +27,14 @@ type Query struct {
 
 	Limit      int    // 1 to slipway.MaxPageLimit; 0: slipway.DefaultPageLimit
 	Cursor     string // PageInfo.NextCursor of the page before; not together with PageNumber
-	PageNumber int    // from 1; PageNumber × Limit is at most MaxDepth
+	PageNumber int    // from 1; PageNumber × Limit is at most 10,000
 
 	// Fresh has all sources read first, and waits for that, Engine.FreshWait at most.
 	Fresh bool
 }
 
-// MaxDepth is how deep page numbers reach, in items. Cursors reach to the end.
-const MaxDepth = 10_000
+// maxDepth is how deep page numbers reach, in items. Cursors reach to the end.
+const maxDepth = 10_000
 
 // Scope limits a search across entities. Within a field any value fits, every field must fit; a zero Scope is all that the caller may read.
 type Scope struct {
@@ -160,8 +160,8 @@ func (x *Index[T]) plan(caller *slipway.Caller, scope string, q Query) (*plan, e
 		fault("pageNumber", "counts from 1")
 	case p.PageNumber > 0 && p.Cursor != "":
 		fault("pageNumber", "cannot stand beside cursor; pass one of them")
-	case p.PageNumber > MaxDepth/max(p.Limit, 1):
-		fault("pageNumber", "pageNumber × limit must be at most %d; read on by cursor", MaxDepth)
+	case p.PageNumber > maxDepth/max(p.Limit, 1):
+		fault("pageNumber", "pageNumber × limit must be at most %d; read on by cursor", maxDepth)
 	case p.PageNumber > 1:
 		p.offset = (p.PageNumber - 1) * p.Limit
 	}

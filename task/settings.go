@@ -20,8 +20,8 @@ type History struct {
 
 // The visibilities.
 const (
-	VisibleToReaders = "server"
-	VisibleAtSource  = "source"
+	visibleToReaders = "server"
+	visibleAtSource  = "source"
 )
 
 const (
@@ -36,7 +36,7 @@ func (s Settings) Check() (faults []slipway.Detail) {
 		faults = append(faults, slipway.Detail{Field: field, Code: slipway.Invalid, Message: text})
 	}
 	switch s.Visibility {
-	case "", VisibleToReaders, VisibleAtSource:
+	case "", visibleToReaders, visibleAtSource:
 	default:
 		fault("visibility", "must be server or source")
 	}

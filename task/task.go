@@ -70,7 +70,7 @@ func (t Task[T]) HistoryType() event.Type {
 	}
 }
 
-// Field is something that a search can filter by; it is a column of interned values (Column), an integer.
+// Field is something that a search can filter by; it is a column of interned values, an integer.
 type Field[T any] struct {
 	Name string // "branch": the query parameter
 	Text string
@@ -80,8 +80,8 @@ type Field[T any] struct {
 	Person bool
 }
 
-// Column is the name of the field's column: "triggered_by_id" for "triggeredBy".
-func (f Field[T]) Column() string { return column(f.Name) }
+// column is the name of the field's column: "triggered_by_id" for "triggeredBy".
+func (f Field[T]) column() string { return column(f.Name) }
 
 func column(name string) string {
 	var b strings.Builder
@@ -147,7 +147,7 @@ CREATE TABLE %s (
     finished  BOOLEAN NOT NULL,
 `, table)
 	for _, f := range t.Fields {
-		fmt.Fprintf(&b, "    %s BIGINT,\n", f.Column())
+		fmt.Fprintf(&b, "    %s BIGINT,\n", f.column())
 	}
 	fmt.Fprintf(&b, `    doc       TEXT    NOT NULL,
     PRIMARY KEY (source_id, created, id)
@@ -156,7 +156,7 @@ CREATE UNIQUE INDEX %[1]s_id ON %[1]s (source_id, id);
 CREATE INDEX %[1]s_status ON %[1]s (source_id, status, created, id);
 `, table)
 	for _, f := range t.Fields {
-		fmt.Fprintf(&b, "CREATE INDEX %[1]s_%[2]s ON %[1]s (source_id, %[2]s, created, id) WHERE %[2]s IS NOT NULL;\n", table, f.Column())
+		fmt.Fprintf(&b, "CREATE INDEX %[1]s_%[2]s ON %[1]s (source_id, %[2]s, created, id) WHERE %[2]s IS NOT NULL;\n", table, f.column())
 	}
 	fmt.Fprintf(&b, `CREATE INDEX %[1]s_created ON %[1]s (created, source_id, id);
 CREATE INDEX %[1]s_status_created ON %[1]s (status, created, source_id, id);

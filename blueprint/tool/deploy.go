@@ -326,7 +326,7 @@ func (d *Deployment) loose() (args releaseArgs, some bool) {
 	args = releaseArgs{Tool: d.Tool, ID: d.ID, Builder: d.Builder}
 	for _, c := range d.Components {
 		switch {
-		case c.ReuseFrom != "" || !(d.Status == TimedOut && c.Build.Status == BuildCancelled || c.Build.Status == BuildFailed && c.Build.Late()):
+		case c.ReuseFrom != "" || !(d.Status == TimedOut && c.Build.Status == BuildCancelled || c.Build.Status == BuildFailed && c.Build.late()):
 		case c.Build.ID != "":
 			args.Builds = append(args.Builds, c.Build.ID)
 		default:
@@ -350,8 +350,8 @@ const (
 	textNoRoom = "The builder had no room for the build within "
 )
 
-// Late says that the build has failed because it took too long.
-func (b *BuildState) Late() bool {
+// late says that the build has failed because it took too long.
+func (b *BuildState) late() bool {
 	return strings.HasPrefix(b.Detail, textLate) || strings.HasPrefix(b.Detail, textNoRoom)
 }
 

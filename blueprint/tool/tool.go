@@ -130,7 +130,6 @@ const (
 	RunSuccessful RunStatus = "successful"
 	RunFailed     RunStatus = "failed"
 	RunSkipped    RunStatus = "skipped"
-	RunUnknown    RunStatus = "unknown"
 )
 
 // DeployToken lets whoever holds it create deployments of a tool and read one, and nothing else. Only a hash of it is stored.
