@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"database/sql"
 	"fmt"
 	"regexp"
 	"strings"
@@ -82,4 +83,28 @@ func TestDocumentsAreReadByTheirIdsAlone(t *testing.T) {
 			do(`INSERT INTO resource_batch (batch, at, subject, token_id, request_id) VALUES ('b', 0, '', '', '') ON CONFLICT DO NOTHING`)
 		}
 	})
+}
+
+// The record keeps more than a year of changes: a page of it costs the same however many there are.
+func TestThePagesOfTheRecordAreStretchesOfAnIndex(t *testing.T) {
+	t.Parallel()
+	db := storetest.Open(t, store.SQLite, store.RevisionMigrations, Migrations) // its plans do not depend on what is stored
+	for _, where := range []string{`TRUE`, `TRUE AND id < $1`, `TRUE AND kind = $1`, `TRUE AND kind = $1 AND id < $2`, `TRUE AND kind = $1 AND object = $2 AND id < $3`} {
+		rows, err := db.QueryContext(t.Context(), `EXPLAIN QUERY PLAN SELECT id, shown FROM resource_audit WHERE `+where+` ORDER BY id DESC LIMIT 21`, []any{"a", 2, 3}[:strings.Count(where, "$")]...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = store.Each(rows, func(rows *sql.Rows) error {
+			var id, parent, unused int
+			var step string
+			err := rows.Scan(&id, &parent, &unused, &step)
+			if strings.Contains(step, "TEMP B-TREE") || strings.Contains(where, "kind") && !strings.Contains(step, "(kind=?") {
+				t.Errorf("%s: %s", where, step)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -391,7 +391,8 @@ func (b cli) begin(cmd *cobra.Command, entity, path string, body map[string]any,
 func (b cli) await(cmd *cobra.Command, entity string, build slipway.Build) (raw json.RawMessage, _ slipway.Build, err error) {
 	path, last := of(entity)+"/builds/"+url.PathEscape(build.ID), slipway.BuildStatus("")
 	asked := time.Now()
-	for p := newPace(); ; {
+	var pace blueprint.Pace
+	for {
 		if build.Status != last {
 			last = build.Status
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s %s\n", build.ID, build.Status)
@@ -399,7 +400,7 @@ func (b cli) await(cmd *cobra.Command, entity string, build slipway.Build) (raw 
 		if ended := build.Status.Finished() || build.FinishedAt != nil; ended && raw != nil { // how it ended may be unknown
 			return raw, build, nil
 		}
-		if err := p.wait(cmd.Context()); err != nil {
+		if err := pace.Wait(cmd.Context()); err != nil {
 			return nil, build, err
 		}
 		if time.Since(asked) >= freshEvery {
@@ -411,23 +412,6 @@ func (b cli) await(cmd *cobra.Command, entity string, build slipway.Build) (raw 
 		if raw, build, err = read[slipway.Build](cmd.Context(), b, path); err != nil {
 			return nil, build, err
 		}
-	}
-}
-
-// pace is how often a running build is asked for: often at first, then seldom enough for any rate limit.
-type pace time.Duration
-
-func newPace() *pace { p := pace(250 * time.Millisecond); return &p }
-
-func (p *pace) wait(ctx context.Context) error {
-	t := time.NewTimer(time.Duration(*p))
-	defer t.Stop()
-	*p = min(*p*5/4, pace(2*time.Second))
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
 	}
 }
 
@@ -456,7 +440,8 @@ func (b cli) follow(cmd *cobra.Command, path string) error {
 	f, ok := out.(*os.File)
 	live := ok && !asJSON && isatty.IsTerminal(f.Fd())
 	seen, drawn := map[string]string{}, 0
-	for p := newPace(); ; {
+	var pace blueprint.Pace
+	for {
 		at := path
 		if time.Since(asked) >= freshEvery {
 			at, asked = path+"&fresh=true", time.Now()
@@ -510,7 +495,7 @@ func (b cli) follow(cmd *cobra.Command, path string) error {
 		if !running {
 			return nil
 		}
-		if err := p.wait(cmd.Context()); err != nil {
+		if err := pace.Wait(cmd.Context()); err != nil {
 			return err
 		}
 	}

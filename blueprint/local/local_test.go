@@ -236,12 +236,16 @@ func TestABuildSucceeds(t *testing.T) {
 			_, err := os.Stat(filepath.Join(s.work, b.ID))
 			return errors.Is(err, os.ErrNotExist)
 		})
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		var states []slipway.BuildStatus
-		for _, b := range s.seen {
-			states = append(states, b.Status)
-		}
+		eventually(t, "the index was told of the end", func() bool { // which comes after the commit that the end was read from
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			states = nil
+			for _, b := range s.seen {
+				states = append(states, b.Status)
+			}
+			return slices.Contains(states, slipway.BuildSucceeded)
+		})
 		if want := []slipway.BuildStatus{slipway.BuildStarting, slipway.BuildRunning, slipway.BuildRunning, slipway.BuildSucceeded}; !slices.Equal(states, want) {
 			t.Errorf("the index saw %v, want %v", states, want)
 		}

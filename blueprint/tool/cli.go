@@ -369,9 +369,6 @@ the deployment has succeeded, and 1 when it has not.`,
 	}
 }
 
-// followEvery is how often the progress of a deployment is read.
-const followEvery = 500 * time.Millisecond
-
 // follow shows a deployment until it has ended.
 func (t cli) follow(cmd *cobra.Command, tool, id string) error {
 	out := cmd.OutOrStdout()
@@ -379,6 +376,7 @@ func (t cli) follow(cmd *cobra.Command, tool, id string) error {
 	f, ok := out.(*os.File)
 	live := ok && !asJSON && isatty.IsTerminal(f.Fd())
 	told, drawn := map[string]string{}, 0
+	var pace blueprint.Pace
 	for {
 		var d seen
 		raw, err := t.call(cmd, http.MethodGet, of(tool)+"/deploy/"+url.PathEscape(id), nil, &d)
@@ -417,12 +415,8 @@ func (t cli) follow(cmd *cobra.Command, tool, id string) error {
 			}
 			return nil
 		}
-		timer := time.NewTimer(followEvery)
-		select {
-		case <-cmd.Context().Done():
-			timer.Stop()
-			return cmd.Context().Err()
-		case <-timer.C:
+		if err := pace.Wait(cmd.Context()); err != nil {
+			return err
 		}
 	}
 }

@@ -287,6 +287,7 @@ func (p *progress) end(cmd *cobra.Command, raw json.RawMessage, want string) err
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), p.timeout)
 	defer cancel()
+	var pace blueprint.Pace
 	for seen := map[string]string{}; ; {
 		if want != running {
 			ws.Conditions = nil // of the start before
@@ -298,13 +299,11 @@ func (p *progress) end(cmd *cobra.Command, raw json.RawMessage, want string) err
 		if ended(ws.Status) && (want == running || ws.Status == terminating) && ws.Status != stopped {
 			return slipway.Errorf(slipway.Conflict, "the workspace %q is %s: %s", ws.Name, ws.Status, strings.TrimSpace(ws.Message+" (slipway workspace show "+ws.Name+" tells more)"))
 		}
-		select {
-		case <-ctx.Done():
+		if pace.Wait(ctx) != nil {
 			if cmd.Context().Err() != nil {
 				return cmd.Context().Err()
 			}
 			return slipway.Errorf(slipway.Unavailable, "the workspace %q is still %s after %s; it goes on without this command", ws.Name, ws.Status, p.timeout)
-		case <-time.After(time.Second):
 		}
 		var err error
 		if raw, ws, err = p.get(ctx, ws.WorkspaceID); err != nil {
