@@ -159,16 +159,22 @@ func (in *installation) git(args ...string) {
 // run runs one command of the program, on this installation, to its end.
 func (in *installation) run(args ...string) ([]byte, error) {
 	in.t.Helper()
-	return in.command(append(args, "--config", in.config)...)
+	return in.runBy(program, args...)
+}
+
+// runBy is run with another program.
+func (in *installation) runBy(program func() (string, error), args ...string) ([]byte, error) {
+	in.t.Helper()
+	return in.command(program, append(args, "--config", in.config)...)
 }
 
 // run runs one command of the program that asks this server.
 func (r *replica) run(args ...string) ([]byte, error) {
 	r.in.t.Helper()
-	return r.in.command(append(args, "--url", r.url)...)
+	return r.in.command(program, append(args, "--url", r.url)...)
 }
 
-func (in *installation) command(args ...string) ([]byte, error) {
+func (in *installation) command(program func() (string, error), args ...string) ([]byte, error) {
 	in.t.Helper()
 	path, err := program()
 	if err != nil {

@@ -269,6 +269,9 @@ func TestAUniqueJobWaitsOnce(t *testing.T) {
 			t.Errorf("got %s at %s; want scheduled in an hour", j.State, j.ScheduledAt)
 		}
 		insert(t, q, note{}, Insert{Unique: "later"})
+		if j := mustGet(t, q, id); j.State != Available {
+			t.Errorf("one that was to begin later and is asked for now is %s, want it available, for whichever replica", j.State)
+		}
 		if j := mustGet(t, q, id); !j.ScheduledAt.Equal(c.now()) {
 			t.Errorf("got %s; want now", j.ScheduledAt)
 		}

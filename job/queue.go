@@ -151,6 +151,7 @@ func (q *Queue) insert(ctx context.Context, tx *store.Tx, args Args, opt Insert,
 		// delay, unless its last run began in the future: the clock was put back, and the delay counts from there.
 		err = store.Err(tx.QueryRowContext(ctx, `
 			UPDATE job SET again = (state = 'running'),
+				state = CASE WHEN state = 'scheduled' AND CAST($3 AS BIGINT) <= CAST($4 AS BIGINT) THEN 'available' ELSE state END,
 				scheduled_at = CASE WHEN state = 'running' AND NOT again
 					OR scheduled_at > $3 AND (state IN ('running', 'scheduled') OR state = 'retrying' AND started_at > $4) THEN $3 ELSE scheduled_at END
 			WHERE kind = $1 AND unique_key = $2 AND state IN `+live+` RETURNING id`,

@@ -24,18 +24,21 @@ func (q *Queue) beatNow() string {
 	return "0"
 }
 
-// enter registers the replica, and waits for a database that does not answer. It fails only when ctx ends.
+// enter registers the replica, and waits for a database that does not answer. It fails only when ctx ends. On SQLite it takes up what dead processes have left. On PostgreSQL that
+// waits for tend: where the database was away, the others are silent because of that, and get the time to beat again.
 func (r *runner) enter(ctx context.Context) error {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, r.q.poll) {
 		err := r.register(ctx)
 		if err == nil {
-			if err = r.declare(ctx); err == nil {
-				err = r.bury(ctx)
-			}
+			err = r.declare(ctx)
+		}
+		if err == nil && r.q.db.Engine() == store.SQLite {
+			err = r.bury(ctx)
 		}
 		if err == nil {
 			return nil
 		}
+		r.late = true
 		if ctx.Err() == nil {
 			r.q.log.WarnContext(ctx, "jobs wait for the database", "error", err)
 		}
@@ -50,12 +53,17 @@ func (r *runner) enter(ctx context.Context) error {
 func (r *runner) register(ctx context.Context) error {
 	return r.q.db.Write(ctx, func(tx *store.Tx) error {
 		var id int64
+		var beat store.Time
 		if old := r.replica.Load(); old != 0 { // registered before something later failed
 			if _, err := tx.Exec(ctx, "DELETE FROM job_replica WHERE id = $1", old); err != nil {
 				return err
 			}
 		}
-		err := tx.QueryRowContext(ctx, "INSERT INTO job_replica (process, beat_at) VALUES ($1, "+r.q.beatNow()+") RETURNING id", process).Scan(&id)
+		before := time.Now()
+		err := tx.QueryRowContext(ctx, "INSERT INTO job_replica (process, beat_at) VALUES ($1, "+r.q.beatNow()+") RETURNING id, beat_at", process).Scan(&id, &beat)
+		if err == nil && r.q.db.Engine() == store.Postgres {
+			r.q.setClock(beat, before)
+		}
 		r.replica.Store(id)
 		return err
 	})
@@ -76,7 +84,10 @@ func (r *runner) tend(ctx context.Context) {
 	ticker := time.NewTicker(r.q.beat)
 	defer ticker.Stop()
 	last := time.Now()
-	quiet := time.Time{} // nobody is buried before
+	quiet := last.Add(2 * r.q.beat) // nobody is buried before; by then whoever lives has beaten
+	if r.late {
+		quiet = last.Add(r.q.silence)
+	}
 	strangers := map[int64]int64{}
 	for {
 		select {
@@ -139,8 +150,13 @@ func (r *runner) heartbeat(ctx context.Context) error {
 		r.cancelAll(errLost)
 		return r.register(ctx)
 	}
-	r.q.offset.Store(int64(beat.Sub(before.Add(time.Since(before) / 2))))
+	r.q.setClock(beat, before)
 	return nil
+}
+
+// setClock corrects the clock by the database's, which said beat to a question asked at before and answered now.
+func (q *Queue) setClock(beat store.Time, before time.Time) {
+	q.offset.Store(int64(beat.Sub(before.Add(time.Since(before) / 2))))
 }
 
 // bury deletes the rows of dead replicas and takes their running jobs up: available at once, or canceled or discarded if it was their last attempt.

@@ -166,6 +166,38 @@ func TestAJobClaimedWithoutAnAnswerIsGivenBack(t *testing.T) {
 	})
 }
 
+// After the database was away, everybody is silent. Who comes new then lets the others beat before it takes their jobs up: at their last attempt those would be discarded.
+func TestWhoComesNewLetsTheOthersBeatFirst(t *testing.T) {
+	t.Parallel()
+	db := storetest.Open(t, store.Postgres, migrations...)
+	began, finish := make(chan bool), make(chan bool)
+	old := newQueue(t, db, Work(func(context.Context, note) error { began <- true; <-finish; return nil }))
+	old.beat = time.Hour
+	start(t, old)
+	id, _ := insert(t, old, note{}, Insert{})
+	<-began
+	mine := running(t, old).replica.Load()
+	if _, err := db.Writer().ExecContext(t.Context(), "UPDATE job_replica SET beat_at = 0"); err != nil {
+		t.Fatal(err)
+	}
+	newcomer := newQueue(t, db, Work(func(context.Context, other) error { return nil }))
+	newcomer.beat = time.Hour
+	start(t, newcomer)
+	done, _ := insert(t, newcomer, other{}, Insert{})
+	reach(t, newcomer, done, Completed) // so it has entered
+	var rows int
+	if err := db.QueryRowContext(t.Context(), "SELECT count(*) FROM job_replica WHERE id = $1", mine).Scan(&rows); err != nil || rows != 1 {
+		t.Errorf("the silent replica was buried at once: %d, %v", rows, err)
+	}
+	close(finish)
+	if j := reach(t, newcomer, id, Completed); j.Attempt != 1 {
+		t.Errorf("its job took %d attempts, want 1", j.Attempt)
+	}
+	if r := running(t, newcomer); r.q.offset.Load() == 0 {
+		t.Error("who comes new does not go by the database's clock")
+	}
+}
+
 func TestReplicasWhoseClocksDifferLetEachOtherLive(t *testing.T) {
 	t.Parallel()
 	db := storetest.Open(t, store.Postgres, migrations...)

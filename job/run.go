@@ -34,6 +34,7 @@ type runner struct {
 	q       *Queue
 	base    context.Context // of the runs: has no end of its own
 	replica atomic.Int64    // the row in job_replica
+	late    bool            // the database did not answer at first
 
 	poke    chan struct{} // there may be something to claim
 	look    chan struct{} // look at the times of jobs and schedules now

@@ -113,7 +113,7 @@ func readManifest(root *os.Root) (*Manifest, error) {
 		return nil, slipway.Errorf(slipway.Invalid, "%s of the backup cannot be read; take another backup", manifestName).WithCause(err)
 	}
 	if m.Format != 1 {
-		return nil, slipway.Errorf(slipway.Conflict, "the backup has format %d, which this version of Slipway does not know; restore with %s", m.Format, m.Slipway)
+		return nil, slipway.Errorf(slipway.Conflict, "the backup has format %d, which this version of Slipway does not know; restore with %s", m.Format, clip(m.Slipway))
 	}
 	for _, b := range m.Databases {
 		for _, f := range b.Files {

@@ -53,6 +53,9 @@ type Snapshot struct {
 
 // Snapshot takes one, also of a database that a newer version has used; that version restores it then. It is a Conflict when the database has nothing.
 func (db *DB) Snapshot(ctx context.Context, all ...Migrations) (_ *Snapshot, err error) {
+	if all, err = db.withStrangers(ctx, all); err != nil {
+		return nil, err
+	}
 	steps, err := db.MigrateStatus(ctx, all...)
 	if err != nil {
 		return nil, err
@@ -255,6 +258,9 @@ func sameStep(a, b MigrationStatus) bool { return a.Owner == b.Owner && a.Versio
 func (b Backup) Known(name string, all ...Migrations) error {
 	for _, s := range b.Steps {
 		i := slices.IndexFunc(all, func(m Migrations) bool { return m.Owner == s.Owner })
+		if i < 0 && b.Engine == SQLite {
+			continue // its tables are in the file as they are, and nobody minds them
+		}
 		if i < 0 {
 			return slipway.Errorf(slipway.Conflict, "the backup of database %q has tables of %s, which is not enabled here; enable it, or use the version of Slipway that made the backup", name, s.Owner)
 		}
@@ -371,12 +377,20 @@ func (db *DB) sound(ctx context.Context, b Backup, all []Migrations) error {
 	if said != "ok" {
 		return slipway.Errorf(slipway.Invalid, "the backup of database %q is damaged: %s; take another one", db.name, said)
 	}
+	all, err := db.withStrangers(ctx, all)
+	if err != nil {
+		return err
+	}
 	steps, err := db.MigrateStatus(ctx, all...)
 	if err != nil {
 		return err
 	}
 	steps = slices.DeleteFunc(steps, func(s MigrationStatus) bool { return !s.Applied })
-	if !slices.EqualFunc(steps, b.Steps, sameStep) {
+	has := func(all []MigrationStatus, s MigrationStatus) bool {
+		return slices.ContainsFunc(all, func(o MigrationStatus) bool { return sameStep(s, o) })
+	}
+	// In any order: what was a stranger's for the version that made the backup may be known here.
+	if len(steps) != len(b.Steps) || slices.ContainsFunc(steps, func(s MigrationStatus) bool { return !has(b.Steps, s) }) {
 		return slipway.Errorf(slipway.Invalid, "the file of database %q is not the one that the backup's manifest tells of; take another one", db.name)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -264,13 +265,32 @@ func (db *DB) applied(ctx context.Context, all []Migrations) (map[string]map[int
 	return applied, err
 }
 
+// withStrangers adds the owners whose tables are in the database and that the program does not know, or has not enabled, each without any step of its own.
+func (db *DB) withStrangers(ctx context.Context, all []Migrations) ([]Migrations, error) {
+	marked, err := db.versionTables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.Clone(all)
+	for _, table := range slices.Sorted(maps.Keys(marked)) {
+		owner := strings.TrimSuffix(table, "_version")
+		known := slices.ContainsFunc(all, func(m Migrations) bool { return m.Owner == owner })
+		if !known && ownerName.MatchString(owner) {
+			all = append(all, Migrations{Owner: owner, FS: embed.FS{}})
+		}
+	}
+	return all, nil
+}
+
 // versionTables lists the version tables, each with whether it has the column contract, which the first ones had not.
 func (db *DB) versionTables(ctx context.Context) (map[string]bool, error) {
 	query := `SELECT t.name, EXISTS (SELECT 1 FROM pragma_table_info(t.name) WHERE name = 'contract') FROM sqlite_schema t
-		WHERE t.type = 'table' AND t.name LIKE '%_version'`
+		WHERE t.type = 'table' AND t.name LIKE '%\_version' ESCAPE '\'
+		AND (SELECT count(*) FROM pragma_table_info(t.name) WHERE name IN ('version', 'applied')) = 2`
 	if db.engine == Postgres {
 		query = `SELECT t.relname, EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = t.oid AND a.attname = 'contract' AND NOT a.attisdropped) FROM pg_class t
-			WHERE t.relkind = 'r' AND t.relnamespace = current_schema()::regnamespace AND t.relname LIKE '%_version'`
+			WHERE t.relkind = 'r' AND t.relnamespace = current_schema()::regnamespace AND t.relname LIKE '%\_version'
+			AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = t.oid AND a.attname IN ('version', 'applied') AND NOT a.attisdropped) = 2`
 	}
 	tables := map[string]bool{}
 	var table string
