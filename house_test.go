@@ -52,12 +52,13 @@ var mayImport = map[string][]string{
 
 	// Made for tests.
 	"store/storetest":         {"store"},
+	"event/eventtest":         {"event"},
 	"auth/issuertest":         {},
 	"provider/jenkinstest":    {},
 	"entity/entitytest":       {},
 	"provider/providertest":   {"provider"},
 	"cluster/clustertest":     {"cluster"},
-	"blueprint/blueprinttest": {"store", "store/storetest", "provider", "auth", "event", "blueprint", "server"},
+	"blueprint/blueprinttest": {"store", "store/storetest", "provider", "auth", "event", "event/eventtest", "blueprint", "server"},
 	"seeds":                   {},
 	"docs":                    {},
 	"bench":                   {},
@@ -73,7 +74,7 @@ var mayImport = map[string][]string{
 }
 
 // forTests are packages that only tests import, and the packages that tests may import besides.
-var forTests = []string{"store/storetest", "entity/entitytest", "auth/issuertest", "provider/providertest", "provider/fake", "provider/jenkinstest", "cluster/clustertest", "blueprint/blueprinttest"}
+var forTests = []string{"store/storetest", "entity/entitytest", "event/eventtest", "auth/issuertest", "provider/providertest", "provider/fake", "provider/jenkinstest", "cluster/clustertest", "blueprint/blueprinttest"}
 
 // reachesAll are packages whose tests start the whole of Slipway.
 var reachesAll = []string{".", "builtin", "bench", "compat", "blueprint/*", "client", "command", "deploy", "docs", "e2e", "examples/*", "seeds", "server", "cmd/*"}

@@ -133,7 +133,7 @@ func runListeners(addr, token, count string) error {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			req, _ := http.NewRequest("GET", "http://"+addr+"/api/events/stream?type=dev.slipway.config.*", nil)
+			req, _ := http.NewRequest("GET", "http://"+addr+"/api/events/stream?type=dev.cdeventsx.slipway-document.*", nil)
 			req.Header.Set("Authorization", "Bearer "+token)
 			res, err := client.Do(req)
 			<-gate
@@ -255,7 +255,7 @@ func TestEventRates(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			db := storetest.Open(t, store.Postgres, benchSchema...)
 			bus := event.New(db, slog.New(slog.DiscardHandler))
-			bus.Declare(event.Type{Name: "bench.thing.done.v1", Text: "A thing is done"})
+			bus.Declare("/bench", event.Type{Name: "bench.thing.done.v1", Text: "A thing is done"})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			committed := sync.Map{} // subject → when

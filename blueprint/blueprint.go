@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -125,6 +126,15 @@ func Work[S any, A job.Args](method func(S, context.Context, A) error, limits jo
 		w.Queue, w.Timeout, w.MaxAttempts, w.Text, w.Parallel = limits.Queue, limits.Timeout, limits.MaxAttempts, limits.Text, limits.Parallel
 		return w
 	}}
+}
+
+// EventTypes are the declared Events with their Source.
+func (b Blueprint) EventTypes() []event.Type {
+	types := slices.Clone(b.Events)
+	for i := range types {
+		types[i].Source = event.SourceOf(b.Name)
+	}
+	return types
 }
 
 // Subscription declares a durable reader of events. Make it with Subscribe.

@@ -148,7 +148,7 @@ configuration, tables, jobs, schedules, events, commands. Nothing is opened or s
 func (a *app) describeOne(b blueprint.Blueprint) description {
 	d := description{
 		Name: b.Name, Version: b.Version, Summary: b.Summary, Stability: b.Stability,
-		Permissions: some(b.Permissions), Events: some(b.Events), Tasks: some(b.Tasks), Proxies: some(b.Proxies), Kinds: some(b.Kinds),
+		Permissions: some(b.Permissions), Events: some(b.EventTypes()), Tasks: some(b.Tasks), Proxies: some(b.Proxies), Kinds: some(b.Kinds),
 		Config: []configDescription{}, Mounts: []mountDescription{}, Operations: []operationDescription{}, Databases: []databaseDescription{}, Jobs: []jobDescription{},
 		Schedules: []scheduleDescription{}, Subscriptions: []subscription{}, Commands: []string{}, Health: []textDescription{}, Pages: []pageDescription{},
 	}

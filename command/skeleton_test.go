@@ -82,7 +82,7 @@ func TestAModuleOfSkeletonsBuildsAndItsTestsPass(t *testing.T) {
 	tool(t, made, "go", "test", "-mod=mod", "-count=1", "./...")
 	tool(t, made, "go", "build", "-mod=mod", "-o", "platform", ".")
 	described := tool(t, made, "./platform", "describe", "gadget")
-	for _, want := range []string{"/api/gadgets", "gadget.sweep", "dev.slipway.gadget.swept.v1", "gadget_gadget"} {
+	for _, want := range []string{"/api/gadgets", "gadget.sweep", "dev.cdeventsx.slipway-gadget.swept.0.1.0", "gadget_gadget"} {
 		if !strings.Contains(described, want) {
 			t.Errorf("the program knows no %s: %s", want, described)
 		}

@@ -3,6 +3,7 @@ package docs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/pem"
 	"errors"
@@ -26,6 +27,8 @@ import (
 	"github.com/slipway-platform/slipway/auth/issuertest"
 	"github.com/slipway-platform/slipway/builtin"
 	"github.com/slipway-platform/slipway/command"
+	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/provider/jenkinstest"
 	"github.com/slipway-platform/slipway/server"
 )
@@ -390,6 +393,31 @@ func (o *output) String() string {
 // The version in the committed description: a release changes the program's, not the API's.
 const apiVersion = "1"
 
+// eventsPage is the page of events with the table of what the declarations say.
+func eventsPage(t *testing.T) []byte {
+	text, err := os.ReadFile("events.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin, end = "<!-- types -->\n", "<!-- end -->\n"
+	before, rest, ok := strings.Cut(string(text), begin)
+	_, after, ended := strings.Cut(rest, end)
+	if !ok || !ended {
+		t.Fatalf("events.md has no place for the table: %q and %q", begin, end)
+	}
+	var types []event.Type
+	for _, b := range builtin.Blueprints() {
+		types = append(types, b.EventTypes()...)
+	}
+	slices.SortFunc(types, func(a, b event.Type) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Source, b.Source)) })
+	var table strings.Builder
+	table.WriteString("| type | source | when | subject | takes |\n|---|---|---|---|---|\n")
+	for _, one := range types {
+		fmt.Fprintf(&table, "| `%s` | `%s` | %s | %s | `%s` |\n", one.Name, one.Source, one.Text, one.Object, cmp.Or(one.Permission, entity.ReadPermission))
+	}
+	return []byte(before + begin + table.String() + end + after)
+}
+
 func TestGenerated(t *testing.T) {
 	t.Parallel()
 	for name, make := range map[string]func(t *testing.T) []byte{
@@ -408,6 +436,7 @@ func TestGenerated(t *testing.T) {
 			}
 			return out
 		},
+		"events.md": eventsPage,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -33,11 +33,15 @@ const ReadPermission = "catalog.entity.read"
 // Revision is the name in store.Revisions that is bumped whenever an entity changes.
 const Revision = "entity"
 
-// The types of the events that every change sends, with the entity's ref as subject.
+// The types of the events that every change sends, with the entity's ref as subject, in CDEvents' form for words of one's own.
 const (
-	EventChanged = "dev.slipway.catalog.entity.changed.v1" // created, or its content is new
-	EventRemoved = "dev.slipway.catalog.entity.removed.v1"
+	EventCreated  = "dev.cdeventsx.slipway-entity.created.0.1.0"
+	EventModified = "dev.cdeventsx.slipway-entity.modified.0.1.0"
+	EventRemoved  = "dev.cdeventsx.slipway-entity.removed.0.1.0"
 )
+
+// Events are the types of the events that every change sends, for who follows them.
+var Events = []string{EventCreated, EventModified, EventRemoved}
 
 // Store reads and writes entities in the main database. Safe for concurrent use.
 type Store struct {

@@ -21,7 +21,7 @@ import (
 type BrokerConfig struct {
 	URL         string           `yaml:"url" doc:"Addresses of NATS servers with JetStream, such as nats://nats.example.com:4222 or tls://…, with commas between; empty: no broker"`
 	Stream      string           `yaml:"stream" doc:"Stream that keeps the events; made when there is none"`
-	Subject     string           `yaml:"subject" doc:"What subjects begin with; the event's type follows: slipway.dev.cdevents.pipelinerun.finished.0.2.0"`
+	Subject     string           `yaml:"subject" doc:"What subjects begin with; the event's type follows: slipway.dev.cdevents.pipelinerun.finished.0.3.0"`
 	Types       []string         `yaml:"types" doc:"Types of events that are handed over, or beginnings of them and *; empty: all"`
 	Credentials string           `yaml:"credentials" doc:"File with NATS credentials (JWT and seed)"`
 	CAFile      string           `yaml:"caFile" doc:"PEM file with the authorities of the servers' certificates; empty: the system's"`

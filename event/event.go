@@ -4,6 +4,7 @@
 package event
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"embed"
@@ -11,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +20,6 @@ import (
 	"time"
 
 	"github.com/slipway-platform/slipway"
-	"github.com/slipway-platform/slipway/entity"
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -34,34 +35,31 @@ var Migrations = store.Migrations{Owner: "event", FS: func() fs.FS {
 	return sub
 }()}
 
-// ReadPermission lets a caller read all events. Without it, a caller reads those of entities that they may read, as far as they hold the Permission of the event's
-// type on the entity.
+// ReadPermission lets a caller read all events. Without it, a caller reads those of entities that they may read, as far as they hold the Permission that who sent the event
+// declared for its type on the entity.
 const ReadPermission = "event.event.read"
 
-// Type is a kind of event that a blueprint declares.
+// Type is a kind of event that a blueprint sends. The types of CDEvents may be declared by several blueprints: each says when it sends them, what of, and what it takes to read those
+// that it sends; Source tells them apart.
 type Type struct {
-	Name   string `json:"name" doc:"CloudEvents type" example:"dev.cdevents.pipelinerun.finished.0.2.0"`
+	Name   string `json:"name" doc:"CloudEvents type" example:"dev.cdevents.pipelinerun.finished.0.3.0"`
+	Source string `json:"source" doc:"Which part sends it" example:"/slipway/build"` // filled in by Declare
 	Text   string `json:"text" doc:"When it is sent"`
 	Object string `json:"object,omitempty" doc:"What the subject names"`
 
-	// Permission is what it takes on the event's entity to read such events, beside reading the entity: the one that guards what the event tells. Empty: reading the
-	// entity is enough.
+	// Permission is what it takes on the event's entity to read such events of this source, beside reading the entity: the one that guards what the event tells. Empty: reading
+	// the entity is enough. ReadPermission for events without an entity.
 	Permission string `json:"permission,omitempty" doc:"What it takes on the entity, beside reading it, to read such events" example:"build.run.read"`
 
 	// Data is the zero value of what the event's data is, from which its JSON Schema is made; nil for an event without data.
 	Data any `json:"-"`
 }
 
-// EntityTypes are the events that Announce sends. Every Bus knows them.
-var EntityTypes = []Type{
-	{Name: entity.EventChanged, Text: "An entity was created, or its content is new", Object: "entity", Data: EntityChange{}},
-	{Name: entity.EventRemoved, Text: "An entity was removed from the catalog", Object: "entity", Data: EntityChange{}},
-}
+// SourceOf is the source of the events that a blueprint sends.
+func SourceOf(blueprint string) string { return "/slipway/" + blueprint }
 
-// EntityChange is the data of the EntityTypes.
-type EntityChange struct {
-	Action entity.Action `json:"action" enum:"created,updated,removed" doc:"What happened to the entity"`
-}
+// SourceOfProvider is the source of subjects that a provider knows by their ids.
+func SourceOfProvider(name string) string { return "/slipway/provider/" + url.PathEscape(name) }
 
 // Event is one event as CloudEvents 1.0 has it in JSON, with its position as an extension. Who publishes sets Source, Type, Subject, Data and EntityID, and may
 // set ID and Time; the rest is filled in.
@@ -70,8 +68,8 @@ type Event struct {
 	Position        int64           `json:"position" doc:"Place in the order of all events; pass as after"`
 	ID              string          `json:"id" doc:"Unique id"`
 	Source          string          `json:"source" doc:"Which part sent it" example:"/slipway/build"`
-	Type            string          `json:"type" doc:"CloudEvents type" example:"dev.cdevents.pipelinerun.finished.0.2.0"`
-	Subject         string          `json:"subject,omitempty" doc:"What it is about, such as an entity ref"`
+	Type            string          `json:"type" doc:"CloudEvents type" example:"dev.cdevents.pipelinerun.finished.0.3.0"`
+	Subject         string          `json:"subject,omitempty" doc:"Id of what it is about: a build, an entity ref"`
 	Time            time.Time       `json:"time" doc:"When it happened"`
 	DataContentType string          `json:"datacontenttype,omitempty" enum:"application/json" doc:"What data is; absent without data"`
 	Data            json.RawMessage `json:"data,omitempty" doc:"Details; never a secret"`
@@ -118,7 +116,7 @@ type Bus struct {
 	id       string // tells our own notifications from those of others
 
 	mu        sync.Mutex
-	types     map[string]Type
+	types     map[typeKey]Type
 	readers   []*reader
 	running   bool // Run is at work
 	notifying bool // a goroutine sends notifications
@@ -133,23 +131,29 @@ type Bus struct {
 
 // New makes a Bus; no I/O.
 func New(db *store.DB, log *slog.Logger) *Bus {
-	b := &Bus{Now: time.Now, db: db, log: log, id: rand.Text(), types: map[string]Type{}, woken: make(chan struct{}, 1), moved: make(chan struct{})}
-	b.Declare(EntityTypes...)
+	b := &Bus{Now: time.Now, db: db, log: log, id: rand.Text(), types: map[typeKey]Type{}, woken: make(chan struct{}, 1), moved: make(chan struct{})}
+	b.Declare(entitySource, EntityTypes...)
 	return b
 }
 
-// Declare makes types known. Only known types can be published.
-func (b *Bus) Declare(types ...Type) {
+// typeKey tells declarations of one type apart by who sends it.
+type typeKey struct{ name, source string }
+
+// Declare makes known which types a source sends. Only these can be published, under that source.
+func (b *Bus) Declare(source string, types ...Type) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, t := range types {
-		b.types[t.Name] = t
+		t.Source = source
+		b.types[typeKey{t.Name, source}] = t
 	}
 }
 
-// Types lists the declared types by name.
+// Types lists what was declared, by name, then by source.
 func (b *Bus) Types() []Type {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.SortedFunc(maps.Values(b.types), func(x, y Type) int { return strings.Compare(x.Name, y.Name) })
+	return slices.SortedFunc(maps.Values(b.types), func(x, y Type) int {
+		return cmp.Or(strings.Compare(x.Name, y.Name), strings.Compare(x.Source, y.Source))
+	})
 }

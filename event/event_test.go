@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/entity"
 	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/event/eventtest"
 	"github.com/slipway-platform/slipway/store"
 	"github.com/slipway-platform/slipway/store/storetest"
 )
@@ -27,7 +29,7 @@ var done = event.Type{Name: "test.thing.done.v1", Text: "A thing is done"}
 
 func newBus(db *store.DB) *event.Bus {
 	b := event.New(db, slog.New(slog.DiscardHandler))
-	b.Declare(done, event.Type{Name: "test.thing.begun.v1", Text: "A thing has begun"})
+	b.Declare("/test", done, event.Type{Name: "test.thing.begun.v1", Text: "A thing has begun"})
 	return b
 }
 
@@ -466,12 +468,79 @@ func TestListShowsEventsOfReadableEntitiesOnly(t *testing.T) {
 		if events, _, err := b.List(t.Context(), system, 0, nil, 10); err != nil || events[0].SpecVersion != "1.0" || events[0].DataContentType != "application/json" || events[2].DataContentType != "" {
 			t.Errorf("got %+v, %v; want the attributes that CloudEvents requires", events, err)
 		}
-		byType, _, err := b.List(t.Context(), system, 0, []string{entity.EventChanged, "nothing.*"}, 1)
-		if err != nil || len(byType) != 1 || string(byType[0].Data) != `{"action":"created"}` {
-			t.Errorf("by type: got %v, %v; want one creation", byType, err)
+		byType, _, err := b.List(t.Context(), system, 0, []string{entity.EventCreated, "nothing.*"}, 1)
+		if err != nil || len(byType) != 1 || eventtest.Check(byType[0]) != nil || !strings.Contains(string(byType[0].Data), `"content":{"kind":"component","namespace":"default","name":"mine"}`) {
+			t.Errorf("by type: got %+v, %v; want one creation", byType, err)
 		}
 		if _, _, err := b.List(t.Context(), system, 0, nil, 0); !errors.Is(err, slipway.Invalid) {
 			t.Errorf("limit 0: got %v, want invalid", err)
+		}
+	})
+}
+
+// TestOneTypeFromTwoSources has two blueprints send one type of CDEvents: reading those of one says nothing of the others, and what a source has not declared it cannot send.
+func TestOneTypeFromTwoSources(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
+		b := newBus(db)
+		for _, source := range []string{"left", "right"} {
+			b.Declare(event.SourceOf(source), event.Type{Name: event.ServiceDeployed, Text: "It runs", Permission: source + ".thing.read"})
+		}
+		entities := entity.New(db, time.Now)
+		entities.Announce = func(ctx context.Context, tx *store.Tx, changes []entity.Change) error {
+			var events []event.Event
+			for _, source := range []string{"left", "right"} {
+				events = append(events, event.Event{Type: event.ServiceDeployed, Source: event.SourceOf(source), Subject: source, EntityID: changes[0].ID, Time: time.Unix(1e9, 0)})
+			}
+			return b.PublishAll(ctx, tx, events)
+		}
+		err := db.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := entities.Put(t.Context(), tx, "test", []*slipway.Entity{{APIVersion: "backstage.io/v1alpha1", Kind: "Component", Metadata: slipway.EntityMetadata{Name: "web"}}})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, b)
+		list := func(b *event.Bus, permissions ...string) (subjects string) {
+			c := &slipway.Caller{Grants: []slipway.Grant{{Permission: "catalog.entity.read"}}}
+			for _, p := range permissions {
+				c.Grants = append(c.Grants, slipway.Grant{Permission: p})
+			}
+			events, _, err := b.List(t.Context(), c, 0, []string{"dev.cdevents.service.*"}, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range events {
+				if subjects += e.Subject + " "; !e.Time.Equal(time.Unix(1e9, 0)) {
+					t.Errorf("it happened at %s", e.Time)
+				}
+			}
+			return strings.TrimSpace(subjects)
+		}
+		within(t, 5*time.Second, "both events", func() bool { return list(b, "event.event.read") == "left right" })
+		for want, permissions := range map[string][]string{"": nil, "left": {"left.thing.read"}, "right": {"right.thing.read"}, "left right": {"left.*", "right.*"}} {
+			if got := list(b, permissions...); got != want {
+				t.Errorf("with %v: got %q, want %q", permissions, got, want)
+			}
+		}
+		half := event.New(db, slog.New(slog.DiscardHandler)) // the blueprint right is not enabled
+		half.Declare(event.SourceOf("left"), event.Type{Name: event.ServiceDeployed, Text: "It runs", Permission: "left.thing.read"})
+		if got := list(half, "left.*", "right.*"); got != "left" {
+			t.Errorf("of a source that is not known: got %q", got)
+		}
+		if names := b.Types(); !slices.ContainsFunc(names, func(t event.Type) bool { return t.Name == event.ServiceDeployed && t.Source == "/slipway/right" }) {
+			t.Errorf("types: %+v", names)
+		}
+		err = db.Write(t.Context(), func(tx *store.Tx) error {
+			return b.Publish(t.Context(), tx, event.Event{Type: event.ServiceDeployed, Source: "/slipway/other", Subject: "x"})
+		})
+		if slipway.CodeOf(err) != slipway.Internal || !strings.Contains(err.Error(), `not declared for the source "/slipway/other"`) {
+			t.Errorf("a source that declared nothing: %v", err)
+		}
+		// What happened long ago is kept as long as what happens now.
+		if n, err := b.Prune(t.Context(), time.Now().Add(-time.Hour)); err != nil || n != 0 {
+			t.Errorf("pruned %d, %v", n, err)
 		}
 	})
 }
@@ -480,7 +549,7 @@ func TestListAsksForWhatTheTypeAsksFor(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
 		b := newBus(db)
-		b.Declare(event.Type{Name: "test.secret.told.v1", Text: "Tells what not every reader of the entity may know", Permission: "test.secret.read"})
+		b.Declare("/test", event.Type{Name: "test.secret.told.v1", Text: "Tells what not every reader of the entity may know", Permission: "test.secret.read"})
 		entities := entity.New(db, time.Now)
 		ids := map[string]int64{}
 		entities.Announce = func(_ context.Context, _ *store.Tx, changes []entity.Change) error {
@@ -553,6 +622,8 @@ func TestPruneKeepsWhatIsYoungOrNotHandledYet(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, schema, func(t *testing.T, db *store.DB) {
 		b := newBus(db)
+		var ago atomic.Int64
+		b.Now = func() time.Time { return time.Now().Add(-time.Duration(ago.Load())) }
 		b.Subscribe(event.Subscription{Name: "test.stuck", Types: []string{done.Name}, Backlog: true, Handle: func(_ context.Context, _ *store.Tx, e event.Event) error {
 			if e.Subject == "poison" {
 				return errors.New("no")
@@ -561,16 +632,10 @@ func TestPruneKeepsWhatIsYoungOrNotHandledYet(t *testing.T) {
 		}})
 		run(t, b)
 		registered(t, b, "test.stuck")
-		old := time.Now().Add(-time.Hour)
-		var events []event.Event
-		for range 450 {
-			e := thing("old")
-			e.Time = old
-			events = append(events, e)
-		}
-		poison := thing("poison")
-		poison.Time = old
-		publish(t, b, db, append(events, poison, thing("young"))...)
+		ago.Store(int64(time.Hour)) // published then; what happened when does not matter
+		publish(t, b, db, append(slices.Repeat([]event.Event{thing("old")}, 450), thing("poison"))...)
+		ago.Store(0)
+		publish(t, b, db, thing("young"))
 		within(t, 10*time.Second, "it is stuck", func() bool {
 			s, err := b.Subscriptions(t.Context())
 			return err == nil && len(s) == 1 && s[0].Blocked == 451

@@ -15,15 +15,15 @@ import (
 	"github.com/slipway-platform/slipway/store"
 )
 
-const columns = `position, uid, source, type, subject, time, data, entity_id, origin`
+const columns = `position, uid, source, type, subject, COALESCE(occurred, time), data, entity_id, origin`
 
 // maxLook is how many positions one List looks at for a caller or types that leave most of them out.
 const maxLook = 5_000
 
 // List gives the events after a position, in order, at most limit (1 to 1,000), and the position to read on after: 0 when everything there is was looked at. One call looks
 // at a bounded stretch, so it may give few events, or none, and still a position. Types are exact names or prefixes ending in *; none means all. A caller with
-// ReadPermission on all sees every event. Others see those of entities that they may read, where they hold what the type asks for (Type.Permission); a type that this Bus
-// does not know is not shown to them. An event that is not listed yet always gets a higher position than those that are.
+// ReadPermission on all sees every event. Others see those of entities that they may read, where they hold what the event's type asks for as its source declared it (Type.Permission); what
+// was not declared on this Bus is not shown to them. An event that is not listed yet always gets a higher position than those that are.
 func (b *Bus) List(ctx context.Context, caller *slipway.Caller, after int64, types []string, limit int) (events []Event, next int64, err error) {
 	if limit < 1 || limit > 1000 {
 		return nil, 0, slipway.Errorf(slipway.Invalid, "limit must be from 1 to 1000")
@@ -66,18 +66,28 @@ func (b *Bus) List(ctx context.Context, caller *slipway.Caller, after int64, typ
 
 // readable is the condition on the events that a caller without ReadPermission on all may read.
 func (b *Bus) readable(caller *slipway.Caller, args *[]any) string {
-	permissions := map[string][]string{} // what it takes → types
+	permissions := map[string]map[string][]string{} // what it takes → source → types
 	for _, t := range b.Types() {
-		permissions[t.Permission] = append(permissions[t.Permission], t.Name)
+		if permissions[t.Permission] == nil {
+			permissions[t.Permission] = map[string][]string{}
+		}
+		permissions[t.Permission][t.Source] = append(permissions[t.Permission][t.Source], t.Name)
+	}
+	arg := func(v string) string {
+		*args = append(*args, v)
+		return fmt.Sprintf("$%d", len(*args))
 	}
 	var or []string
 	for _, permission := range slices.Sorted(maps.Keys(permissions)) {
-		var in []string
-		for _, name := range permissions[permission] {
-			*args = append(*args, name)
-			in = append(in, fmt.Sprintf("$%d", len(*args)))
+		var sent []string
+		for _, source := range slices.Sorted(maps.Keys(permissions[permission])) {
+			var in []string
+			for _, name := range permissions[permission][source] {
+				in = append(in, arg(name))
+			}
+			sent = append(sent, "event.source = "+arg(source)+" AND event.type IN ("+strings.Join(in, ", ")+")")
 		}
-		one := "event.type IN (" + strings.Join(in, ", ") + ")"
+		one := "(" + strings.Join(sent, " OR ") + ")"
 		if permission != "" {
 			holding, more := entity.Holding(caller, permission, "e", len(*args)+1)
 			*args = append(*args, more...)

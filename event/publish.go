@@ -3,7 +3,6 @@ package event
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -11,12 +10,11 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/slipway-platform/slipway"
-	"github.com/slipway-platform/slipway/entity"
 	"github.com/slipway-platform/slipway/store"
 )
 
 // Publish writes an event in the transaction that causes it. It fills in the ID and the Time where they are empty; the
-// position follows after the commit. An event of a type that nobody declared, without a source, or with data that is no JSON is
+// position follows after the commit. An event of a type that was not declared for its source, or with data that is no JSON, is
 // an Internal error: it is a fault of the code that publishes.
 func (b *Bus) Publish(ctx context.Context, tx *store.Tx, e Event) error {
 	return b.PublishAll(ctx, tx, []Event{e})
@@ -41,7 +39,7 @@ func (b *Bus) PublishAll(ctx context.Context, tx *store.Tx, events []Event) erro
 		}
 		position -= int64(len(events)) - 1
 	}
-	const columns, rows = 9, 100
+	const columns, rows = 10, 100
 	for start := 0; start < len(events); start += rows {
 		var sql strings.Builder
 		var args []any
@@ -55,7 +53,7 @@ func (b *Bus) PublishAll(ctx context.Context, tx *store.Tx, events []Event) erro
 				position++
 			}
 		}
-		_, err := tx.Exec(ctx, `INSERT INTO event (position, uid, source, type, subject, time, data, entity_id, origin) VALUES `+sql.String(), args...)
+		_, err := tx.Exec(ctx, `INSERT INTO event (position, uid, source, type, subject, time, data, entity_id, origin, occurred) VALUES `+sql.String(), args...)
 		if err != nil {
 			return err
 		}
@@ -66,13 +64,11 @@ func (b *Bus) PublishAll(ctx context.Context, tx *store.Tx, events []Event) erro
 
 func (b *Bus) check(e Event) error {
 	b.mu.Lock()
-	_, known := b.types[e.Type]
+	_, known := b.types[typeKey{e.Type, e.Source}]
 	b.mu.Unlock()
 	switch {
 	case !known:
-		return slipway.Errorf(slipway.Internal, "event type %q is not declared; add it to the Events of the blueprint that publishes it", e.Type)
-	case e.Source == "":
-		return slipway.Errorf(slipway.Internal, "an event of type %q has no source; say which part sends it, such as /slipway/build", e.Type)
+		return slipway.Errorf(slipway.Internal, "event type %q is not declared for the source %q; add it to the Events of the blueprint that publishes it, whose source is /slipway/<its name>", e.Type, e.Source)
 	case e.Data != nil && !json.Valid(e.Data):
 		return slipway.Errorf(slipway.Internal, "an event of type %q has data that is no JSON", e.Type)
 	}
@@ -83,17 +79,18 @@ func (b *Bus) row(e Event, position int64) []any {
 	if e.ID == "" {
 		e.ID = uuid.Must(uuid.NewV7()).String()
 	}
-	if e.Time.IsZero() {
-		e.Time = b.Now()
-	}
-	var place, data any
+	now := b.Now()
+	var place, data, occurred any
 	if position > 0 {
 		place = position
+	}
+	if !e.Time.IsZero() && !e.Time.Equal(now) {
+		occurred = store.At(e.Time)
 	}
 	if e.Data != nil {
 		data = string(e.Data)
 	}
-	return []any{place, e.ID, e.Source, e.Type, e.Subject, store.At(e.Time), data, e.EntityID, e.Origin}
+	return []any{place, e.ID, e.Source, e.Type, e.Subject, store.At(now), data, e.EntityID, e.Origin, occurred}
 }
 
 // values writes "($4, $5, $6)".
@@ -103,24 +100,6 @@ func values(sql *strings.Builder, start, n int) {
 		sql.WriteString(strconv.Itoa(start + i + 1))
 	}
 	sql.WriteByte(')')
-}
-
-// Announce publishes the changes of entities. It is what entity.Store.Announce is set to.
-func (b *Bus) Announce(ctx context.Context, tx *store.Tx, changes []entity.Change) error {
-	events := make([]Event, len(changes))
-	for i, c := range changes {
-		events[i] = Event{
-			Source:   "/slipway/catalog",
-			Type:     entity.EventChanged,
-			Subject:  c.Ref.String(),
-			Data:     fmt.Appendf(nil, `{"action":%q}`, c.Action),
-			EntityID: c.ID,
-		}
-		if c.Action == entity.Removed {
-			events[i].Type = entity.EventRemoved
-		}
-	}
-	return b.PublishAll(ctx, tx, events)
 }
 
 // published wakes the sequencer: ours when it runs, else those of other replicas.

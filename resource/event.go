@@ -3,7 +3,6 @@ package resource
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"maps"
 	"slices"
 
@@ -12,60 +11,57 @@ import (
 	"github.com/slipway-platform/slipway/store"
 )
 
-// EventChanged tells that documents of one kind have changed, in one call. Its data is a Changed, its subject the kind.
-var EventChanged = event.Type{
-	Name: "dev.slipway.config.changed.v1", Text: "Documents of a kind were created, changed or deleted by one call", Object: "kind", Data: Changed{},
+// The types of the events of documents: one of each is sent for what one call did to the documents of a kind. Their subject is the kind.
+const (
+	EventCreated  = "dev.cdeventsx.slipway-document.created.0.1.0"
+	EventModified = "dev.cdeventsx.slipway-document.modified.0.1.0"
+	EventDeleted  = "dev.cdeventsx.slipway-document.deleted.0.1.0"
+)
+
+// Events declares them. The blueprint data does.
+var Events = []event.Type{
+	{Name: EventCreated, Text: "Documents of a kind were created by one call", Object: "kind", Permission: event.ReadPermission, Data: Changed{}},
+	{Name: EventModified, Text: "Documents of a kind were changed by one call", Object: "kind", Permission: event.ReadPermission, Data: Changed{}},
+	{Name: EventDeleted, Text: "Documents of a kind were deleted by one call", Object: "kind", Permission: event.ReadPermission, Data: Changed{}},
 }
 
-// Changed is the data of EventChanged.
-type Changed struct {
-	Kind      string            `json:"kind" doc:"Kind of the documents" example:"credentials"`
-	By        string            `json:"by" doc:"Who changed them" example:"user:default/jane"`
-	Documents []ChangedDocument `json:"documents" nullable:"false" doc:"The first hundred of them, by id"`
-	Total     int               `json:"total" doc:"How many there are"`
-}
+// Changed is the data of the Events.
+type Changed = event.CDEvent[ChangedDocuments, struct{}]
 
-// ChangedDocument is one of them. What it says now is asked for.
-type ChangedDocument struct {
-	ID     string `json:"id" doc:"Id of the document"`
-	Action string `json:"action" enum:"created,updated,deleted" doc:"What happened to it"`
+// ChangedDocuments is what is said of the documents of a kind. What they say now is asked for.
+type ChangedDocuments struct {
+	By        string   `json:"by" doc:"Who did it" example:"user:default/jane"`
+	Documents []string `json:"documents" nullable:"false" doc:"Ids of the first hundred of them, in order"`
+	Total     int      `json:"total" doc:"How many there are"`
 }
 
 // maxTold is how many documents an event names.
 const maxTold = 100
 
-// tell publishes what a call has changed, in its transaction: one event for each kind, however many documents there are.
+// tell publishes what a call has changed, in its transaction: at most three events for each kind, however many documents there are.
 func (s *Store) tell(ctx context.Context, tx *store.Tx, p *plan) error {
 	if s.Events == nil {
 		return nil
 	}
-	kinds := map[string]*Changed{}
+	type what struct{ kind, event string }
+	ids := map[what][]string{}
 	for _, st := range p.staged {
-		c := kinds[st.kind]
-		if c == nil {
-			c = &Changed{Kind: st.kind, By: auth.CallerFrom(ctx).Subject, Documents: []ChangedDocument{}}
-			kinds[st.kind] = c
-		}
-		action := "updated"
+		w := what{st.kind, EventModified}
 		switch {
 		case st.gone:
-			action = "deleted"
+			w.event = EventDeleted
 		case len(st.before) == 0:
-			action = "created"
+			w.event = EventCreated
 		}
-		c.Total++
-		c.Documents = append(c.Documents, ChangedDocument{st.id, action})
+		ids[w] = append(ids[w], st.id)
 	}
+	source, by, now := event.SourceOf("data"), auth.CallerFrom(ctx).Subject, s.Events.Now()
 	var events []event.Event
-	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
-		c := kinds[kind]
-		slices.SortFunc(c.Documents, func(a, b ChangedDocument) int { return cmp.Compare(a.ID, b.ID) })
-		c.Documents = c.Documents[:min(len(c.Documents), maxTold)]
-		raw, err := json.Marshal(c)
-		if err != nil {
-			return err
-		}
-		events = append(events, event.Event{Source: "/slipway/data", Type: EventChanged.Name, Subject: kind, Data: raw})
+	for _, w := range slices.SortedFunc(maps.Keys(ids), func(a, b what) int { return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.event, b.event)) }) {
+		list := ids[w]
+		slices.Sort(list)
+		content := ChangedDocuments{By: by, Documents: list[:min(len(list), maxTold)], Total: len(list)}
+		events = append(events, event.NewCDEvent(w.event, source, now, event.CDSubject[ChangedDocuments]{ID: w.kind, Source: source, Content: content}, struct{}{}).Event())
 	}
 	return s.Events.PublishAll(ctx, tx, events)
 }

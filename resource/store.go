@@ -39,7 +39,7 @@ var Migrations = store.Migrations{Owner: "resource", FS: func() fs.FS {
 
 // Store keeps documents. Safe for concurrent use.
 type Store struct {
-	// Events is told of every change, in its transaction; it must know EventChanged. Set it before use; nil: nobody is.
+	// Events is told of every change, in its transaction; it must know Events, as /slipway/data. Set it before use; nil: nobody is.
 	Events *event.Bus
 
 	db    *store.DB

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/slipway-platform/slipway/blueprint"
+	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/provider"
 )
 
@@ -146,8 +147,15 @@ func (c *claims) blueprint(b blueprint.Blueprint, permissions map[string]string,
 		}
 	}
 	for _, e := range b.Events {
-		c.claim("event type", e.Name, b.Name)
-		if _, declared := permissions[e.Permission]; e.Permission != "" && !declared {
+		if event.Shared(e.Name) {
+			c.claim("event type of "+b.Name, e.Name, b.Name) // several may send it, each its own
+		} else {
+			c.claim("event type", e.Name, b.Name)
+		}
+		if err := event.CheckName(e.Name); err != nil {
+			c.faultf(b.Name, "%v", err)
+		}
+		if _, declared := permissions[e.Permission]; e.Permission != "" && e.Permission != event.ReadPermission && !declared {
 			c.faultf(b.Name, "event type %q asks for the permission %q, which no enabled blueprint declares", e.Name, e.Permission)
 		}
 	}

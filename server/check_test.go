@@ -92,6 +92,11 @@ func TestFaultsOfOneBlueprint(t *testing.T) {
 		},
 		`starts the job kind "left.sweep", which this blueprint does not work`: func(b *blueprint.Blueprint) { b.Jobs = nil },
 		`asks for the permission "left.other.read", which no`:                  func(b *blueprint.Blueprint) { b.Events[0].Permission = "left.other.read" },
+		`CDEvents 0.5.1 has no type "dev.cdevents.service.deployed.0.2.0"`:     func(b *blueprint.Blueprint) { b.Events[0].Name = "dev.cdevents.service.deployed.0.2.0" },
+		`"dev.cdeventsx.left.begun.0.1.0" is not of the form`:                  func(b *blueprint.Blueprint) { b.Events[0].Name = "dev.cdeventsx.left.begun.0.1.0" },
+		`"dev.cdevents.service.deployed.0.3.0" is also declared by`: func(b *blueprint.Blueprint) {
+			b.Events = []event.Type{{Name: event.ServiceDeployed, Text: "Once"}, {Name: event.ServiceDeployed, Text: "Twice"}}
+		},
 		`Open is missing`: func(b *blueprint.Blueprint) { b.Open = nil },
 		`overlaps with a path of blueprint left`: func(b *blueprint.Blueprint) {
 			b.Operations = append(b.Operations, blueprint.Handle((*toy).raw, blueprint.Operation{ID: "left.other", Method: "GET", Path: "/api/shared/y/{b}", Summary: "Get", Permission: "left.thing.read"}))

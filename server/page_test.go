@@ -258,7 +258,7 @@ func TestTheReferenceIsMadeOfTheDeclarations(t *testing.T) {
 		"/docs/operations/shop.get": {"<code>shop.ware.read</code>", "/api/shop/wares/2&#39;", "curl -H &#34;Authorization: Bearer $SLIPWAY_TOKEN&#34;", "<code>text</code>", "429"},
 		"/docs/operations/toy.put":  {"-X POST", "Idempotency-Key", "tags"},
 		"/docs/permissions":         {`id="toy.thing.touch"`, "Touch things"},
-		"/docs/events":              {"dev.slipway."},
+		"/docs/events":              {"dev.cdeventsx.slipway-"},
 		"/docs/schedules":           {"Schedules"},
 		"/docs/commands":            {"Commands"},
 		"/docs/api":                 {"/docs/scalar.js"},

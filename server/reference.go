@@ -120,6 +120,9 @@ type (
 	}
 )
 
+// Anchor names an event of one source in an address.
+func (e shownEvent) Anchor() string { return e.Name + strings.ReplaceAll(e.Source, "/", "-") }
+
 // Anchor names a command in an address.
 func (c shownCommand) Anchor() string {
 	words := strings.Fields(c.Use)
@@ -162,15 +165,15 @@ func (s *Server) makeReference() *reference {
 		for _, op := range b.Operations {
 			p.Operations = append(p.Operations, s.described[op.ID])
 		}
-		types := b.Events
-		if b.Name == Base.Name {
-			types = append(slices.Clip(types), event.EntityTypes...)
+		types := b.EventTypes()
+		if b.Name == Base.Name && !slices.ContainsFunc(s.blueprints, func(b blueprint.Blueprint) bool { return event.SourceOf(b.Name) == event.EntityTypes[0].Source }) {
+			types = append(types, event.EntityTypes...) // who puts entities sends them, also without the catalog
 		}
 		for _, t := range types {
 			one := shownEvent{Type: t}
 			if t.Data != nil {
-				if raw, err := blueprint.JSONSchema("/api/events/schemas/"+t.Name, t.Data); err == nil {
-					one.Schema = indented(json.RawMessage(raw))
+				if raw, err := blueprint.EventSchema("/api/events/schemas/"+t.Name, []event.Type{t}); err == nil {
+					one.Schema = indented(raw)
 				}
 			}
 			p.Events = append(p.Events, one)
@@ -242,7 +245,7 @@ func (s *Server) makeReference() *reference {
 		ref.config = markdown(manual.Config)
 	}
 	slices.SortFunc(ref.permissions, func(a, b auth.Permission) int { return cmp.Compare(a.Name, b.Name) })
-	slices.SortFunc(ref.events, func(a, b shownEvent) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(ref.events, func(a, b shownEvent) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Source, b.Source)) })
 	ref.index(manual.Keys)
 	return ref
 }
@@ -309,7 +312,7 @@ func (ref *reference) index(keys []ConfigKey) {
 		add("permission", p.Name, "/docs/permissions#"+p.Name, p.Text, "")
 	}
 	for _, e := range ref.events {
-		add("event", e.Name, "/docs/events#"+e.Name, e.Text, "")
+		add("event", e.Name, "/docs/events#"+e.Anchor(), e.Text, "")
 	}
 	for _, c := range ref.commands {
 		add("command", c.Use, "/docs/commands#"+c.Anchor(), c.Short, c.Long)

@@ -431,11 +431,11 @@ func (s *Server) openServices(ctx context.Context) error {
 	}
 	s.auth.Ownership, s.auth.URL, s.auth.Keys, s.auth.Review = s.entities.Ownership, s.externalURL, s.keys, s.review
 	s.tasks = task.NewEngine(task.Options{
-		DB: s.main, Jobs: s.jobs, Events: s.events, Entities: s.entities, Revisions: s.revisions, Keys: s.keys, Now: s.now, Log: s.log,
+		DB: s.main, Jobs: s.jobs, Events: s.events, Entities: s.entities, Revisions: s.revisions, Keys: s.keys, URL: s.externalURL, Now: s.now, Log: s.log,
 	})
 	s.holds = task.NewHolds(s.main, s.revisions, s.now, s.log)
 	for _, b := range s.blueprints {
-		s.events.Declare(b.Events...)
+		s.events.Declare(event.SourceOf(b.Name), b.Events...)
 	}
 	s.loops = append(s.loops,
 		loop{"revisions", s.revisions.Run, true}, loop{"auth", s.auth.Run, true},

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -79,6 +78,7 @@ type Options struct {
 	Entities  *entity.Store
 	Revisions *store.Revisions
 	Keys      *secret.Keyring  // signs cursors
+	URL       func() string    // external address of the server, without a slash at the end; default none
 	Now       func() time.Time // default time.Now
 	Log       *slog.Logger
 }
@@ -87,6 +87,9 @@ type Options struct {
 func NewEngine(o Options) *Engine {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.URL == nil {
+		o.URL = func() string { return "" }
 	}
 	e := &Engine{
 		FreshWait: 5 * time.Second, Options: o, read: o.DB,
@@ -251,11 +254,15 @@ func (e *Engine) Prune(ctx context.Context, taskName string, olderThan time.Dura
 	return t.prune(ctx, e.Now().Add(-olderThan))
 }
 
-// EventPushed is sent for every push that a provider's webhook tells of. Its data is a Push; its subject is the first of the addresses.
-const EventPushed = "dev.slipway.repository.pushed.v1"
+// EventPushed is sent for every push that a provider's webhook tells of, whoever pushed to whatever branch. CDEvents has words for proposed changes, for branches and for what a repository is
+// called, and none for its content. Its subject is the project at the provider. The blueprint build declares it.
+const EventPushed = "dev.cdeventsx.slipway-repository.pushed.0.1.0"
 
 // Push is the data of an event of the type EventPushed.
-type Push struct {
+type Push = event.CDEvent[Pushed, struct{}]
+
+// Pushed is what is said of a repository that has new content.
+type Pushed struct {
 	Provider string   `json:"provider" doc:"Provider that told it"`
 	Project  string   `json:"project" doc:"Project at the provider"`
 	Below    []string `json:"below" doc:"Addresses below which the repository's files are found, without a slash at the end"`
@@ -284,8 +291,8 @@ func (e *Engine) Deliver(ctx context.Context, providerName string, h http.Header
 		if len(d.Pushed) == 0 {
 			return false
 		}
-		data, _ := json.Marshal(Push{Provider: providerName, Project: d.Project, Below: d.Pushed}) // texts always encode
-		pushes = append(pushes, event.Event{Source: "/slipway/hooks/" + providerName, Type: EventPushed, Subject: d.Pushed[0], Data: data})
+		subject := event.CDSubject[Pushed]{ID: cmp.Or(d.Project, d.Pushed[0]), Source: event.SourceOfProvider(providerName), Content: Pushed{providerName, d.Project, d.Pushed}}
+		pushes = append(pushes, event.NewCDEvent(EventPushed, event.SourceOf("build"), e.Now(), subject, struct{}{}).Event())
 		return true
 	})
 	if len(pushes) > 0 {

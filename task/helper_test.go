@@ -74,11 +74,13 @@ func runTask() Task[slipway.Build] {
 			b.Status, b.Detail, b.FinishedAt = slipway.BuildUnknown, "gone", &now
 		},
 		Of: func(d provider.Delivery) *slipway.Build { return d.Build },
-		Event: func(before, now *slipway.Build, entityRef string) event.Event {
-			if before != nil && before.Status == now.Status {
-				return event.Event{}
+		Events: func(c Change[slipway.Build]) []event.Event {
+			if c.Before != nil && c.Before.Status == c.Now.Status {
+				return nil
 			}
-			return event.Event{Type: "run." + string(now.Status), Data: fmt.Appendf(nil, `{"id":%q,"entityRef":%q}`, now.ID, entityRef)}
+			return []event.Event{{
+				Type: "run." + string(c.Now.Status), Source: "/slipway/run", Subject: c.EntityRef, Data: fmt.Appendf(nil, `{"id":%q,"entityRef":%q}`, c.Now.ID, c.EntityRef),
+			}}
 		},
 	}
 }
@@ -128,9 +130,9 @@ func prepare(t testing.TB, db *store.DB) *world {
 	w.entities = entity.New(db, time.Now)
 	w.entities.Announce = events.Announce
 	for _, s := range []string{"starting", "running", "succeeded", "failed", "canceled", "unknown"} {
-		events.Declare(event.Type{Name: "run." + s, Text: "A run is " + s})
+		events.Declare("/slipway/run", event.Type{Name: "run." + s, Text: "A run is " + s})
 	}
-	events.Declare(runTask().HistoryType())
+	events.Declare("/slipway/run", runTask().HistoryType())
 	w.Engine = NewEngine(Options{DB: db, Jobs: jobs, Events: events, Entities: w.entities, Keys: keys, Now: w.clock.now, Log: log})
 	w.read = counting{Querier: db, n: &w.queries}
 	w.runs = New(w.Engine, runTask())

@@ -92,7 +92,7 @@ func (x *Index[T]) join() {
 		Name: name + ".refresh", Text: "Keeps the index of the task " + name + " fresh.", Every: dueEvery, Args: dueArgs{kind: due.Kind},
 	})
 	x.engine.Events.Subscribe(event.Subscription{
-		Name: name + ".bind", Types: []string{entity.EventChanged, entity.EventRemoved}, Handle: x.follow, Ahead: x.ahead,
+		Name: name + ".bind", Types: entity.Events, Handle: x.follow, Ahead: x.ahead,
 		Backlog: true, // what changed between the first binding of all and the first look at events must not be missed
 	})
 }
@@ -114,7 +114,7 @@ func (x *Index[T]) deliver(ctx context.Context, o Provider, deliveries []provide
 	}
 	n := 0
 	for project, all := range items {
-		for chunk := range slices.Chunk(all, 4) { // each may be told to maxTold entities
+		for chunk := range slices.Chunk(all, max(4/max(x.task.MaxEvents, 1), 1)) { // each may be told to maxTold entities
 			var written int
 			err := x.engine.DB.Write(ctx, func(tx *store.Tx) (err error) {
 				written, err = x.observe(ctx, tx, o, project, chunk)
@@ -211,7 +211,8 @@ const (
 	observeChunk = 100 // items in one transaction
 	maxID        = 512 // bytes of a vendor's id or project; what has a longer one is left out
 	maxAliases   = 8   // ways to write one value
-	maxTold      = 100 // entities that are told of one item by an event each
+	maxTold      = 100 // entities that are told of one item
+	maxEarlier   = 20  // items that Task.Earlier gives
 )
 
 // stored is an item as the index has it.
@@ -634,19 +635,52 @@ func (w *written[T]) values() []any {
 
 // tellHistory sends the event about items that have none of their own.
 func (x *Index[T]) tellHistory(ctx context.Context, tx *store.Tx, source int64, h Stretch) error {
-	if x.task.Event == nil {
+	if x.task.Events == nil {
 		return nil
 	}
-	data, err := json.Marshal(h)
-	if err != nil {
-		return err
-	}
-	return x.engine.Events.Publish(ctx, tx, event.Event{Source: "/slipway/" + x.task.Name, Type: HistoryEvent(x.task.Name), Subject: h.Project, Data: data, Time: x.engine.Now(), Origin: source})
+	subject := event.CDSubject[Stretch]{ID: h.Project, Source: event.SourceOfProvider(h.Provider), Content: h}
+	e := event.NewCDEvent(HistoryEvent(x.task.Name), event.SourceOf(x.task.Name), x.engine.Now(), subject, struct{}{}).Event()
+	e.Origin = source
+	return x.engine.Events.Publish(ctx, tx, e)
 }
 
-// tell sends an event about each change to each entity that the source serves, so that whoever may read the entity may read the event.
+// earlier reads what Task.Earlier asks for.
+func (x *Index[T]) earlier(ctx context.Context, tx *store.Tx, source int64, w *written[T]) (items []T, err error) {
+	created := store.At(w.Created).UnixMicro()
+	if w.before != nil {
+		created = w.before.created
+	}
+	args := []any{source, created, x.task.Earlier.Status}
+	condition := ""
+	for i, f := range x.task.Fields {
+		if f.Name != x.task.Earlier.Field {
+			continue
+		}
+		if condition = f.column() + ` IS NULL`; w.terms[i] != nil {
+			condition = f.column() + ` = $4`
+			args = append(args, *w.terms[i])
+		}
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT doc FROM `+x.table+` WHERE source_id = $1 AND created < $2 AND status = $3 AND `+condition+
+		fmt.Sprintf(` ORDER BY created DESC, id DESC LIMIT %d`, maxEarlier), args...)
+	if err != nil {
+		return nil, store.Err(err)
+	}
+	return items, store.Each(rows, func(rows *sql.Rows) error {
+		var doc []byte
+		var item T
+		if err := rows.Scan(&doc); err != nil {
+			return err
+		}
+		err := json.Unmarshal(doc, &item)
+		items = append(items, item)
+		return err
+	})
+}
+
+// tell sends the events about each change to each entity that the source serves, so that whoever may read the entity may read the event.
 func (x *Index[T]) tell(ctx context.Context, tx *store.Tx, source int64, items []*written[T]) error {
-	if x.task.Event == nil {
+	if x.task.Events == nil {
 		return nil
 	}
 	type reader struct {
@@ -681,13 +715,19 @@ func (x *Index[T]) tell(ctx context.Context, tx *store.Tx, source int64, items [
 				return err
 			}
 		}
-		for _, en := range entities {
-			e := x.task.Event(before, &w.item, en.ref)
-			if e.Type == "" {
-				break // it does not depend on who is told
+		var earlier []T
+		if ask := x.task.Earlier; ask != nil && len(entities) > 0 && ask.Wanted(before, &w.item) {
+			var err error
+			if earlier, err = x.earlier(ctx, tx, source, w); err != nil {
+				return err
 			}
-			e.Source, e.Subject, e.Time, e.EntityID, e.Origin = "/slipway/"+x.task.Name, en.ref, x.engine.Now(), en.id, source
-			events = append(events, e)
+		}
+		for _, en := range entities {
+			items := x.engine.URL() + "/api/" + x.task.Name + "/by-entity/" + en.ref + "/" + x.task.Name + "s/"
+			for _, e := range x.task.Events(Change[T]{Before: before, Now: &w.item, EntityRef: en.ref, Items: items, Earlier: earlier}) {
+				e.EntityID, e.Origin = en.id, source
+				events = append(events, e)
+			}
 		}
 	}
 	return x.engine.Events.PublishAll(ctx, tx, events)

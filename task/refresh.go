@@ -550,13 +550,13 @@ func (x *Index[T]) complete(ctx context.Context, ask func(context.Context, T) (T
 // nothing that others had not before; where that is so, they are all written together.
 func (x *Index[T]) perTransaction(ctx context.Context, l *look, tell bool, items []T) (int, error) {
 	own := 1
-	if tell && x.task.Event != nil {
+	if tell && x.task.Events != nil {
 		var entities int
 		err := x.engine.DB.QueryRowContext(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM task_binding WHERE source_id = $1 LIMIT $2) AS b`, l.id, maxTold).Scan(&entities)
 		if err != nil {
 			return 0, store.Err(err)
 		}
-		own += entities
+		own += entities * max(x.task.MaxEvents, 1)
 	}
 	fresh, err := x.freshTerms(ctx, l.id, items)
 	if err != nil {

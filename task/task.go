@@ -44,17 +44,41 @@ type Task[T any] struct {
 	Of func(provider.Delivery) *T
 	// Can lists the actions that a provider offers. May be nil.
 	Can func(*provider.Provider) []string
-	// Event makes the event for a change of an item that an entity is told of; one without a Type is not sent. before is nil for a new item. ID (or none), Type and
-	// Data are used; the rest is filled in. It is called inside a transaction, once for each entity that the item belongs to, and not for history that is
-	// read for the first time, of which HistoryType tells. May be nil: then nothing is told, of history either.
-	Event func(before, now *T, entityRef string) event.Event
+	// Events makes the events for a change of an item that an entity is told of, with the source /slipway/<Name>; who may read them is filled in. It is called inside a
+	// transaction, once for each entity that the item belongs to, and not for history that is read for the first time, of which HistoryType tells. May be nil: then nothing is told, of history either.
+	Events func(Change[T]) []event.Event
+	// MaxEvents is how many Events may give for one change and entity; 0 is 1.
+	MaxEvents int
+	// Earlier is what Events wants to know of other items. nil: nothing.
+	Earlier *Earlier[T]
 }
 
-// HistoryEvent is the type of event that tells of items of a task of which no event of their own tells. Its data is a Stretch; its origin is the source; it is about no entity, so that only who may
-// read all events sees it.
-func HistoryEvent(task string) string { return "dev.slipway." + task + ".history.v1" }
+// Change is an item that is new, or stands otherwise than before, for one of the entities that it belongs to.
+type Change[T any] struct {
+	Before    *T     // nil for a new item
+	Now       *T     // as it is stored
+	EntityRef string // in lower case
+	Items     string // absolute address of the entity's items in Slipway's own API: with an item's id behind it, escaped, that of the item
+	Earlier   []T    // newest first, at most 20; none where Task.Earlier does not ask
+}
 
-// Stretch is the data of an event of the type HistoryEvent: items of one project, by creation. They are in the index when it is sent.
+// Earlier asks for the items of the same source that were created before the one that changed.
+type Earlier[T any] struct {
+	Wanted func(before, now *T) bool // whether to look for them
+	Field  string                    // name of the field whose value they share with it
+	Status string                    // the status that they have
+}
+
+// HistoryEvent is the type of event that tells of items of a task of which no event of their own tells. Its data is a ToldStretch; its origin is the source; it is about no entity, so that only who may
+// read all events sees it.
+func HistoryEvent(task string) string {
+	return "dev.cdeventsx.slipway-" + strings.ReplaceAll(task, "-", "") + "history.indexed.0.1.0"
+}
+
+// ToldStretch is the data of an event of the type HistoryEvent.
+type ToldStretch = event.CDEvent[Stretch, struct{}]
+
+// Stretch is what such an event says: items of one project, by creation. They are in the index when it is sent.
 type Stretch struct {
 	Provider string     `json:"provider" doc:"Provider of the items" example:"github"`
 	Project  string     `json:"project" doc:"Project at the provider" example:"octo/web"`
@@ -65,7 +89,7 @@ type Stretch struct {
 // HistoryType declares the event HistoryEvent, for the Events of the task's blueprint.
 func (t Task[T]) HistoryType() event.Type {
 	return event.Type{
-		Name: HistoryEvent(t.Name), Data: Stretch{},
+		Name: HistoryEvent(t.Name), Object: "project", Permission: event.ReadPermission, Data: ToldStretch{},
 		Text: "The index has items of a project that no events of their own tell of: its history was read, or one more entity has the project",
 	}
 }

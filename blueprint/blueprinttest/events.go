@@ -10,22 +10,28 @@ import (
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/event"
+	"github.com/slipway-platform/slipway/event/eventtest"
 )
 
 // mostChecked is how many events of one server are looked at: a test of very many sends the same ones.
 const mostChecked = 5000
 
-// checkEvents fails the test when an event that the server has sent does not fit the schema of its type.
+// checkEvents fails the test when an event that the server has sent does not fit the schema of its type, or is not what CDEvents asks for.
 func checkEvents(t testing.TB, bus *event.Bus) {
 	t.Helper()
-	schemas := map[string]*jsonschema.Schema{}
+	byName := map[string][]event.Type{}
 	for _, one := range bus.Types() {
-		if one.Data == nil {
+		byName[one.Name] = append(byName[one.Name], one)
+	}
+	schemas := map[string]*jsonschema.Schema{}
+	for name, types := range byName {
+		id := "https://slipway.test/" + name
+		raw, err := blueprint.EventSchema(id, types)
+		if err != nil {
+			t.Errorf("events of the type %s have no schema: %v", name, err)
 			continue
 		}
-		raw, err := blueprint.JSONSchema("https://slipway.test/"+one.Name, one.Data)
-		if err != nil {
-			t.Errorf("events of the type %s have no schema: %v", one.Name, err)
+		if raw == nil {
 			continue
 		}
 		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
@@ -33,11 +39,11 @@ func checkEvents(t testing.TB, bus *event.Bus) {
 			t.Fatal(err)
 		}
 		compiler := jsonschema.NewCompiler()
-		if err := compiler.AddResource("https://slipway.test/"+one.Name, doc); err != nil {
+		if err := compiler.AddResource(id, doc); err != nil {
 			t.Fatal(err)
 		}
-		if schemas[one.Name], err = compiler.Compile("https://slipway.test/" + one.Name); err != nil {
-			t.Errorf("the schema of %s is none: %v", one.Name, err)
+		if schemas[name], err = compiler.Compile(id); err != nil {
+			t.Errorf("the schema of %s is none: %v", name, err)
 		}
 	}
 	ctx := context.Background()
@@ -47,6 +53,9 @@ func checkEvents(t testing.TB, bus *event.Bus) {
 			return // the test has taken the database away
 		}
 		for _, e := range events {
+			if err := eventtest.Check(e); err != nil {
+				t.Errorf("event %d of the type %s is not as CDEvents has it: %v\n%s", e.Position, e.Type, err, e.Data)
+			}
 			schema := schemas[e.Type]
 			switch {
 			case schema == nil && len(e.Data) > 0:

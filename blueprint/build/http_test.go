@@ -526,7 +526,7 @@ func TestWebhooksShowABuildAtOnce(t *testing.T) {
 			list, _, err = w.host.Events.List(t.Context(), &slipway.Caller{Kind: slipway.CallerSystem}, 0, []string{"dev.cdevents.*"}, 10)
 			return err == nil && len(list) >= 2
 		})
-		if got := types(list); got != "started finished" || list[0].Subject != "component:default/web" {
+		if got := types(list); got != "started finished" || list[0].Subject != "ci:1" {
 			t.Errorf("events: %q, %+v; want one for each change", got, list)
 		}
 		var told struct {

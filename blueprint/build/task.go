@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"net/url"
 	"time"
 
 	"github.com/slipway-platform/slipway"
@@ -41,10 +42,10 @@ var Task = task.Task[slipway.Build]{
 		}
 		return p.Builds.Get
 	},
-	Gone:  gone,
-	Of:    func(d provider.Delivery) *slipway.Build { return d.Build },
-	Can:   can,
-	Event: eventOf,
+	Gone:   gone,
+	Of:     func(d provider.Delivery) *slipway.Build { return d.Build },
+	Can:    can,
+	Events: eventsOf,
 }
 
 func whoOf(b *slipway.Build) []string {
@@ -124,13 +125,16 @@ func can(p *provider.Provider) []string {
 	return list
 }
 
+// source sends the events of builds.
+var source = event.SourceOf("build")
+
 // The events of a build, in the words of CDEvents. One is sent to each entity that the build belongs to.
 var events = []event.Type{
 	Task.HistoryType(),
-	{Name: task.EventPushed, Text: "A provider told by its webhook that a repository has new content", Data: task.Push{}},
-	{Name: event.PipelineRunQueued, Text: "A build was asked for and has not begun yet", Object: "entity", Permission: readPermission, Data: cdEvent{}},
-	{Name: event.PipelineRunStarted, Text: "A build has begun", Object: "entity", Permission: readPermission, Data: cdEvent{}},
-	{Name: event.PipelineRunFinished, Text: "A build has ended: succeeded, failed, canceled or skipped", Object: "entity", Permission: readPermission, Data: cdEvent{}},
+	{Name: task.EventPushed, Text: "A provider told by its webhook that a repository has new content", Object: "repository", Permission: event.ReadPermission, Data: task.Push{}},
+	{Name: event.PipelineRunQueued, Text: "A build was asked for and has not begun yet", Object: "build", Permission: readPermission, Data: cdEvent{}},
+	{Name: event.PipelineRunStarted, Text: "A build has begun", Object: "build", Permission: readPermission, Data: cdEvent{}},
+	{Name: event.PipelineRunFinished, Text: "A build has ended: succeeded, failed, canceled or skipped", Object: "build", Permission: readPermission, Data: cdEvent{}},
 }
 
 // cdEvent is a pipelineRun. Its custom data is what a reader needs to decide whether to ask for the build.
@@ -147,12 +151,17 @@ type told struct {
 	Commit    string              `json:"commit,omitempty" doc:"What was built"`
 }
 
-func eventOf(before, now *slipway.Build, entityRef string) event.Event {
+func eventsOf(c task.Change[slipway.Build]) []event.Event {
+	before, now := c.Before, c.Now
 	if before != nil && before.Status == now.Status && before.Attempt == now.Attempt {
-		return event.Event{}
+		return nil
+	}
+	page := event.AbsoluteURI(now.URL)
+	if page == "" {
+		page = event.AbsoluteURI(c.Items + url.PathEscape(now.ID)) // the vendor has none, or none that can be called one
 	}
 	subject := event.CDSubject[event.CDPipelineRun]{
-		ID: now.ID, Source: "/slipway/provider/" + now.Provider.Name, Type: "pipelineRun", Content: event.CDPipelineRun{PipelineName: now.Pipeline.Name, URL: now.URL},
+		ID: now.ID, Source: event.SourceOfProvider(now.Provider.Name), Content: event.CDPipelineRun{PipelineName: now.Pipeline.Name, URI: page},
 	}
 	var eventType string
 	switch {
@@ -169,7 +178,7 @@ func eventOf(before, now *slipway.Build, entityRef string) event.Event {
 			subject.Content.Errors = now.Detail
 		}
 	default:
-		return event.Event{}
+		return nil
 	}
 	at := now.CreatedAt
 	for _, t := range []*time.Time{now.StartedAt, now.UpdatedAt, now.FinishedAt} {
@@ -177,9 +186,9 @@ func eventOf(before, now *slipway.Build, entityRef string) event.Event {
 			at = *t
 		}
 	}
-	custom := told{ID: now.ID, EntityRef: entityRef, Attempt: now.Attempt, Status: now.Status, Detail: now.Detail, URL: now.URL}
+	custom := told{ID: now.ID, EntityRef: c.EntityRef, Attempt: now.Attempt, Status: now.Status, Detail: now.Detail, URL: now.URL}
 	if now.Commit != nil {
 		custom.Commit = now.Commit.SHA
 	}
-	return event.NewCDEvent(eventType, "/slipway/build", at, subject, custom).Event()
+	return []event.Event{event.NewCDEvent(eventType, source, at, subject, custom).Event()}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
 	"github.com/slipway-platform/slipway/blueprint/catalog"
+	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/server"
 	"github.com/slipway-platform/slipway/store"
 	"github.com/slipway-platform/slipway/store/storetest"
@@ -503,7 +504,7 @@ func TestConfiguredLocationsComeAndGoWithTheConfiguration(t *testing.T) {
 			})
 			s.Stop()
 			l := list[0].Data.EntityRef
-			if diff := cmp.Diff([]string{"changed.v1 created " + l, "changed.v1 created component:default/web", "removed.v1 removed component:default/web", "removed.v1 removed " + l}, events(t, database)); diff != "" {
+			if diff := cmp.Diff([]string{"created " + l, "created component:default/web", "removed component:default/web", "removed " + l}, events(t, database)); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -526,9 +527,12 @@ func events(t *testing.T, database string) (list []string) {
 		if err := rows.Scan(&kind, &data, &subject); err != nil {
 			return err
 		}
-		var what struct{ Action string }
+		var what event.EntityEvent
 		err := json.Unmarshal([]byte(data), &what)
-		list = append(list, strings.TrimPrefix(kind, "dev.slipway.catalog.entity.")+" "+what.Action+" "+subject)
+		list = append(list, strings.TrimSuffix(strings.TrimPrefix(kind, "dev.cdeventsx.slipway-entity."), ".0.1.0")+" "+what.Subject.ID)
+		if what.Subject.ID != subject {
+			t.Errorf("%s is about %q, and its data about %q", kind, subject, what.Subject.ID)
+		}
 		return err
 	})
 	if err != nil {

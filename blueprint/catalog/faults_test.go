@@ -388,8 +388,8 @@ func TestEntitiesThatComeChangeAndGoAreEvents(t *testing.T) {
 			h.put("/f.yaml", strings.Replace(component("a"), "The shop", "The new shop", 1))
 			refreshed(t, s, r.LocationID)
 			s.Stop()
-			want := []string{"changed.v1 created component:default/a", "changed.v1 created component:default/b", "changed.v1 updated component:default/a",
-				"changed.v1 updated component:default/b", "removed.v1 removed component:default/b"} // b becomes an orphan first
+			want := []string{"created component:default/a", "created component:default/b", "modified component:default/a",
+				"modified component:default/b", "removed component:default/b"} // b becomes an orphan first
 			got := slices.DeleteFunc(events(t, database), func(e string) bool { return strings.Contains(e, "location:") })
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)

@@ -42,14 +42,14 @@ func (readPushed) Kind() string { return "catalog.read_pushed" }
 // pushed is told of every push that a provider has verified.
 func (s *service) pushed(ctx context.Context, tx *store.Tx, e event.Event) error {
 	var p task.Push
-	if err := json.Unmarshal(e.Data, &p); err != nil || len(p.Below) == 0 {
+	if err := json.Unmarshal(e.Data, &p); err != nil || len(p.Subject.Content.Below) == 0 {
 		return slipway.Errorf(slipway.Invalid, "an event of a push without addresses").WithCause(err)
 	}
-	some, err := someBelow(ctx, tx, p.Below)
+	some, err := someBelow(ctx, tx, p.Subject.Content.Below)
 	if err != nil || !some {
 		return err
 	}
-	_, _, err = s.Jobs.Insert(ctx, tx, readPushed{p.Below}, job.Insert{Unique: strings.Join(p.Below, " "), Priority: 1})
+	_, _, err = s.Jobs.Insert(ctx, tx, readPushed{p.Subject.Content.Below}, job.Insert{Unique: strings.Join(p.Subject.Content.Below, " "), Priority: 1})
 	return err
 }
 

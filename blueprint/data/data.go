@@ -14,7 +14,6 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
-	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/resource"
 )
@@ -67,7 +66,7 @@ var Blueprint = blueprint.Blueprint{
 		blueprint.Resource(grants, (*service).grantKind),
 	},
 	Operations: operations,
-	Events:     []event.Type{resource.EventChanged},
+	Events:     resource.Events,
 	Jobs: []blueprint.Job{
 		blueprint.Work((*service).rekey, job.Worker{Text: "Seals secrets anew with the newest key", Timeout: 30 * time.Minute}),
 		blueprint.Work((*service).prune, job.Worker{Text: "Deletes old records of changes", Timeout: 10 * time.Minute}),

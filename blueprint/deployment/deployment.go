@@ -5,17 +5,14 @@ package deployment
 import (
 	"context"
 	"embed"
-	"encoding/json"
 	"io/fs"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
-	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/task"
 )
@@ -35,17 +32,6 @@ func migrations() fs.FS {
 }
 
 const readPermission = "deployment.deployment.read"
-
-// Event is sent for every deployment that is new or stands otherwise than before. Its data is a Told.
-const Event = "dev.slipway.deployment.changed.v1"
-
-// Told is what the event tells. Who wants more asks for the deployment.
-type Told struct {
-	ID        string                   `json:"id" doc:"Id of the deployment" example:"github:145988746"`
-	EntityRef string                   `json:"entityRef" doc:"Entity that it belongs to" example:"component:default/web"`
-	Status    slipway.DeploymentStatus `json:"status" doc:"Where it stands" example:"succeeded"`
-	URL       string                   `json:"url,omitempty" doc:"Page to look at"`
-}
 
 // Task is the platform task of deployments. docs/tasks/deployment.md argues its base set.
 var Task = task.Task[slipway.Deployment]{
@@ -95,16 +81,8 @@ var Task = task.Task[slipway.Deployment]{
 		}
 		d.Status, d.Detail, d.FinishedAt = slipway.DeploymentUnknown, "the provider no longer has it", &end
 	},
-	Event: func(before, now *slipway.Deployment, entityRef string) event.Event {
-		if before != nil && before.Status == now.Status {
-			return event.Event{}
-		}
-		raw, err := json.Marshal(Told{ID: now.ID, EntityRef: entityRef, Status: now.Status, URL: now.URL})
-		if err != nil {
-			panic(err) // texts
-		}
-		return event.Event{ID: uuid.Must(uuid.NewV7()).String(), Type: Event, Data: raw}
-	},
+	Events: eventsOf, MaxEvents: 2,
+	Earlier: &task.Earlier[slipway.Deployment]{Wanted: succeeds, Field: "environment", Status: string(slipway.DeploymentSucceeded)},
 }
 
 // row orders the states of one deployment: by the vendor's clock where it has one, else forward. Of two states of one moment, as vendors have that count in seconds, the end is the
@@ -140,12 +118,9 @@ var Blueprint = blueprint.Blueprint{
 	Mounts:    []blueprint.Mount{{Prefix: "/api/deployment", Dialect: blueprint.API}},
 	Databases: []blueprint.Database{{Name: "main", Migrations: migrations(), Tables: []string{"deployment_item"}}},
 	Tasks:     []blueprint.TaskInfo{Task.Info()},
-	Events: []event.Type{
-		{Name: Event, Text: "A deployment is new, or stands otherwise than before", Object: "entity", Permission: readPermission, Data: Told{}},
-		Task.HistoryType(),
-	},
-	Commands: []func(*blueprint.Client) *cobra.Command{commands},
-	Pages:    []blueprint.Page{{Slug: "deployments", Title: "Deployments", Text: readme}},
+	Events:    events,
+	Commands:  []func(*blueprint.Client) *cobra.Command{commands},
+	Pages:     []blueprint.Page{{Slug: "deployments", Title: "Deployments", Text: readme}},
 	Permissions: []auth.Permission{
 		{Name: readPermission, Text: "See the deployments of an entity that one may read", Object: "entity"},
 	},

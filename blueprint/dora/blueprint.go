@@ -61,10 +61,11 @@ var Blueprint = blueprint.Blueprint{
 		{Name: "dora.bind", Text: "Finds out anew which services belong to which entities", Every: time.Hour, Args: bindJob{}},
 	},
 	Subscriptions: []blueprint.Subscription{
-		blueprint.Ahead(blueprint.Subscribe("dora.bind", []string{entity.EventChanged, entity.EventRemoved}, (*service).follow), (*service).ahead),
-		blueprint.Subscribe("dora.items", []string{deploymentChanged, buildFinished}, (*service).hearItem),
+		blueprint.Ahead(blueprint.Subscribe("dora.bind", entity.Events, (*service).follow), (*service).ahead),
+		blueprint.Subscribe("dora.items", itemEvents, (*service).hearItem),
 		blueprint.Subscribe("dora.history", []string{deploymentHistory, buildHistory}, (*service).hearHistory),
 	},
+	Events:     events,
 	Commands:   []func(*blueprint.Client) *cobra.Command{commands},
 	Pages:      []blueprint.Page{{Slug: "metrics", Title: "DORA metrics", Text: readme}},
 	Operations: append(operations(), hookOperations()...),

@@ -20,11 +20,8 @@ import (
 // What providers know of deployments, and of builds that a rule counts as such, is in the indexes of the platform tasks. It comes here by events, at once: those of single items, and those that tell
 // of history, which has none of its own. What was missed comes by a look through the indexes.
 
-// The events that tell of it: those of the tasks deployment and build.
-const (
-	deploymentChanged = "dev.slipway.deployment.changed.v1"
-	buildFinished     = event.PipelineRunFinished
-)
+// itemEvents tell of it: those of the tasks deployment and build.
+var itemEvents = []string{event.DeploymentQueued, event.DeploymentStarted, event.DeploymentFinished, event.PipelineRunFinished}
 
 var (
 	deploymentHistory = task.HistoryEvent(deploymentTask)
@@ -48,7 +45,6 @@ func (itemJob) Kind() string { return "dora.item" }
 // hearItem asks for what an event tells of to be taken over. An event is sent to each entity; what is asked for twice is taken over once.
 func (s *service) hearItem(ctx context.Context, tx *store.Tx, e event.Event) error {
 	var told struct {
-		ID      string `json:"id"` // of a deployment
 		Subject struct {
 			ID      string `json:"id"`
 			Content struct {
@@ -59,9 +55,9 @@ func (s *service) hearItem(ctx context.Context, tx *store.Tx, e event.Event) err
 	if err := json.Unmarshal(e.Data, &told); err != nil || e.Origin == 0 || s.lake != nil {
 		return nil // it is not what we know
 	}
-	j := itemJob{Task: deploymentTask, Source: e.Origin, ID: told.ID}
-	if e.Type == buildFinished {
-		j.Task, j.ID = buildTask, told.Subject.ID
+	j := itemJob{Task: deploymentTask, Source: e.Origin, ID: told.Subject.ID}
+	if e.Type == event.PipelineRunFinished {
+		j.Task = buildTask
 		if !slices.ContainsFunc(s.builds, func(r buildRule) bool { return r.pipeline.MatchString(told.Subject.Content.Pipeline) }) {
 			return nil
 		}
@@ -98,7 +94,9 @@ func (s *service) takeItems(ctx context.Context, task string, items []indexed) e
 			if i > 0 { // a project of several entities: each has its own
 				d.Source += "@" + service
 			}
-			records = append(records, *s.deployment(d))
+			r := *s.deployment(d)
+			r.known, r.origin = task == deploymentTask, it.key.source // deployments are told of by their own task, builds only as builds
+			records = append(records, r)
 		}
 	}
 	_, err := s.report(ctx, records)
@@ -195,10 +193,11 @@ func (s *service) hearHistory(ctx context.Context, tx *store.Tx, e event.Event) 
 	if e.Type == buildHistory {
 		j.Task = buildTask
 	}
-	var h task.Stretch
-	if err := json.Unmarshal(e.Data, &h); err != nil || e.Origin == 0 || !s.takes(j.Task) {
+	var told task.ToldStretch
+	if err := json.Unmarshal(e.Data, &told); err != nil || e.Origin == 0 || !s.takes(j.Task) {
 		return nil // it is not what we know, or want
 	}
+	h := told.Subject.Content
 	if h.From != nil && h.Until != nil {
 		j.From, j.Until = micro(*h.From), micro(*h.Until)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/entity"
+	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/job"
 	"github.com/slipway-platform/slipway/secret"
 	"github.com/slipway-platform/slipway/store"
@@ -156,6 +157,7 @@ type service struct {
 	keys         *secret.Keyring
 	entities     *entity.Store
 	jobs         *job.Queue
+	events       *event.Bus
 	infos        func() []blueprint.TaskInfo
 
 	settler settler
@@ -165,7 +167,7 @@ type service struct {
 
 func open(_ context.Context, h *blueprint.Host) (any, error) {
 	s := &service{
-		config: h.Config.(*Config), now: h.Now, log: h.Log, db: h.DB("main"), auth: h.Auth, keys: h.Keys, entities: h.Entities, jobs: h.Jobs, infos: h.Infos,
+		config: h.Config.(*Config), now: h.Now, log: h.Log, db: h.DB("main"), auth: h.Auth, keys: h.Keys, entities: h.Entities, jobs: h.Jobs, events: h.Events, infos: h.Infos,
 		retention: h.Retention.Deployments.Std(),
 	}
 	s.reader = own{s.db}

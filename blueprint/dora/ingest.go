@@ -31,6 +31,9 @@ type record struct {
 	env      string     // of a deployment, for the tally, as is the status
 	status   string
 	told     string // external id of its deployment
+	item     any    // the Deployment, Change or Incident
+	known    bool   // others tell of it by events
+	origin   int64  // the provider's source that it comes from, which limits who may be told of it; 0: none
 }
 
 // kind is one of the three tables.
@@ -68,7 +71,7 @@ func deploymentRecord(d Deployment) *record {
 	}
 	r := &record{
 		kind: deploymentKind, id: d.ID, source: d.Source, service: key(d.Service), title: d.Service, project: key(d.project), env: d.Environment, status: d.Status,
-		revision: revision(d.UpdatedAt), doc: document(d),
+		revision: revision(d.UpdatedAt), doc: document(d), item: d,
 		columns: []any{d.Environment, d.Status, store.At(d.StartTime), store.AtPtr(d.EndTime), d.deployed(), store.At(d.firstCommit()), d.Rework, d.Rollback},
 	}
 	if d.EndTime != nil {
@@ -81,7 +84,7 @@ func deploymentRecord(d Deployment) *record {
 func (s *service) change(c Change) *record {
 	r := &record{
 		kind: changeKind, id: c.ID, source: c.Source, service: key(c.Service), title: c.Service, project: key(c.project),
-		revision: revision(c.UpdatedAt), doc: document(c), told: c.DeploymentID,
+		revision: revision(c.UpdatedAt), doc: document(c), item: c, told: c.DeploymentID,
 		columns: []any{store.AtPtr(c.FirstCommitAt), store.At(c.OpenedAt), store.AtPtr(c.MergedAt), c.DeploymentID, int64(0)},
 	}
 	if c.MergedAt != nil {
@@ -94,7 +97,7 @@ func (s *service) change(c Change) *record {
 func (s *service) incident(i Incident) *record {
 	r := &record{
 		kind: incidentKind, id: i.ID, source: i.Source, service: key(i.Service), title: i.Service, project: key(i.project),
-		revision: revision(i.UpdatedAt), doc: document(i), told: i.DeploymentID,
+		revision: revision(i.UpdatedAt), doc: document(i), item: i, told: i.DeploymentID,
 		columns: []any{store.At(i.StartedAt), store.AtPtr(i.ResolvedAt), i.DeploymentID, int64(0)},
 	}
 	end := i.StartedAt
@@ -129,7 +132,7 @@ type Accepted struct {
 }
 
 const (
-	storeChunk  = 100 // records in one transaction
+	storeChunk  = 50  // records in one transaction, each with three events at most
 	storeTries  = 5   // of a transaction that meets one with the same ids
 	settleChunk = 100 // services that are settled at once
 )
@@ -208,6 +211,9 @@ func (s *service) storeRecords(ctx context.Context, k *kind, chunk []record, don
 			return err
 		}
 		if err := putRecords(ctx, tx, k, list, before, services); err != nil {
+			return err
+		}
+		if err := s.tell(ctx, tx, list, before, services); err != nil {
 			return err
 		}
 		if k != deploymentKind {

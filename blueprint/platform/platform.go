@@ -158,7 +158,7 @@ var Blueprint = blueprint.Blueprint{
 				"To read on, pass `pageInfo.nextCursor`, or the position of the last one, as `after`; an event that is not listed yet always has a higher one. An event is a hint; the API " +
 				"says how things stand. Kept for `retention.events`.",
 			ResponseExample: blueprint.List[event.Event]{Items: []event.Event{{
-				SpecVersion: event.SpecVersion, Position: 1200, ID: "0190c0de-0000-7000-8000-000000000000", Source: "/slipway/build", Type: "dev.cdevents.pipelinerun.finished.0.2.0",
+				SpecVersion: event.SpecVersion, Position: 1200, ID: "0190c0de-0000-7000-8000-000000000000", Source: "/slipway/build", Type: "dev.cdevents.pipelinerun.finished.0.3.0",
 				Subject: "component:default/web", Time: exampleTime, DataContentType: event.ContentType,
 				Data: []byte(`{"subject":{"id":"ci:0198c2f0","type":"pipelineRun"},"customData":{"id":"ci:0198c2f0","entityRef":"component:default/web","status":"failed"}}`),
 			}}, PageInfo: slipway.PageInfo{Limit: 20}},

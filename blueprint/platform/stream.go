@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -28,21 +29,22 @@ var eventOperations = []blueprint.Operation{
 			"A client that comes again with `Last-Event-ID`, as browsers do by themselves, goes on behind it and misses nothing that is kept; without that and without `after`, it begins with what comes from now on. " +
 			"What one may read is what `GET /api/events` gives, asked anew every second. A comment is sent every 15 seconds, with an id that moves on over events that are not shown. A client that does not " +
 			"read is given up after 30 seconds.",
-		ResponseExample: "id: 1200\ndata: {\"specversion\":\"1.0\",\"position\":1200,\"type\":\"dev.cdevents.pipelinerun.finished.0.2.0\",…}\n\n",
+		ResponseExample: "id: 1200\ndata: {\"specversion\":\"1.0\",\"position\":1200,\"type\":\"dev.cdevents.pipelinerun.finished.0.3.0\",…}\n\n",
 	}),
 	blueprint.Handle((*service).listEventTypes, blueprint.Operation{
 		ID: "platform.listEventTypes", Method: "GET", Path: "/api/events/types", Tag: "events", Permission: selfRead,
-		Summary: "Which types of events exist", Description: "Lists every type of event that the enabled blueprints declare, by name, with the path of the JSON Schema of its data.",
+		Summary: "Which types of events exist", Description: "Lists every type of event that the enabled blueprints send, by name and source, with the path of the JSON Schema of its data. Types of CDEvents may have several sources: " +
+			"each says when it sends them and what it takes to read those.",
 		ResponseExample: blueprint.List[eventType]{
 			Items: []eventType{{
-				Type:   event.Type{Name: "dev.cdevents.pipelinerun.finished.0.2.0", Text: "A build has ended: succeeded, failed, canceled or skipped", Object: "entity", Permission: "build.run.read"},
-				Schema: "/api/events/schemas/dev.cdevents.pipelinerun.finished.0.2.0",
+				Type:   event.Type{Name: event.PipelineRunFinished, Source: "/slipway/build", Text: "A build has ended: succeeded, failed, canceled or skipped", Object: "build", Permission: "build.run.read"},
+				Schema: "/api/events/schemas/dev.cdevents.pipelinerun.finished.0.3.0",
 			}}, PageInfo: slipway.PageInfo{Limit: 1},
 		},
 	}),
 	blueprint.Handle((*service).getEventSchema, blueprint.Operation{
 		ID: "platform.getEventSchema", Method: "GET", Path: "/api/events/schemas/{type}", Tag: "events", Permission: selfRead, Errors: []slipway.Code{slipway.NotFound},
-		Summary: "JSON Schema of an event's data", Description: "The JSON Schema (2020-12) of what `data` is in events of a type. Every event that the tests of this build see fits it. Fields may be added to a type; what changes otherwise is another type, with another version at its end.",
+		Summary: "JSON Schema of an event's data", Description: "The JSON Schema (2020-12) of what `data` is in events of a type, whichever source they are of. Every event that the tests of this build see fits it. Fields may be added to a type; what changes otherwise is another type, with another version at its end.",
 		ResponseExample: map[string]any{"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"},
 	}),
 }
@@ -66,13 +68,12 @@ func (s *service) listEventTypes(context.Context, *struct{}) (*body[blueprint.Li
 }
 
 func (s *service) getEventSchema(_ context.Context, in *struct {
-	Type string `path:"type" maxLength:"200" doc:"Type of event" example:"dev.cdevents.pipelinerun.finished.0.2.0"`
+	Type string `path:"type" maxLength:"200" doc:"Type of event" example:"dev.cdevents.pipelinerun.finished.0.3.0"`
 }) (*body[json.RawMessage], error) {
-	for _, t := range s.events.Types() {
-		if t.Name == in.Type && t.Data != nil {
-			raw, err := blueprint.JSONSchema(s.url()+"/api/events/schemas/"+t.Name, t.Data)
-			return &body[json.RawMessage]{raw}, err
-		}
+	types := slices.DeleteFunc(s.events.Types(), func(t event.Type) bool { return t.Name != in.Type })
+	raw, err := blueprint.EventSchema(s.url()+"/api/events/schemas/"+in.Type, types)
+	if err != nil || raw != nil {
+		return &body[json.RawMessage]{raw}, err
 	}
 	return nil, slipway.Errorf(slipway.NotFound, "no event of the type %.100q has data; GET /api/events/types lists what there is", in.Type)
 }

@@ -409,8 +409,8 @@ func (y *yard) told(t *testing.T, id string) {
 		Type, Subject string
 		Data          struct {
 			Subject struct {
-				ID, Type string
-				Content  struct {
+				ID      string
+				Content struct {
 					Environment         struct{ ID string }
 					ArtifactID, Outcome string
 				}
@@ -433,11 +433,11 @@ func (y *yard) told(t *testing.T, id string) {
 			t.Errorf("the environment is %+v", e)
 		}
 	}
-	const deployed = "dev.cdevents.service.deployed.0.2.0"
+	const deployed = "dev.cdevents.service.deployed.0.3.0"
 	if !slices.Equal(types, []string{"dev.cdeventsx.slipway-tooldeployment.queued.0.1.0", "dev.cdeventsx.slipway-tooldeployment.finished.0.1.0", deployed, deployed}) {
 		t.Fatalf("told are %q", types)
 	}
-	if e := list[1].Data; e.Subject.ID != id || e.Subject.Type != "slipway-tooldeployment" || e.Subject.Content.Outcome != "success" || e.CustomData.Status != "successful" {
+	if e := list[1].Data; e.Subject.ID != id || e.Subject.Content.Outcome != "success" || e.CustomData.Status != "successful" {
 		t.Errorf("that it ended is told so: %+v", e)
 	}
 	if e := list[3]; e.Subject != "component:tool-mytool/cron" || e.Data.Subject.Content.ArtifactID != "pkg:oci/web@sha256%3A1?repository_url=web" || e.Data.CustomData.Component != "cron" || e.Data.CustomData.Commit != sha {

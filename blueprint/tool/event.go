@@ -16,20 +16,22 @@ import (
 // The events of a tool's deployments. CDEvents has a word for what became of a component, and none for a deployment that builds many and waits for all of them: that one is
 // said in its form for words of one's own, dev.cdeventsx.<who>-<subject>.<predicate>.
 //
-// Source: CDEvents 0.4.1, "Custom events".
+// Source: CDEvents 0.5.1, "Custom event types".
 const (
 	eventQueued   = "dev.cdeventsx.slipway-tooldeployment.queued.0.1.0"
 	eventFinished = "dev.cdeventsx.slipway-tooldeployment.finished.0.1.0"
 )
 
 const (
-	eventSource = "/slipway/tool"
-	toldAtOnce  = 100 // components that one transaction tells of
+	toldAtOnce = 100 // components that one transaction tells of
 )
 
+// eventSource sends the events of tools, and knows their subjects.
+var eventSource = event.SourceOf("tool")
+
 var events = []event.Type{
-	{Name: eventQueued, Text: "A deployment of a tool was created", Object: "entity", Permission: readPermission, Data: deploymentEvent{}},
-	{Name: eventFinished, Text: "A deployment of a tool has ended: successful, failed, cancelled or timed out", Object: "entity", Permission: readPermission, Data: deploymentEvent{}},
+	{Name: eventQueued, Text: "A deployment of a tool was created", Object: "deployment", Permission: readPermission, Data: deploymentEvent{}},
+	{Name: eventFinished, Text: "A deployment of a tool has ended: successful, failed, cancelled or timed out", Object: "deployment", Permission: readPermission, Data: deploymentEvent{}},
 	{Name: event.ServiceDeployed, Text: "What was built of a tool's component runs", Object: "entity", Permission: readPermission, Data: serviceEvent{}},
 }
 
@@ -80,9 +82,8 @@ func (s *service) tell(ctx context.Context, tx *store.Tx, d *Deployment, status 
 			content.Errors = d.Detail
 		}
 	}
-	subject := event.CDSubject[deploymentContent]{ID: d.ID, Source: eventSource, Type: "slipway-tooldeployment", Content: content}
+	subject := event.CDSubject[deploymentContent]{ID: d.ID, Source: eventSource, Content: content}
 	e := event.NewCDEvent(kind, eventSource, at, subject, toldDeployment{d.Tool, d.ID, status}).Event()
-	e.Subject = d.ID
 	if len(d.Components) > 0 {
 		ref := componentRef(d.Tool, d.Components[0].Name)
 		known, err := s.host.Entities.ByRefs(ctx, tx, auth.System(), []slipway.EntityRef{ref})
@@ -132,7 +133,7 @@ func (s *service) tellOfServices(ctx context.Context, a tellArgs) error {
 		for i, c := range list {
 			if c.Run.Status == RunSuccessful {
 				e := serviceOf(&d, &c, s.now())
-				e.Subject, e.EntityID = refs[i].String(), known[refs[i].String()].ID
+				e.EntityID = known[refs[i].String()].ID
 				news = append(news, e)
 			}
 		}
@@ -161,7 +162,7 @@ func serviceOf(d *Deployment, c *Component, now time.Time) event.Event {
 	}
 	ref := componentRef(d.Tool, c.Name).String()
 	subject := event.CDSubject[event.CDService]{
-		ID: ref, Source: eventSource, Type: "service", Content: event.CDService{Environment: environmentOf(d.Tool), ArtifactID: packageURL(d.Tool, c.Name, &built)},
+		ID: ref, Source: eventSource, Content: event.CDService{Environment: environmentOf(d.Tool), ArtifactID: packageURL(d.Tool, c.Name, &built)},
 	}
 	told := toldComponent{Tool: d.Tool, Component: c.Name, EntityRef: ref, Deployment: d.ID, Build: c.Build.ID, Commit: built.Commit}
 	return event.NewCDEvent(event.ServiceDeployed, eventSource, at, subject, told).Event()
@@ -173,7 +174,7 @@ func serviceOf(d *Deployment, c *Component, now time.Time) event.Event {
 // Source: package-url specification, type oci.
 func packageURL(tool, component string, b *BuildState) string {
 	if b.Image == "" {
-		return strings.TrimSuffix("pkg:generic/"+NamespaceOf(tool)+"/"+component+"@"+b.Commit, "@")
+		return event.GenericPackage(NamespaceOf(tool), component, b.Commit)
 	}
 	image, digest, _ := strings.Cut(b.Image, "@")
 	repository, tag := image, ""

@@ -344,11 +344,8 @@ func (s *service) judge(ctx context.Context, tx *store.Tx, w *webhook, o outcome
 		return err
 	}
 	s.Log.ErrorContext(ctx, "a webhook was disabled; slipway webhook resume lets it go on", "webhook", w.id, "error", o.cause())
-	raw, err := json.Marshal(disabled{w.id, w.Owner, since, o.cause()})
-	if err != nil {
-		return err
-	}
-	return s.Events.Publish(ctx, tx, event.Event{Type: eventDisabled, Source: "/slipway/webhook", Subject: w.id, Data: raw})
+	subject := event.CDSubject[disabled]{ID: w.id, Source: source, Content: disabled{w.Owner, since, o.cause()}}
+	return s.Events.Publish(ctx, tx, event.NewCDEvent(eventDisabled, source, now, subject, struct{}{}).Event())
 }
 
 // outcome is what came of sending.

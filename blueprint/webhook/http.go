@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
@@ -35,7 +33,7 @@ var (
 		ID: "chat", URL: "https://hooks.example.com/slipway", Types: []string{"dev.cdevents.*"}, Owner: "user:default/jane", State: active, Position: 1200, Behind: 0,
 	}
 	exampleDelivery = Delivery{
-		ID: 71, Webhook: "chat", Position: 1200, Event: "0190c0de-0000-7000-8000-000000000000", Type: "dev.cdevents.pipelinerun.finished.0.2.0", Subject: "component:default/web",
+		ID: 71, Webhook: "chat", Position: 1200, Event: "0190c0de-0000-7000-8000-000000000000", Type: "dev.cdevents.pipelinerun.finished.0.3.0", Subject: "github:71",
 		Status: statusOK, Attempts: 1, Answer: 204, Milliseconds: 12, CreatedAt: exampleTime, UpdatedAt: exampleTime,
 	}
 )
@@ -65,7 +63,7 @@ var operations = []blueprint.Operation{
 	blueprint.Handle((*service).test, blueprint.Operation{
 		ID: "webhook.test", Method: "POST", Path: "/api/webhooks/{id}/test", Permission: redeliverPermission, Tag: "webhooks", Timeout: 70 * time.Second,
 		Summary: "Test a webhook", Errors: []slipway.Code{slipway.NotFound},
-		Description:     "Sends an event of the type `" + eventTest + "`, signed as any, and tells how the target answered. It is sent once, and stands in no log.",
+		Description:     "Sends an event of the type `" + eventTested + "`, signed as any, and tells how the target answered. It is sent once, and stands in no log.",
 		ResponseExample: tested{Taken: true, Answer: 204, Milliseconds: 12},
 	}),
 	blueprint.Handle((*service).resume, blueprint.Operation{
@@ -259,6 +257,11 @@ func (s *service) again(ctx context.Context, list []Delivery) (*withLocation, er
 	return out, nil
 }
 
+// testContent is what is said of a webhook that is tested.
+type testContent struct {
+	By string `json:"by" doc:"Who tests it"`
+}
+
 // tested is what came of a test.
 type tested struct {
 	Taken        bool   `json:"taken" doc:"Whether the target took it" example:"true"`
@@ -272,10 +275,9 @@ func (s *service) test(ctx context.Context, in *webhookInput) (*body[tested], er
 	if err != nil {
 		return nil, err
 	}
-	e := event.Event{
-		SpecVersion: event.SpecVersion, ID: uuid.Must(uuid.NewV7()).String(), Source: "/slipway/webhook", Type: eventTest, Subject: w.id, Time: s.Now().UTC(),
-		DataContentType: event.ContentType, Data: json.RawMessage(`{"by":` + string(quote(auth.CallerFrom(ctx).Subject)) + `}`),
-	}
+	subject := event.CDSubject[testContent]{ID: w.id, Source: source, Content: testContent{By: auth.CallerFrom(ctx).Subject}}
+	e := event.NewCDEvent(eventTested, source, s.Now(), subject, struct{}{}).Event()
+	e.SpecVersion, e.DataContentType = event.SpecVersion, event.ContentType
 	raw, err := json.Marshal(e)
 	if err != nil {
 		return nil, err

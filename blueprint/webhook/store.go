@@ -140,8 +140,8 @@ type Delivery struct {
 	Webhook      string    `json:"webhook" doc:"Id of the webhook" example:"chat"`
 	Position     int64     `json:"position" doc:"Place of the event in the order of all events" example:"1200"`
 	Event        string    `json:"event" doc:"Id of the event, sent as webhook-id" example:"0190c0de-0000-7000-8000-000000000000"`
-	Type         string    `json:"type" doc:"Type of the event" example:"dev.cdevents.pipelinerun.finished.0.2.0"`
-	Subject      string    `json:"subject,omitempty" doc:"What the event is about" example:"component:default/web"`
+	Type         string    `json:"type" doc:"Type of the event" example:"dev.cdevents.pipelinerun.finished.0.3.0"`
+	Subject      string    `json:"subject,omitempty" doc:"What the event is about" example:"github:71"`
 	Status       string    `json:"status" enum:"delivered,retrying,dead" doc:"Taken by the target, tried again, or given up" example:"delivered"`
 	Attempts     int64     `json:"attempts" doc:"How often it was sent" example:"1"`
 	Answer       int64     `json:"answer,omitempty" doc:"HTTP status of the last answer; absent where there was none" example:"204"`

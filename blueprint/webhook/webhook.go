@@ -40,9 +40,12 @@ const (
 
 // Events of this blueprint.
 const (
-	eventDisabled = "dev.slipway.webhook.disabled.v1"
-	eventTest     = "dev.slipway.webhook.test.v1"
+	eventDisabled = "dev.cdeventsx.slipway-webhook.disabled.0.1.0"
+	eventTested   = "dev.cdeventsx.slipway-webhook.tested.0.1.0" // goes to the target alone
 )
+
+// source sends them, and knows webhooks by their ids.
+var source = event.SourceOf("webhook")
 
 // Config is the section webhooks.
 type Config struct {
@@ -94,7 +97,7 @@ var Blueprint = blueprint.Blueprint{
 	Databases:  []blueprint.Database{{Name: "main", Migrations: migrations(), Tables: []string{"webhook_target", "webhook_delivery"}}},
 	Kinds:      []blueprint.ResourceKind{blueprint.Resource(kind, (*service).kind)},
 	Events: []event.Type{
-		{Name: eventDisabled, Text: "A webhook was disabled: its target has taken nothing for too long, or wants no more", Object: "webhook", Data: disabled{}},
+		{Name: eventDisabled, Text: "A webhook was disabled: its target has taken nothing for too long, or wants no more", Object: "webhook", Permission: event.ReadPermission, Data: disabledEvent{}},
 	},
 	Jobs: []blueprint.Job{
 		blueprint.Work((*service).redeliver, job.Worker{Text: "Sends an event to a webhook again", Timeout: 2 * time.Minute, MaxAttempts: 5}),
@@ -226,9 +229,11 @@ func (s *service) wake() {
 	}
 }
 
-// disabled is the data of eventDisabled.
+// disabledEvent is the data of eventDisabled.
+type disabledEvent = event.CDEvent[disabled, struct{}]
+
+// disabled is what is said of a webhook that was disabled.
 type disabled struct {
-	ID    string     `json:"id" doc:"Id of the webhook"`
 	Owner string     `json:"owner" doc:"Whose it is"`
 	Since *time.Time `json:"since" nullable:"true" doc:"Since when its target has taken nothing"`
 	Error string     `json:"error" doc:"What went wrong last"`

@@ -360,7 +360,7 @@ func TestATargetThatTakesNothingIsDisabled(t *testing.T) {
 		blueprinttest.Eventually(t, "410 disables it", func() bool { return f.state(t, "gone").State == "disabled" })
 		blueprinttest.Eventually(t, "an event tells of it", func() bool { // it gets its position after the commit
 			var l blueprint.List[event.Event]
-			f.Get("/api/events?type=dev.slipway.webhook.*").Is(200).Into(&l)
+			f.Get("/api/events?type=dev.cdeventsx.slipway-webhook.*").Is(200).Into(&l)
 			return len(l.Items) == 1 && l.Items[0].Subject == "gone"
 		})
 		gone.Store(503)

@@ -38,9 +38,9 @@ var Blueprint = blueprint.Blueprint{
 		{Name: deletePermission, Text: "Delete one's own workspaces"},
 	},
 	Events: []event.Type{
-		{Name: event.EnvironmentCreated, Text: "A workspace was made through Slipway", Object: "workspace", Data: environmentEvent{}},
-		{Name: event.EnvironmentModified, Text: "A workspace was started or stopped through Slipway", Object: "workspace", Data: environmentEvent{}},
-		{Name: event.EnvironmentDeleted, Text: "A workspace was deleted through Slipway", Object: "workspace", Data: environmentEvent{}},
+		{Name: event.EnvironmentCreated, Text: "A workspace was made through Slipway", Object: "workspace", Permission: event.ReadPermission, Data: environmentEvent{}},
+		{Name: event.EnvironmentModified, Text: "A workspace was started or stopped through Slipway", Object: "workspace", Permission: event.ReadPermission, Data: environmentEvent{}},
+		{Name: event.EnvironmentDeleted, Text: "A workspace was deleted through Slipway", Object: "workspace", Permission: event.ReadPermission, Data: environmentEvent{}},
 	},
 	Commands:   []func(*blueprint.Client) *cobra.Command{commands},
 	Pages:      []blueprint.Page{{Slug: "workspaces", Title: "Workspaces", Text: readme}},

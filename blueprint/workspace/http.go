@@ -229,10 +229,11 @@ type workspaceData struct {
 
 func workspaceEvent(action string, at time.Time, w cluster.Object) event.Event {
 	kind := map[string]string{"create": event.EnvironmentCreated, "start": event.EnvironmentModified, "stop": event.EnvironmentModified, "delete": event.EnvironmentDeleted}[action]
-	const source = "/slipway/workspace"
+	source := event.SourceOf("workspace")
 	i := keep(w)
-	subject := event.CDSubject[event.CDEnvironment]{ID: i.namespace + "/" + i.name, Source: source, Type: "environment", Content: event.CDEnvironment{Name: i.name, URL: i.mainURL}}
-	e := event.NewCDEvent(kind, source, at, subject, workspaceData{action, i.id, i.name, i.namespace, i.owner, DevfileName{i.devfile, i.version}}).Event()
-	e.Subject = subject.ID
-	return e
+	subject := event.CDSubject[event.CDEnvironment]{ID: i.namespace + "/" + i.name, Source: source, Content: event.CDEnvironment{Name: i.name}}
+	if kind != event.EnvironmentDeleted {
+		subject.Content.URI = event.AbsoluteURI(i.mainURL)
+	}
+	return event.NewCDEvent(kind, source, at, subject, workspaceData{action, i.id, i.name, i.namespace, i.owner, DevfileName{i.devfile, i.version}}).Event()
 }

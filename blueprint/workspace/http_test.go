@@ -462,14 +462,14 @@ func TestWorkspacesAreStartedAndStopped(t *testing.T) {
 			}
 			for _, e := range events {
 				var data event.CDEvent[event.CDEnvironment, struct{ Action, WorkspaceID string }]
-				if err := json.Unmarshal(e.Data, &data); err != nil || data.Context.Type != e.Type || data.Subject.Type != "environment" || data.Subject.ID != ws.Namespace+"/one" || e.Subject != data.Subject.ID || data.Subject.Content.Name != "one" {
+				if err := json.Unmarshal(e.Data, &data); err != nil || data.Context.Type != e.Type || data.Subject.ID != ws.Namespace+"/one" || e.Subject != data.Subject.ID || data.Subject.Content.Name != "one" {
 					t.Fatalf("got %s, %v", e.Data, err)
 				}
 				told = append(told, strings.TrimPrefix(e.Type, "dev.cdevents.environment.")+" "+data.CustomData.Action)
 			}
 			return len(told) >= 5
 		})
-		if diff := cmp.Diff([]string{"created.0.2.0 create", "modified.0.2.0 start", "modified.0.2.0 stop", "modified.0.2.0 start", "deleted.0.2.0 delete"}, told); diff != "" {
+		if diff := cmp.Diff([]string{"created.0.3.0 create", "modified.0.3.0 start", "modified.0.3.0 stop", "modified.0.3.0 start", "deleted.0.3.0 delete"}, told); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
 		other := &slipway.Caller{Kind: slipway.CallerUser, Subject: "user:default/jane"}

@@ -7,6 +7,7 @@ import (
 	"embed"
 	"errors"
 	"io/fs"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,12 +48,15 @@ var Blueprint = blueprint.Blueprint{
 	},
 	Databases: []blueprint.Database{{Name: "main", Migrations: migrations(), Tables: []string{"greeting_greeting"}}},
 	Jobs:      []blueprint.Job{blueprint.Work((*service).deliver, job.Worker{Text: "Delivers a greeting", Timeout: 10 * time.Second})},
-	Events:    []event.Type{{Name: eventDelivered, Text: "A greeting was delivered"}},
+	Events:    []event.Type{{Name: eventDelivered, Text: "A greeting was delivered", Object: "greeting", Data: deliveredEvent{}}},
 	Commands:  []func(*blueprint.Client) *cobra.Command{greet},
 	Open:      open,
 }
 
-const eventDelivered = "dev.slipway.greeting.delivered.v1"
+// deliveredEvent is the data of eventDelivered: whoever wants more asks for the greeting.
+type deliveredEvent = event.CDEvent[struct{}, struct{}]
+
+const eventDelivered = "dev.cdeventsx.slipway-greeting.delivered.0.1.0"
 
 //go:embed migrations
 var files embed.FS
@@ -125,6 +129,7 @@ func (s *service) deliver(ctx context.Context, d delivery) error {
 		if err != nil || !first {
 			return err
 		}
-		return s.host.Events.Publish(ctx, tx, event.Event{Type: eventDelivered, Source: "/slipway/greeting"})
+		subject := event.CDSubject[struct{}]{ID: strconv.FormatInt(d.ID, 10)}
+		return s.host.Events.Publish(ctx, tx, event.NewCDEvent(eventDelivered, event.SourceOf("greeting"), s.host.Now(), subject, struct{}{}).Event())
 	})
 }

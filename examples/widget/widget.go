@@ -32,7 +32,7 @@ var Blueprint = blueprint.Blueprint{
 	Databases: []blueprint.Database{{Name: "main"}, {Name: "widget", Migrations: blueprint.Folder(files, "migrations"), Tables: []string{"widget_widget"}}},
 	Jobs:      []blueprint.Job{blueprint.Work((*service).sweep, job.Worker{Text: "Deletes old widgets", Timeout: time.Minute})},
 	Schedules: []job.Schedule{{Name: "widget.sweep", Text: "Deletes old widgets", Every: time.Hour, Args: sweep{}}},
-	Events:    []event.Type{{Name: swept, Text: "Old widgets were deleted"}}, Commands: []func(*blueprint.Client) *cobra.Command{command},
+	Events:    []event.Type{{Name: swept, Text: "Old widgets were deleted", Data: event.CDEvent[map[string]int64, struct{}]{}}}, Commands: []func(*blueprint.Client) *cobra.Command{command},
 	Proxies: []blueprint.Proxy{{Name: "widget", Text: "The API behind the widgets", Target: "https://widget.example.com/api"}},
 	Pages:   []blueprint.Page{{Slug: "widget", Title: "Widgets", Text: readme}}, Open: func(_ context.Context, h *blueprint.Host) (any, error) { return &service{h}, nil },
 }
@@ -43,7 +43,7 @@ var readme string
 //go:embed migrations
 var files embed.FS
 
-const keep, swept = 90 * 24 * time.Hour, "dev.slipway.widget.swept.v1"
+const keep, swept = 90 * 24 * time.Hour, "dev.cdeventsx.slipway-widget.swept.0.1.0"
 
 // Widget is one widget.
 type Widget struct {
@@ -81,7 +81,7 @@ func (s *service) sweep(ctx context.Context, _ sweep) error {
 		return err
 	}
 	return s.DB("main").Write(ctx, func(tx *store.Tx) error {
-		return s.Events.Publish(ctx, tx, event.Event{Type: swept, Source: "/slipway/widget"})
+		return s.Events.Publish(ctx, tx, event.NewCDEvent(swept, event.SourceOf("widget"), s.Now(), event.CDSubject[map[string]int64]{ID: "widgets", Content: map[string]int64{"deleted": n}}, struct{}{}).Event())
 	})
 }
 
