@@ -25,7 +25,7 @@ func TestWhatWasDoneIsWrittenDownWhoeverStillListens(t *testing.T) {
 			t.Fatal(err)
 		}
 		bus := event.New(db, log)
-		bus.Declare(Blueprint.Events...)
+		bus.Declare(event.SourceOf("workspace"), Blueprint.Events...)
 		s := &service{db: db, auth: callers, events: bus, log: log, now: time.Now}
 		ctx, hangUp := context.WithCancel(auth.WithCaller(t.Context(), &slipway.Caller{Kind: slipway.CallerUser, Subject: "user:default/jane"}))
 		hangUp()
