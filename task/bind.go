@@ -67,6 +67,19 @@ func (x *Index[T]) bindChanged(ctx context.Context, entities []bound) error {
 	return nil
 }
 
+// Bind binds one entity as it is annotated now, for a caller who acts on what it wrote a moment ago and cannot wait for the event that tells of it. It says whether that changed anything.
+func (x *Index[T]) Bind(ctx context.Context, o Object) (changed bool, err error) {
+	entities, err := x.readBound(ctx, x.engine.DB, `id = $1`, o.ID)
+	if err != nil {
+		return false, err
+	}
+	differing, err := x.differing(ctx, entities)
+	if err != nil || len(differing) == 0 {
+		return false, err
+	}
+	return true, x.bindChunk(ctx, []int64{o.ID})
+}
+
 // differing gives those entities, by id, whose bindings or accounts are not what they say now, each with about how many rows it changes.
 func (x *Index[T]) differing(ctx context.Context, entities []bound) (map[int64]int, error) {
 	ids := make([]int64, len(entities))

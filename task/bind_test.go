@@ -7,6 +7,8 @@ import (
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/provider"
 	"github.com/slipway-platform/slipway/provider/fake"
+	"github.com/slipway-platform/slipway/store"
+	"github.com/slipway-platform/slipway/store/storetest"
 )
 
 // taking is a fake vendor behind a provider that takes only some projects, as one with a list of what it may build does.
@@ -24,6 +26,30 @@ func taking(v *fake.Vendor, kind string, projects ...string) Provider {
 		return list
 	}
 	return Provider{Name: "ci", Type: kind, Provider: p, Annotations: fake.Kind.Annotations}
+}
+
+func TestAnEntityIsBoundForWhoCannotWait(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, migrations(), func(t *testing.T, db *store.DB) {
+		w := prepare(t, db) // nothing follows the catalog's events
+		w.vendors(map[string]*fake.Vendor{"fake": fake.New(fake.Config{})})
+		web := w.entity("web", "team-a", map[string]string{fake.Annotation: "octo/web"})
+		o, places, err := w.runs.Places(t.Context(), system, web, nil)
+		if err != nil || len(places) != 0 {
+			t.Fatalf("got %v, %v before anything was bound", places, err)
+		}
+		for _, want := range []bool{true, false} {
+			if changed, err := w.runs.Bind(t.Context(), o); err != nil || changed != want {
+				t.Fatalf("changed is %v, %v; want %v", changed, err, want)
+			}
+		}
+		if _, places, err = w.runs.Places(t.Context(), system, web, nil); err != nil || len(places) != 1 || places[0].Project != "octo/web" {
+			t.Errorf("got %+v, %v", places, err)
+		}
+		if changed, err := w.runs.Bind(t.Context(), Object{ID: o.ID + 1}); err != nil || changed {
+			t.Errorf("an entity that is gone: %v, %v", changed, err)
+		}
+	})
 }
 
 func TestWhatAProviderNoLongerTakesStaysDetached(t *testing.T) {

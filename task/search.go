@@ -90,8 +90,7 @@ func (x *Index[T]) Search(ctx context.Context, caller *slipway.Caller, ref slipw
 	}
 	page.Sources = x.states(ctx, sources)
 	if len(page.Sources) == 0 {
-		hint, _ := x.Hint(ctx, object)
-		page.Sources = []slipway.Source{{State: slipway.SourceNone, Error: hint}}
+		page.Sources = []slipway.Source{{State: slipway.SourceNone, Error: x.Hint(ctx, object)}}
 	}
 	return page, nil
 }
@@ -509,8 +508,8 @@ func (x *Index[T]) termCheck(q *query, p *plan, name string) string {
 	return column(name) + " IN (" + sub.String() + ")"
 }
 
-// Hint says why no provider serves an entity, and what to write on it. soon says that one is about to: the entity was annotated a moment ago.
-func (x *Index[T]) Hint(ctx context.Context, o Object) (text string, soon bool) {
+// Hint says why no provider serves an entity, and what to write on it.
+func (x *Index[T]) Hint(ctx context.Context, o Object) string {
 	found, err := readEntities(ctx, x.engine.read, `id = $1`, o.ID)
 	if err != nil || len(found) == 0 {
 		found = []bound{{}} // without it, the hint is general
@@ -530,7 +529,7 @@ func (x *Index[T]) Hint(ctx context.Context, o Object) (text string, soon bool) 
 			case p.Err != nil:
 				refused = append(refused, fmt.Sprintf("%s is for provider %s, which is not at work: an operator has to look at its configuration", a.Key, name))
 			case len(p.Provider.Projects(e)) > 0:
-				return "provider " + name + " was told of this entity a moment ago; ask again", true
+				return "provider " + name + " was told of this entity a moment ago; ask again"
 			default:
 				refused = append(refused, fmt.Sprintf("%s says %q, which provider %s does not take: write it like %q, and see whether the provider's configuration allows it", a.Key, clip(value), name, a.Example))
 			}
@@ -541,11 +540,11 @@ func (x *Index[T]) Hint(ctx context.Context, o Object) (text string, soon bool) 
 	}
 	switch {
 	case len(refused) > 0:
-		return "no provider serves this entity: " + strings.Join(refused, "; "), false
+		return "no provider serves this entity: " + strings.Join(refused, "; ")
 	case len(ways) > 0:
-		return "no provider serves this entity; give it one of these annotations: " + strings.Join(ways, ", "), false
+		return "no provider serves this entity; give it one of these annotations: " + strings.Join(ways, ", ")
 	}
-	return "no provider serves the task " + x.task.Name + "; configure one under providers:", false
+	return "no provider serves the task " + x.task.Name + "; configure one under providers:"
 }
 
 // states says how fresh sources are, and has those that are stale read behind the answer.

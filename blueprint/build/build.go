@@ -180,11 +180,7 @@ func (s *service) start(ctx context.Context, o task.Object, places []task.Place,
 	case len(able) == 0 && (in.Provider != "" || in.Project != ""):
 		return task.Place{}, nil, slipway.Errorf(slipway.NotFound, "%s has no such provider and project; sources of a search show what it has", o.Ref)
 	case len(able) == 0:
-		hint, soon := s.index.Hint(ctx, o)
-		if soon {
-			return task.Place{}, nil, slipway.Errorf(slipway.Unavailable, "%s: %s", o.Ref, hint).After(time.Second)
-		}
-		return task.Place{}, nil, slipway.Errorf(slipway.Unsupported, "%s: %s", o.Ref, hint)
+		return task.Place{}, nil, slipway.Errorf(slipway.Unsupported, "%s: %s", o.Ref, s.index.Hint(ctx, o))
 	case len(able) > 1:
 		var names []string
 		for _, p := range able {

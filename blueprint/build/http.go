@@ -286,6 +286,13 @@ func (s *service) postStart(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	if changed, err := s.index.Bind(ctx, o); err != nil {
+		return nil, err
+	} else if changed {
+		if o, places, err = s.index.Places(ctx, caller, ref, nil); err != nil {
+			return nil, err
+		}
+	}
 	p, result, err := s.start(ctx, o, places, *cmp.Or(in.Body, &startBody{}), caller)
 	if err != nil {
 		return nil, err

@@ -368,6 +368,8 @@ func TestStartAndWhatAProviderCannot(t *testing.T) {
 			w.Get("/api/build/by-entity/one/search").Into(&p)
 			return len(p.Sources) == 1 && p.Sources[0].State == slipway.SourceFresh && len(w.search("").Sources) == 2
 		})
+		w.entity("new", "team-a", map[string]string{fake.Annotation: hello})
+		w.Post("/api/build/by-entity/new/start", `{"ref":"main"}`).Is(http.StatusAccepted) // it need not be asked again a moment later
 		var got build.Accepted
 		w.Post("/api/build/by-entity/one/start", `{"ref":"main","pipeline":"nightly","depth":3}`).Is(http.StatusAccepted).Into(&got)
 		if got.Build == nil || got.Build.Status != slipway.BuildStarting || got.Build.Pipeline.ID != "nightly" || w.ci.Extra()["depth"] != 3.0 {
