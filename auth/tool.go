@@ -37,7 +37,7 @@ func (c TLSHeader) check(fault func(field, format string, args ...any)) {
 		fault("auth.tlsHeader.organization", "is required: without it, any certificate that the proxy accepts would be a tool's")
 	}
 	for i, from := range c.From {
-		if _, err := parseNetwork(from); err != nil {
+		if _, err := ParseNetwork(from); err != nil {
 			fault(fmt.Sprintf("auth.tlsHeader.from[%d]", i), "%.60q is neither an address nor a network", from)
 		}
 	}
@@ -45,7 +45,8 @@ func (c TLSHeader) check(fault func(field, format string, args ...any)) {
 
 var headerName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,60}$`)
 
-func parseNetwork(s string) (netip.Prefix, error) {
+// ParseNetwork reads an address, or a network such as 10.0.0.0/8, of those that an operator trusts. An IPv4 address that is written as an IPv6 one is the former.
+func ParseNetwork(s string) (netip.Prefix, error) {
 	if p, err := netip.ParsePrefix(s); err == nil {
 		return p.Masked(), nil
 	}
@@ -53,8 +54,18 @@ func parseNetwork(s string) (netip.Prefix, error) {
 	if err != nil {
 		return netip.Prefix{}, err
 	}
-	a = a.Unmap()
+	a = a.Unmap().WithZone("")
 	return netip.PrefixFrom(a, a.BitLen()), nil
+}
+
+// Trusts says whether an address ("ip", without a port) lies in one of the networks. What is no address lies in none.
+func Trusts(networks []netip.Prefix, addr string) bool {
+	a, err := netip.ParseAddr(addr)
+	if err != nil {
+		return false
+	}
+	a = a.Unmap().WithZone("")
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // tlsHeader is a TLSHeader at work.
@@ -66,7 +77,7 @@ type tlsHeader struct {
 func newTLSHeader(c TLSHeader) tlsHeader {
 	h := tlsHeader{TLSHeader: c}
 	for _, from := range c.From {
-		if p, err := parseNetwork(from); err == nil { // it was checked
+		if p, err := ParseNetwork(from); err == nil { // it was checked
 			h.from = append(h.from, p)
 		}
 	}
@@ -76,15 +87,7 @@ func newTLSHeader(c TLSHeader) tlsHeader {
 // believed says whether the connection that a request came by is a proxy's. What other hops say of themselves does not count.
 func (h tlsHeader) believed(r *http.Request) bool {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return false
-	}
-	a, err := netip.ParseAddr(host)
-	if err != nil {
-		return false
-	}
-	a = a.Unmap().WithZone("")
-	return slices.ContainsFunc(h.from, func(p netip.Prefix) bool { return p.Contains(a) })
+	return err == nil && Trusts(h.from, host)
 }
 
 // tool is the tool that a proxy vouches for; "" when none does. A header from elsewhere says nothing.

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"maps"
 	"net"
-	"net/netip"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -176,7 +175,7 @@ func (c *Config) Resolve() error {
 		faults = append(faults, err)
 	}
 	for _, p := range c.Server.TrustedProxies {
-		if _, err := parsePrefix(p); err != nil {
+		if _, err := auth.ParseNetwork(p); err != nil {
 			fault("server.trustedProxies", "%q is neither an address nor a network", p)
 		}
 	}
@@ -345,11 +344,4 @@ func expand(v any, getenv func(string) (string, bool), redact *secret.Redactor) 
 		return out, nil
 	}
 	return v, nil
-}
-
-func parsePrefix(s string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(s); err == nil {
-		return netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	return netip.ParsePrefix(s)
 }

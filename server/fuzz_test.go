@@ -2,11 +2,14 @@ package server
 
 import (
 	"net/http"
+	"net/netip"
 	"net/url"
 	"path"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/slipway-platform/slipway/auth"
 )
 
 // tag is what a page of an answer may hold of HTML.
@@ -104,16 +107,16 @@ func FuzzForwardedFor(f *testing.F) {
 		f.Add(s, "192.0.2.9:1234")
 		f.Add(s, "garbage")
 	}
-	n, _ := parsePrefix("10.0.0.0/8")
-	s := &Server{trusted: []prefix{n}}
+	n, _ := auth.ParseNetwork("10.0.0.0/8")
+	s := &Server{trusted: []netip.Prefix{n}}
 	f.Fuzz(func(t *testing.T, header, remote string) {
 		r := &http.Request{RemoteAddr: remote, Header: http.Header{"X-Forwarded-For": {"6.6.6.6, " + header, "192.0.2.77"}}}
 		direct := (&Server{}).address(r)
 		got := s.address(r)
 		switch {
-		case !s.trusts(direct) && got != direct:
+		case !auth.Trusts(s.trusted, direct) && got != direct:
 			t.Errorf("from %q, which is not trusted: %q", remote, got)
-		case s.trusts(direct) && got != "192.0.2.77":
+		case auth.Trusts(s.trusted, direct) && got != "192.0.2.77":
 			t.Errorf("from %q, which is trusted, and says 192.0.2.77: %q", remote, got)
 		}
 	})

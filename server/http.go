@@ -605,7 +605,7 @@ func (s *Server) guard(op blueprint.Operation, service func() any, multiple map[
 			}
 		}
 		if rw, ok := w.(*response); ok {
-			rw.ctx = ctx
+			rw.ctx, rw.leave = ctx, done
 			rw.private = op.Secret
 			ctx = blueprint.WithPrivate(ctx, func() { rw.private = true })
 		}
@@ -625,11 +625,16 @@ func (s *Server) audit(ctx context.Context, op blueprint.Operation, caller *slip
 	if op.Permission == blueprint.Public || op.Method == http.MethodGet || !ok || rw.status >= 300 || rw.request.URL.Query().Get("dryRun") == "true" {
 		return
 	}
+	s.record(ctx, caller, op.ID)
+}
+
+// record writes down what the caller has done, by the right that the request used. The log has what the record could not take.
+func (s *Server) record(ctx context.Context, caller *slipway.Caller, action string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := s.auth.AuditUse(ctx, caller, op.ID); err != nil {
+	if err := s.auth.AuditUse(ctx, caller, action); err != nil {
 		permission, object, held := exchangeOf(ctx).use.Right()
-		s.log.ErrorContext(ctx, "what was done is not in the record", "requestId", exchangeOf(ctx).id, "operation", op.ID, "caller", caller.Subject,
+		s.log.ErrorContext(ctx, "what was done is not in the record", "requestId", exchangeOf(ctx).id, "operation", action, "caller", caller.Subject,
 			"permission", permission, "object", object, "held", held, "error", err)
 	}
 }
@@ -708,7 +713,7 @@ func (s *Server) address(r *http.Request) string {
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(hops) - 1; i >= 0; i-- {
-		if !s.trusts(host) {
+		if !auth.Trusts(s.trusted, host) {
 			return host
 		}
 		if hop := strings.TrimSpace(hops[i]); hop != "" {
@@ -729,14 +734,6 @@ func parseHop(hop string) (netip.Addr, error) {
 	}
 	a, err := netip.ParseAddr(strings.Trim(hop, "[]"))
 	return a.Unmap().WithZone(""), err
-}
-
-func (s *Server) trusts(host string) bool {
-	p, err := parsePrefix(host)
-	if err != nil {
-		return false
-	}
-	return slices.ContainsFunc(s.trusted, func(n prefix) bool { return n.Contains(p.Addr().Unmap()) })
 }
 
 // basePatterns are the paths that the server serves beside the operations.

@@ -279,12 +279,14 @@ func (s *Server) proxied(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.operation = "proxy." + p.Name
-	caller, err := s.identify(r.Context(), w, r, nil)
+	x.use = &auth.Use{RequestID: x.id}
+	ctx := auth.WithUse(r.Context(), x.use)
+	caller, err := s.identify(ctx, w, r, nil)
 	if caller != nil {
 		x.caller = caller.Subject
 	}
 	if err == nil {
-		err = auth.Require(auth.WithCaller(r.Context(), caller), p.Permission, auth.Object{})
+		err = auth.Require(auth.WithCaller(ctx, caller), p.Permission, auth.Object{})
 	}
 	if err == nil {
 		err = p.admits(w, r)
@@ -293,7 +295,14 @@ func (s *Server) proxied(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	p.serve(w.(*response), r, caller)
+	rw := w.(*response)
+	defer func() { // also when the answer broke off: it was done
+		safe := r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
+		if rw.status == http.StatusSwitchingProtocols || !safe && rw.status < 400 {
+			s.record(ctx, caller, x.operation+" "+r.Method)
+		}
+	}()
+	p.serve(rw, r, caller)
 }
 
 // admits says whether a request of somebody who may use the proxy is one that it takes.

@@ -20,6 +20,7 @@ import (
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
 	"github.com/slipway-platform/slipway/blueprint/data"
+	"github.com/slipway-platform/slipway/blueprint/platform"
 	"github.com/slipway-platform/slipway/server"
 	"github.com/slipway-platform/slipway/store"
 )
@@ -644,5 +645,35 @@ func TestTheNameOfAProxyMayBeWrittenInOtherWays(t *testing.T) {
 		if got := string(s.Get(path).Is(200).Body); got != want {
 			t.Errorf("%s: the target was asked for %s, want %s", path, got, want)
 		}
+	}
+}
+
+func TestWhatIsChangedThroughAProxyIsInTheRecord(t *testing.T) {
+	t.Parallel()
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/refused" {
+			w.WriteHeader(http.StatusConflict)
+		}
+	}))
+	t.Cleanup(far.Close)
+	o := options()
+	o.Blueprints = append(o.Blueprints, platform.Blueprint)
+	o.Configure = func(c *server.Config) {
+		c.Proxies = map[string]blueprint.Proxy{"far": {Target: far.URL, Methods: []string{"GET", "POST"}}}
+	}
+	s := blueprinttest.Start(t, store.SQLite, o)
+	caller := s.With("proxy.far.use")
+	caller.Get("/api/proxy/far/x").Is(200)
+	caller.Post("/api/proxy/far/refused", nil).Is(409)
+	caller.Post("/api/proxy/far/x", nil, "X-Request-Id", "mine").Is(200)
+	var got []auth.AuditRecord
+	blueprinttest.Eventually(t, "the change is in the record", func() bool {
+		var list blueprint.List[auth.AuditRecord]
+		s.Get("/api/auth/audit?permission=proxy.far.use").Is(200).Into(&list)
+		got = list.Items
+		return len(got) > 0
+	})
+	if len(got) != 1 || got[0].Action != "proxy.far POST" || got[0].Held != "proxy.far.use" || got[0].RequestID != "mine" || got[0].TokenID == "" {
+		t.Errorf("the record: %+v", got)
 	}
 }

@@ -68,6 +68,24 @@ func TestWhoSendsSlowlyKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
+func TestWhoReadsSlowlyKeepsNobodyWaiting(t *testing.T) {
+	t.Parallel()
+	o := options()
+	o.Configure = func(c *server.Config) {
+		c.Server.Load = server.Load{Requests: 2, Wait: slipway.Duration(50 * time.Millisecond)}
+	}
+	s := blueprinttest.Start(t, store.SQLite, o)
+	for n := range 4 { // one after the other: reads may take four fifths of two places
+		conn := begins(t, s, "GET /api/toy/things/huge HTTP/1.1\nHost: x\nAuthorization: Bearer "+s.Token+"\n\n")
+		first := make([]byte, 12)
+		if _, err := io.ReadFull(conn, first); err != nil || string(first) != "HTTP/1.1 200" {
+			t.Fatalf("the answer to number %d begins with %q, %v", n+1, first, err)
+		}
+	}
+	active(t, s, 4)
+	s.Get("/api/toy/raw").Is(200)
+}
+
 func TestOneAddressDoesNotTakeAllTheRoomForBodies(t *testing.T) {
 	t.Parallel()
 	o := options()

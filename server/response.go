@@ -30,7 +30,8 @@ type response struct {
 	private bool  // no ETag, no store: it holds a secret
 	sent    int64 // bytes of the body, uncompressed
 
-	page func(status int, header http.Header, body []byte) []byte // makes a page of a JSON answer for a browser; nil: JSON is wanted
+	leave func()                                                   // gives up the place to work, when the caller begins to get the answer; nil: there is none
+	page  func(status int, header http.Header, body []byte) []byte // makes a page of a JSON answer for a browser; nil: JSON is wanted
 }
 
 var responses = sync.Pool{New: func() any { return new(response) }}
@@ -77,6 +78,9 @@ func (w *response) pass() error {
 		return nil
 	}
 	w.passing = true
+	if w.leave != nil {
+		w.leave() // from here on it depends on how fast the caller reads
+	}
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}

@@ -45,8 +45,6 @@ import (
 // Grace is how long a server that stops waits for requests and jobs under way.
 const Grace = 20 * time.Second
 
-type prefix = netip.Prefix
-
 // Options is what a server is made of.
 type Options struct {
 	Config     *Config               // resolved by New; sections of the enabled blueprints filled in by Sections
@@ -77,7 +75,7 @@ type Server struct {
 	wides       []wide
 
 	eventStreams map[string]string // path of a list to that of the stream of the same things
-	trusted      []prefix
+	trusted      []netip.Prefix
 
 	databases map[string]*store.DB
 	main      *store.DB
@@ -228,7 +226,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	for _, p := range s.config.Server.TrustedProxies {
-		n, _ := parsePrefix(p) // checked by Resolve
+		n, _ := auth.ParseNetwork(p) // checked by Resolve
 		s.trusted = append(s.trusted, n)
 	}
 	if err := s.openStores(ctx); err != nil {

@@ -51,6 +51,9 @@ func (s *toy) get(_ context.Context, in *struct {
 	case "away":
 		return nil, slipway.Errorf(slipway.Unavailable, "the vendor does not answer").After(7 * time.Second).WithCause(fmt.Errorf("a secret detail"))
 	}
+	if in.Name == "huge" { // more than connections hold by themselves
+		return &thingBody{thing{Name: in.Name, Tags: map[string]string{"text": strings.Repeat("x", 64<<20)}}}, nil
+	}
 	return &thingBody{thing{Name: in.Name, Count: in.Limit}}, nil
 }
 
