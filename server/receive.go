@@ -35,26 +35,53 @@ type bodies struct {
 	by   map[string]int64
 }
 
-// enter makes room for the body of a caller, until leave is called. Unavailable says that there is none.
-func (b *bodies) enter(caller string, size int64) (leave func(), err error) {
+// hold is the room that one body takes. It is for one goroutine.
+type hold struct {
+	of     *bodies
+	caller string
+	size   int64
+}
+
+// grow takes room for some bytes more. Unavailable says that there is none; what was taken before is kept.
+func (h *hold) grow(bytes int64) error {
+	b := h.of
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if mine := b.by[caller]; b.held > 0 && b.held+size > b.all || mine > 0 && mine+size > b.one {
-		return nil, slipway.Errorf(slipway.Unavailable, "too much is being received at the moment; send it again").After(time.Second)
+	if all, mine := b.held-h.size, b.by[h.caller]-h.size; all > 0 && b.held+bytes > b.all || mine > 0 && b.by[h.caller]+bytes > b.one {
+		return slipway.Errorf(slipway.Unavailable, "too much is being received at the moment; send it again").After(time.Second)
 	}
 	if b.by == nil {
 		b.by = map[string]int64{}
 	}
-	b.held += size
-	b.by[caller] += size
-	return func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.held -= size
-		if b.by[caller] -= size; b.by[caller] == 0 {
-			delete(b.by, caller)
-		}
-	}, nil
+	b.held += bytes
+	b.by[h.caller] += bytes
+	h.size += bytes
+	return nil
+}
+
+// leave gives the room back.
+func (h *hold) leave() {
+	b := h.of
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.held -= h.size
+	if b.by[h.caller] -= h.size; b.by[h.caller] == 0 {
+		delete(b.by, h.caller)
+	}
+}
+
+// growing takes room for a body of unknown length as it comes.
+type growing struct {
+	io.Reader
+	hold *hold
+}
+
+func (g growing) Read(p []byte) (int, error) {
+	n, err := g.Reader.Read(p)
+	if full := g.hold.grow(int64(n)); full != nil {
+		return 0, full
+	}
+	return n, err
 }
 
 // blocked knows the addresses that were refused too often where anybody may send, until when. Safe for concurrent use.
@@ -97,25 +124,28 @@ func takesBody(r *http.Request) bool {
 // receive reads the body of a request before it is worked, and puts it back as one that is there. leave gives back the room that it takes.
 func (s *Server) receive(w http.ResponseWriter, r *http.Request, op blueprint.Operation, caller *slipway.Caller) (body []byte, leave func(), err error) {
 	most := maxBody(op)
-	room, who, size := &s.bodies, caller.Subject, r.ContentLength
+	h := &hold{of: &s.bodies, caller: caller.Subject}
 	if op.Permission == blueprint.Public {
-		room, who = &s.strangers, s.address(r)
+		h = &hold{of: &s.strangers, caller: s.address(r)}
 	}
-	switch {
-	case size > most:
+	if r.ContentLength > most {
 		return nil, nil, tooLarge(most)
-	case size < 0:
-		size = most
 	}
-	if leave, err = room.enter(who, size); err != nil {
+	if err := h.grow(max(r.ContentLength, 0)); err != nil {
 		return nil, nil, err
 	}
+	var in io.Reader = http.MaxBytesReader(w, r.Body, most)
+	if r.ContentLength < 0 {
+		in = growing{in, h}
+	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWait))
-	if body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, most)); err != nil {
-		leave()
+	if body, err = io.ReadAll(in); err != nil {
+		h.leave()
 		var large *http.MaxBytesError
 		var timeout net.Error
+		var coded *slipway.Error
 		switch {
+		case errors.As(err, &coded):
 		case errors.As(err, &large):
 			err = tooLarge(most)
 		case errors.As(err, &timeout) && timeout.Timeout():
@@ -126,7 +156,7 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, op blueprint.Op
 		return nil, nil, err
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	return body, leave, nil
+	return body, h.leave, nil
 }
 
 func maxBody(op blueprint.Operation) int64 { return cmp.Or(op.MaxBody, 1<<20) }

@@ -100,6 +100,11 @@ func TestOneAddressDoesNotTakeAllTheRoomForBodies(t *testing.T) {
 		t.Error("503 without Retry-After")
 	}
 	s.As("").Do("POST", "/api/toy/hook", "signed", "X-Forwarded-For", "192.0.2.1").Is(200)
+	for range 3 { // of a body whose length nobody says, what has come counts
+		begins(t, s, "POST /api/toy/hook HTTP/1.1\nHost: x\nX-Forwarded-For: 192.0.2.3\nTransfer-Encoding: chunked\n\n3\nsig\n")
+	}
+	active(t, s, 4)
+	s.As("").Do("POST", "/api/toy/hook", large, "X-Forwarded-For", "192.0.2.3").Fails(403, slipway.Forbidden)
 	s.As("").Do("POST", "/api/toy/hook", large, "X-Forwarded-For", "192.0.2.2").Fails(403, slipway.Forbidden) // it was read
 }
 
