@@ -51,6 +51,8 @@ type Operation struct {
 	Deprecated time.Time // since when
 	Sunset     time.Time // when it goes away
 
+	Columns []string // of the table that a browser shows of a list: paths in its things, such as commit.branch; nil: their first fields
+
 	Request         any // a value of the type that RawBody holds as JSON, for the API description; nil: it holds bytes
 	RequestExample  any // of the body
 	ResponseExample any // of the body

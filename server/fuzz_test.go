@@ -38,6 +38,36 @@ func FuzzPageOfAnAnswer(f *testing.F) {
 	})
 }
 
+// overviewTag is what an overview may hold of HTML.
+var overviewTag = regexp.MustCompile(`^<(/?(ul|li|span|dl|dt|dd|div|table|caption|thead|tbody|tr|th|td|code|bdi|time|a|p|wbr)>|ul class="sources" aria-label="[^"<>]*">|dl class="fields">|span class="(state (good|bad|busy|other)|quiet)">|div class="wide" role="region" aria-labelledby="table-\d" tabindex="0">|caption id="table-\d">|th scope="(col|row)">|bdi( class="(n|state (good|bad|busy|other))")?( title="[^"<>]*")?>|time datetime="[^"<>]*" title="[^"<>]*">|a href="(/[^/"<>]|https?://)[^"<>]*"( title="[^"<>]*")?( rel="noopener noreferrer nofollow")?>)`)
+
+// Whatever an answer holds, its overview has no HTML but ours, and no link but to http, https and ourselves.
+func FuzzOverviewOfAnAnswer(f *testing.F) {
+	f.Add([]byte(`{"items":[{"id":"<x>","url":"https://a.example.com/?\"<","state":"\"failed","at":"2026-05-04T09:00:00Z","takenSeconds":1e400}],"sources":[{"provider":"<a>","state":"failed\">","error":"<b>","asOf":"x"}],"total":1}`))
+	f.Add([]byte(`[{"data":{"id":"javascript:alert(1)","a.b":"//x","a":{"name":"\u202e"}}}]`))
+	f.Add([]byte(`{"data":[{"id":".."},{"id":"a/../b"},{"id":5},{}],"version":1}`))
+	f.Add([]byte(`{"a":[[]],"b":[{"":1}],"c":[null],"":{"":"/api/<"},"items":7}`))
+	f.Add([]byte(`{"items":[{"metadata":{"name":"http://\u0000"}},3]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		v := &viewer{reads: map[string]*described{}, path: "/api/things", query: url.Values{}, children: "id"}
+		var out strings.Builder
+		if err := pages.ExecuteTemplate(&out, "overview", overviewer{viewer: v}.read(body)); err != nil {
+			t.Fatal(err)
+		}
+		shown := out.String()
+		for i := strings.IndexByte(shown, '<'); i >= 0; {
+			if !overviewTag.MatchString(shown[i:]) {
+				t.Fatalf("%q is shown as %q", body, shown[i:])
+			}
+			next := strings.IndexByte(shown[i+1:], '<')
+			if next < 0 {
+				break
+			}
+			i += 1 + next
+		}
+	})
+}
+
 // A path that goes through a proxy stays below its target, however often the target decodes it.
 func FuzzPathOfAProxy(f *testing.F) {
 	for _, s := range []string{"/a/b", "/%2e%2e/x", "/a;x=1/..;/b", "/%252e%252e/", "/..%5c", "//x", "/%00", "/%zz"} {

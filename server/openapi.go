@@ -114,7 +114,7 @@ func (s *Server) register(api huma.API, b blueprint.Blueprint, op blueprint.Oper
 	h := s.describe(api, op, m)
 	s.note(&described{
 		Blueprint: b.Name, ID: op.ID, Method: op.Method, Path: op.Path, Summary: op.Summary, Text: op.Description, Permission: op.Permission,
-		Stability: string(stability), OnObject: op.OnObject, Doc: h,
+		Stability: string(stability), OnObject: op.OnObject, Columns: op.Columns, Doc: h,
 	})
 	for _, p := range h.Parameters {
 		if multiple != nil && p.In == "query" && p.Schema != nil && p.Schema.Type == huma.TypeArray {

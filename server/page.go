@@ -35,7 +35,7 @@ var strictPolicy = func() string {
 }()
 
 var pages = template.Must(template.New("pages").Funcs(template.FuncMap{
-	"style": func() template.CSS { return template.CSS(style) }, "markdown": markdown, "json": indented, "lower": strings.ToLower,
+	"style": func() template.CSS { return template.CSS(style) }, "markdown": markdown, "json": indented, "lower": strings.ToLower, "words": words,
 }).Parse(pagesHTML))
 
 // formField is in a query that a form of a page sent: browsers send fields that were left empty too.
@@ -53,6 +53,7 @@ type answerPage struct {
 	SignIn         string        // where to sign in; empty: not offered, or no matter
 	Unknown        bool          // nobody is believed, and sign-in is not offered
 	Links          []pageLink    // further pages
+	Overview       overview      // what a person looks for first
 	Body           template.HTML // the same data
 	RequestID      string        // of a failure
 }
@@ -98,6 +99,11 @@ func (s *Server) pageOf(x *exchange, r *http.Request) func(status int, header ht
 			v.children = s.child(op.Path)
 		}
 		p.Body = v.page(body)
+		o := overviewer{schemas: s.api.OpenAPI().Components.Schemas, viewer: v}
+		if status < 400 {
+			o.op = op
+		}
+		p.Overview = o.read(body)
 		p.Links = append(linksOf(header), v.pages...)
 		var out bytes.Buffer
 		if err := pages.ExecuteTemplate(&out, "answer", p); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +75,22 @@ func (shop) get(_ context.Context, in *struct {
 	}{`"7"`, wares[1]}, nil
 }
 
+// boxes gives a bare list that is longer than a page shows, of things in objects of their own.
+func (shop) boxes(context.Context, *struct{}) (*struct{ Body []box }, error) {
+	list := make([]box, 250)
+	for i := range list {
+		list[i].Data.ID, list[i].Data.Packed = strconv.Itoa(i), i > 100
+	}
+	return &struct{ Body []box }{list}, nil
+}
+
+type box struct {
+	Data struct {
+		ID     string `json:"id" doc:"Id"`
+		Packed bool   `json:"packed" doc:"Whether it is full"`
+	} `json:"data" doc:"The box"`
+}
+
 func shopBlueprint() blueprint.Blueprint {
 	return blueprint.Blueprint{
 		Name: "shop", Version: "0.1.0", Summary: "Sells.", Stability: blueprint.Experimental,
@@ -87,6 +104,9 @@ func shopBlueprint() blueprint.Blueprint {
 			blueprint.Handle(shop.get, blueprint.Operation{
 				ID: "shop.get", Method: "GET", Path: "/api/shop/wares/{id}", Permission: "shop.ware.read", Summary: "Get a ware", Description: "Gets one.",
 				ResponseExample: wares[1],
+			}),
+			blueprint.Handle(shop.boxes, blueprint.Operation{
+				ID: "shop.boxes", Method: "GET", Path: "/api/shop/boxes", Permission: blueprint.Public, Summary: "List boxes", ResponseExample: []box{{}},
 			}),
 		},
 		Pages: []blueprint.Page{{Slug: "about", Title: "About the shop", Text: "# Shop\n\nIt has <script>alert(1)</script> and [a link](javascript:alert(1)) and a zeppelin."}},
@@ -135,6 +155,44 @@ func TestABrowserGetsAPageOfTheSameData(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(text)
+	}
+}
+
+// A page shows a table of a list and the fields of one thing, in the order in which they are declared, above the JSON.
+func TestAPageShowsATableAboveTheJSON(t *testing.T) {
+	t.Parallel()
+	s := blueprinttest.Start(t, store.SQLite, shopOptions())
+	above := func(path string) string {
+		t.Helper()
+		a := s.Get(path, "Accept", ofFirefox).Is(200)
+		shown, _, ok := strings.Cut(string(a.Body), "<summary>All of it as JSON</summary>")
+		if !ok || strings.Contains(shown, "<pre") {
+			t.Fatalf("%s: no JSON below: %s", path, a.Body)
+		}
+		return shown
+	}
+	for path, wants := range map[string][]string{
+		"/api/shop/wares": {
+			`<caption id="table-0">List wares <span class="quiet">2 shown</span></caption>`,
+			`<th scope="col">id</th><th scope="col">owner</th><th scope="col">page</th><th scope="col">text</th></tr>`,
+			`<th scope="row"><a href="/api/shop/wares/a%2Fb%20%3Cc%3E"><bdi>a/b &lt;c&gt;</bdi></a></th>`,
+			`<td><a href="https://shop.example.com/?a=1&amp;b=2" rel="noopener noreferrer nofollow">`,
+			`<td><bdi>javascript:alert(1)</bdi></td>`,
+			`">next page</a></p></nav>`,
+		},
+		"/api/shop/wares/2": {`<dt><code>id</code></dt><dd><bdi>2</bdi></dd>`, `<dt><code>text</code></dt><dd><a href="/api/shop/wares/2">`, `<dt><code>more.over</code></dt><dd><bdi>abc\u202edef</bdi></dd>`},
+		"/api/shop/boxes":   {`<th scope="col">id</th><th scope="col">packed</th></tr>`, `200 shown, 50 more in the JSON below`, `<th scope="row"><bdi>199</bdi></th><td><bdi>true</bdi></td>`},
+		"/readyz":           {`<dt><code>ready</code></dt><dd><bdi>true</bdi></dd>`, `<caption id="table-0">checks`, `database main`},
+	} {
+		shown := above(path)
+		for _, want := range wants {
+			if !strings.Contains(shown, want) {
+				t.Errorf("%s: %q is missing in %s", path, want, shown)
+			}
+		}
+	}
+	if shown := above("/api/shop/boxes"); strings.Contains(shown, "<bdi>200</bdi>") {
+		t.Error("more than 200 rows are shown")
 	}
 }
 
@@ -355,6 +413,7 @@ func TestAnActualBrowserShowsPages(t *testing.T) {
 	t.Parallel()
 	browser := browserHere(t)
 	s := blueprinttest.Start(t, store.SQLite, shopOptions())
+	tables := 0
 	for path, want := range map[string]string{
 		"/api/shop/wares":                        "List wares",
 		"/api/shop/wares?color=red&limit=&_form": "List wares",
@@ -366,7 +425,7 @@ func TestAnActualBrowserShowsPages(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
-			"--user-data-dir="+t.TempDir(), "--enable-logging=stderr", "--dump-dom", s.URL+path)
+			"--user-data-dir="+t.TempDir(), "--enable-logging=stderr", "--window-size=360,800", "--dump-dom", s.URL+path)
 		var console strings.Builder
 		cmd.Stderr = &console
 		dom, err := cmd.Output()
@@ -379,5 +438,11 @@ func TestAnActualBrowserShowsPages(t *testing.T) {
 		if strings.Contains(console.String(), "Content Security Policy") || strings.Contains(console.String(), "Refused to") {
 			t.Errorf("%s: the policy does not fit the page: %s", path, console.String())
 		}
+		if strings.Contains(string(dom), `role="region" aria-labelledby="table-0" tabindex="0"><table>`) && strings.Contains(string(dom), `<a href="https://shop.example.com/?a=1&amp;b=2" rel="noopener noreferrer nofollow"><bdi>`) {
+			tables++
+		}
+	}
+	if tables != 2 {
+		t.Errorf("the browser built %d tables of wares, want 2", tables)
 	}
 }

@@ -41,6 +41,7 @@ type described struct {
 	Blueprint, ID, Method, Path, Summary, Text, Permission, Stability string
 
 	OnObject bool
+	Columns  []string
 	Doc      *huma.Operation
 }
 

@@ -46,6 +46,7 @@ var Blueprint = blueprint.Blueprint{
 			Description: "Gives the builds of all providers that serve the entity as one list, newest first. The answer comes from Slipway's index and says in `sources` how old each part " +
 				"of it is; a stale source is read again behind the answer. Where several filters meet, a page may hold fewer builds than `limit` and still have more behind it: " +
 				"`pageInfo.hasMore` says so. An entity without a provider has no builds, and `sources` says what to annotate.",
+			Columns:         []string{"id", "status", "createdAt", "durationSeconds", "commit.message", "commit.branch", "commit.sha", "triggeredBy.name", "url"},
 			ResponseExample: examplePage,
 		}),
 		blueprint.Handle((*service).searchAll, blueprint.Operation{
@@ -53,6 +54,7 @@ var Blueprint = blueprint.Blueprint{
 			Summary: "Search builds across entities", Permission: readPermission, OnObject: true,
 			Description: "The same across all entities that the caller may read and whose builds the caller may see, or those of an owner, a system, a kind. A build that belongs to several of " +
 				"them is shown once. `sources` are those of the entities, or where these are too many (over 300 entities or 64 sources), those of the page's builds; then `fresh` is left out.",
+			Columns:         []string{"id", "status", "createdAt", "entityRef", "durationSeconds", "commit.message", "commit.branch", "commit.sha", "triggeredBy.name", "url"},
 			ResponseExample: examplePage,
 		}),
 		blueprint.Handle((*service).get, blueprint.Operation{

@@ -411,6 +411,7 @@ var Blueprint = blueprint.Blueprint{
 		}),
 		blueprint.Handle((*service).entities, blueprint.Operation{
 			ID: "catalog.entities", ResponseExample: []slipway.Entity{exampleEntity}, Method: http.MethodGet, Path: "/api/catalog/entities", Tag: "Entities",
+			Columns: []string{"metadata.name", "kind", "metadata.namespace", "metadata.title", "spec.type", "spec.lifecycle", "spec.owner", "metadata.description"},
 			Summary: "List entities",
 			Description: "`filter` takes conditions `key=value` joined by commas, which must all hold; the same key twice means either value; a key alone means that the field is " +
 				"there. `filter` may be repeated: one of them must hold. Keys are paths such as `spec.type` or `metadata.annotations.github.com/project-slug`, also " +
@@ -423,6 +424,7 @@ var Blueprint = blueprint.Blueprint{
 		}),
 		blueprint.Handle((*service).queryEntities, blueprint.Operation{
 			ID: "catalog.query", Method: http.MethodGet, Path: "/api/catalog/entities/by-query", Tag: "Entities",
+			Columns: []string{"metadata.name", "kind", "metadata.namespace", "metadata.title", "spec.type", "spec.lifecycle", "spec.owner", "metadata.description"},
 			Summary: "Query entities by pages",
 			Description: "Filters as of `GET /api/catalog/entities`. Entities without a field of the order come last. The count is that of the first page. A cursor works with " +
 				"`GET` and with `POST`.",

@@ -129,12 +129,14 @@ var Blueprint = blueprint.Blueprint{
 			ID: "deployment.search", Method: "GET", Path: "/api/deployment/by-entity/{entityRef}/search", Wide: "entityRef",
 			Summary: "Search the deployments of an entity", Permission: readPermission, OnObject: true, Errors: []slipway.Code{slipway.NotFound},
 			Description:     "Gives the deployments of all providers that serve the entity as one list, newest first, from Slipway's index; `sources` says how old each part of it is. It is the search of the task `build`, for deployments.",
+			Columns:         []string{"id", "status", "environment", "version", "createdAt", "durationSeconds", "commit.sha", "triggeredBy.name", "url"},
 			ResponseExample: examplePage,
 		}),
 		blueprint.Handle((*service).searchAll, blueprint.Operation{
 			ID: "deployment.searchAll", Method: "GET", Path: "/api/deployment/search",
 			Summary: "Search deployments across entities", Permission: readPermission, OnObject: true,
 			Description:     "The same across all entities that the caller may read and whose deployments the caller may see, or those of an owner, a system, a kind.",
+			Columns:         []string{"id", "status", "environment", "entityRef", "version", "createdAt", "durationSeconds", "commit.sha", "triggeredBy.name", "url"},
 			ResponseExample: examplePage,
 		}),
 		blueprint.Handle((*service).get, blueprint.Operation{

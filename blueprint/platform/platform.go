@@ -104,6 +104,7 @@ var Blueprint = blueprint.Blueprint{
 		}),
 		blueprint.Handle((*service).listJobs, blueprint.Operation{
 			ID: "platform.listJobs", Method: "GET", Path: "/api/jobs", Tag: "jobs", Permission: jobRead,
+			Columns: []string{"id", "kind", "state", "attempt", "createdAt", "startedAt", "finishedAt"},
 			Summary: "List jobs", Description: "Lists jobs, newest first: of all states and kinds, or of those named (a parameter that repeats means \"or\"). Finished jobs are kept for `retention.jobs`.",
 			ResponseExample: blueprint.List[job.Job]{Items: []job.Job{exampleJob}, PageInfo: slipway.PageInfo{Limit: 20}},
 		}),
@@ -152,6 +153,7 @@ var Blueprint = blueprint.Blueprint{
 		}),
 		blueprint.Handle((*service).listEvents, blueprint.Operation{
 			ID: "platform.listEvents", Method: "GET", Path: "/api/events", Tag: "events", Permission: selfRead,
+			Columns: []string{"position", "time", "type", "subject", "source"},
 			Summary: "Read events",
 			Description: "Lists the events after a position, oldest first, that the caller may read: all with `" + event.ReadPermission + "`, else those of entities that they may read, and of these " +
 				"only what they may read by the API: events of builds take `build.run.read` on the entity. Each is a CloudEvents 1.0 event in JSON, with its place in the order of all events as `position`. " +
