@@ -14,8 +14,8 @@ import (
 	"github.com/slipway-platform/slipway/task"
 )
 
-// What the operations of platform tasks have in common, so that it is the same for all of them: a blueprint adds its own filters, statuses and words. blueprint/deployment is the
-// shortest example.
+// What the operations of platform tasks have in common, so that it is the same for all of them: a blueprint adds its own filters, statuses and words, and its operations are a line
+// each. blueprint/deployment is the shortest example.
 
 // Listing are the parameters of a task's searches.
 type Listing struct {
@@ -116,8 +116,62 @@ func Allow(ctx context.Context, permission string) func(task.Object) error {
 	}
 }
 
-// WritePage writes a page around the documents that the index has as bytes: items, pageInfo and sources.
-func WritePage(p task.Page) ([]byte, error) {
+// Answered is an answer that the index has as bytes; it is described as a T.
+type Answered[T any] struct{ Body Raw[T] }
+
+// AnswerSearch answers the search of one entity's items, described as a P: a struct of items, pageInfo and sources. query makes what the index is asked of the task's own parameters.
+// What is wrong with those or with the entity ref is Invalid; otherwise errors and costs are those of task.Index.Search.
+func AnswerSearch[P, T any](ctx context.Context, x *task.Index[T], in OfEntity, query func() (task.Query, error)) (*Answered[P], error) {
+	ref, err := in.Ref()
+	if err != nil {
+		return nil, err
+	}
+	q, err := query()
+	if err != nil {
+		return nil, err
+	}
+	return answerPage[P](x.Search(ctx, auth.CallerFrom(ctx), ref, q, Allow(ctx, x.Permission())))
+}
+
+// AnswerSearchAll is AnswerSearch across entities.
+func AnswerSearchAll[P, T any](ctx context.Context, x *task.Index[T], in Among, query func() (task.Query, error)) (*Answered[P], error) {
+	q, err := query()
+	if err != nil {
+		return nil, err
+	}
+	scope, err := in.Scope()
+	if err != nil {
+		return nil, err
+	}
+	return answerPage[P](x.SearchAll(ctx, auth.Narrowed(ctx), scope, q))
+}
+
+// AnswerItem answers with one item of an entity. Errors are those of ItemOf with the task's Permission.
+func AnswerItem[T any](ctx context.Context, x *task.Index[T], in OfEntity, id string) (*Answered[T], error) {
+	it, err := ItemOf(ctx, x, in, id, x.Permission())
+	return &Answered[T]{Raw[T]{JSON: it.JSON}}, err
+}
+
+// ItemOf finds one item of an entity for an operation that takes a permission on it. It is NotFound where there is none or the caller may not read the entity, Forbidden without the
+// permission, Invalid where the path names no entity.
+func ItemOf[T any](ctx context.Context, x *task.Index[T], in OfEntity, id, permission string) (task.Item[T], error) {
+	ref, err := in.Ref()
+	if err != nil {
+		return task.Item[T]{}, err
+	}
+	return x.Get(ctx, auth.CallerFrom(ctx), ref, id, Allow(ctx, permission))
+}
+
+func answerPage[P any](p task.Page, err error) (*Answered[P], error) {
+	if err != nil {
+		return nil, err
+	}
+	raw, err := writePage(p)
+	return &Answered[P]{Raw[P]{JSON: raw}}, err
+}
+
+// writePage writes a page around the documents that the index has as bytes: items, pageInfo and sources.
+func writePage(p task.Page) ([]byte, error) {
 	size := 512
 	for _, raw := range p.Items {
 		size += len(raw) + 1

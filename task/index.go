@@ -66,6 +66,9 @@ func Observe[T any](ctx context.Context, e *Engine, tx *store.Tx, providerName, 
 	return nil
 }
 
+// Permission is what a caller must hold on an entity to see its items.
+func (x *Index[T]) Permission() string { return x.task.Permission }
+
 func (x *Index[T]) info() Info                       { return x.task.Info() }
 func (x *Index[T]) serves(p *provider.Provider) bool { return x.task.List(p) != nil }
 

@@ -35,47 +35,19 @@ func (f Filters) query() (task.Query, error) {
 	return f.Query(f.Status, map[string][]string{"triggeredBy": {f.TriggeredBy}, "branch": f.Branch, "pipeline": f.Pipeline})
 }
 
-type pageOutput struct{ Body blueprint.Raw[Page] }
-
 func (s *service) search(ctx context.Context, in *struct {
 	blueprint.OfEntity
 	Filters
-}) (*pageOutput, error) {
-	ref, err := in.Ref()
-	if err != nil {
-		return nil, err
-	}
-	q, err := in.query()
-	if err != nil {
-		return nil, err
-	}
-	p, err := s.index.Search(ctx, auth.CallerFrom(ctx), ref, q, blueprint.Allow(ctx, readPermission))
-	if err != nil {
-		return nil, err
-	}
-	raw, err := blueprint.WritePage(p)
-	return &pageOutput{blueprint.Raw[Page]{JSON: raw}}, err
+}) (*blueprint.Answered[Page], error) {
+	return blueprint.AnswerSearch[Page](ctx, s.index, in.OfEntity, in.query)
 }
 
 func (s *service) searchAll(ctx context.Context, in *struct {
 	Filters
 	blueprint.Shown
 	blueprint.Among
-}) (*pageOutput, error) {
-	q, err := in.query()
-	if err != nil {
-		return nil, err
-	}
-	scope, err := in.Scope()
-	if err != nil {
-		return nil, err
-	}
-	p, err := s.index.SearchAll(ctx, auth.Narrowed(ctx), scope, q)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := blueprint.WritePage(p)
-	return &pageOutput{blueprint.Raw[Page]{JSON: raw}}, err
+}) (*blueprint.Answered[Page], error) {
+	return blueprint.AnswerSearchAll[Page](ctx, s.index, in.Among, in.query)
 }
 
 // OfBuild names a build of an entity in the path.
@@ -85,16 +57,11 @@ type OfBuild struct {
 }
 
 func (s *service) item(ctx context.Context, in OfBuild, permission string) (item, error) {
-	ref, err := in.Ref()
-	if err != nil {
-		return item{}, err
-	}
-	return s.index.Get(ctx, auth.CallerFrom(ctx), ref, in.ID, blueprint.Allow(ctx, permission))
+	return blueprint.ItemOf(ctx, s.index, in.OfEntity, in.ID, permission)
 }
 
-func (s *service) get(ctx context.Context, in *OfBuild) (*struct{ Body blueprint.Raw[slipway.Build] }, error) {
-	it, err := s.item(ctx, *in, readPermission)
-	return &struct{ Body blueprint.Raw[slipway.Build] }{blueprint.Raw[slipway.Build]{JSON: it.JSON}}, err
+func (s *service) get(ctx context.Context, in *OfBuild) (*blueprint.Answered[slipway.Build], error) {
+	return blueprint.AnswerItem(ctx, s.index, in.OfEntity, in.ID)
 }
 
 type logsOutput struct{ Body blueprint.Streamed }

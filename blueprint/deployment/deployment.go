@@ -5,7 +5,6 @@ package deployment
 import (
 	"context"
 	"embed"
-	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,14 +21,6 @@ var readme string
 
 //go:embed migrations
 var files embed.FS
-
-func migrations() fs.FS {
-	sub, err := fs.Sub(files, "migrations")
-	if err != nil {
-		panic(err) // the folder is embedded
-	}
-	return sub
-}
 
 const readPermission = "deployment.deployment.read"
 
@@ -116,7 +107,7 @@ var Blueprint = blueprint.Blueprint{
 	Name: "deployment", Version: "0.1.0", Stability: blueprint.Experimental,
 	Summary:   "Deployments by entity, whoever did them: search and webhooks.",
 	Mounts:    []blueprint.Mount{{Prefix: "/api/deployment", Dialect: blueprint.API}},
-	Databases: []blueprint.Database{{Name: "main", Migrations: migrations(), Tables: []string{"deployment_item"}}},
+	Databases: []blueprint.Database{{Name: "main", Migrations: blueprint.Folder(files, "migrations"), Tables: []string{"deployment_item"}}},
 	Tasks:     []blueprint.TaskInfo{Task.Info()},
 	Events:    events,
 	Commands:  []func(*blueprint.Client) *cobra.Command{commands},

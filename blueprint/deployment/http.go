@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/slipway-platform/slipway"
-	"github.com/slipway-platform/slipway/auth"
 	"github.com/slipway-platform/slipway/blueprint"
 	"github.com/slipway-platform/slipway/task"
 )
@@ -29,61 +28,24 @@ func (f Filters) query() (task.Query, error) {
 	return f.Query(f.Status, map[string][]string{"triggeredBy": {f.TriggeredBy}, "environment": f.Environment, "version": f.Version})
 }
 
-type pageOutput struct{ Body blueprint.Raw[Page] }
-
 func (s *service) search(ctx context.Context, in *struct {
 	blueprint.OfEntity
 	Filters
-}) (*pageOutput, error) {
-	ref, err := in.Ref()
-	if err != nil {
-		return nil, err
-	}
-	q, err := in.query()
-	if err != nil {
-		return nil, err
-	}
-	p, err := s.index.Search(ctx, auth.CallerFrom(ctx), ref, q, blueprint.Allow(ctx, readPermission))
-	if err != nil {
-		return nil, err
-	}
-	raw, err := blueprint.WritePage(p)
-	return &pageOutput{blueprint.Raw[Page]{JSON: raw}}, err
+}) (*blueprint.Answered[Page], error) {
+	return blueprint.AnswerSearch[Page](ctx, s.index, in.OfEntity, in.query)
 }
 
 func (s *service) searchAll(ctx context.Context, in *struct {
 	Filters
 	blueprint.Shown
 	blueprint.Among
-}) (*pageOutput, error) {
-	q, err := in.query()
-	if err != nil {
-		return nil, err
-	}
-	scope, err := in.Scope()
-	if err != nil {
-		return nil, err
-	}
-	p, err := s.index.SearchAll(ctx, auth.Narrowed(ctx), scope, q)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := blueprint.WritePage(p)
-	return &pageOutput{blueprint.Raw[Page]{JSON: raw}}, err
+}) (*blueprint.Answered[Page], error) {
+	return blueprint.AnswerSearchAll[Page](ctx, s.index, in.Among, in.query)
 }
 
 func (s *service) get(ctx context.Context, in *struct {
 	blueprint.OfEntity
 	ID string `path:"id" maxLength:"600" doc:"Id of the deployment, as search shows it" example:"github:145988746"`
-}) (*struct {
-	Body blueprint.Raw[slipway.Deployment]
-}, error) {
-	ref, err := in.Ref()
-	if err != nil {
-		return nil, err
-	}
-	it, err := s.index.Get(ctx, auth.CallerFrom(ctx), ref, in.ID, blueprint.Allow(ctx, readPermission))
-	return &struct {
-		Body blueprint.Raw[slipway.Deployment]
-	}{blueprint.Raw[slipway.Deployment]{JSON: it.JSON}}, err
+}) (*blueprint.Answered[slipway.Deployment], error) {
+	return blueprint.AnswerItem(ctx, s.index, in.OfEntity, in.ID)
 }
