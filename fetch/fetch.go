@@ -50,6 +50,8 @@ type Fetcher struct {
 	// One transport per reach: a connection that a named host may use must not be found in the pool by
 	// an address that only a wildcard allows.
 	transports [anywhere + 1]*http.Transport
+
+	homes *homes
 }
 
 // New makes a Fetcher. All faults of cfg are reported together. Close it when done.
@@ -58,7 +60,7 @@ func New(cfg Config) (*Fetcher, error) {
 	if err != nil {
 		return nil, slipway.Errorf(slipway.Invalid, "%w", err)
 	}
-	f.lookup = net.DefaultResolver.LookupNetIP
+	f.lookup, f.homes = net.DefaultResolver.LookupNetIP, &homes{}
 	for r := range f.transports {
 		f.transports[r] = f.transport(reach(r))
 	}

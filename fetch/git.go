@@ -309,6 +309,7 @@ type git struct {
 	shown string // the address as the caller wrote it
 	url   string // what git is given
 	home  string // a temporary folder with the configuration
+	close func() // removes it
 	dir   string // working directory
 	env   []string
 	over  atomic.Pointer[slipway.Error] // why the watch ended git
@@ -356,12 +357,7 @@ func (f *Fetcher) openGit(ctx context.Context, rawURL string) (_ *git, err error
 	config.add("fetch", "", "unpackLimit", "1")       // keep the pack as it comes
 	config.add("core", "", "bigFileThreshold", "16m") // stream what is larger instead of holding it in memory
 	config.add("maintenance", "", "auto", "false")
-	if g.home, err = os.MkdirTemp("", "slipway-git-"); err != nil {
-		return nil, err
-	}
-	file := filepath.Join(g.home, "config")
-	if err := os.WriteFile(file, config.text.Bytes(), 0o600); err != nil {
-		g.close()
+	if g.home, g.close, err = f.homes.open(config.text.Bytes()); err != nil {
 		return nil, err
 	}
 	g.dir = g.home
@@ -371,7 +367,7 @@ func (f *Fetcher) openGit(ctx context.Context, rawURL string) (_ *git, err error
 		"XDG_CONFIG_HOME="+g.home,
 		"LC_ALL=C",
 		"GIT_CONFIG_NOSYSTEM=1",
-		"GIT_CONFIG_GLOBAL="+file,
+		"GIT_CONFIG_GLOBAL="+homeConfig(g.home),
 		"GIT_ATTR_NOSYSTEM=1",
 		"GIT_ALLOW_PROTOCOL="+scheme,
 		"GIT_TERMINAL_PROMPT=0",
@@ -383,8 +379,6 @@ func (f *Fetcher) openGit(ctx context.Context, rawURL string) (_ *git, err error
 	)
 	return g, nil
 }
-
-func (g *git) close() { os.RemoveAll(g.home) }
 
 // openFile lets git read one repository below the file roots, whoever owns it.
 func (f *Fetcher) openFile(g *git, config *gitConfig, path string) error {

@@ -605,7 +605,9 @@ func (k *kubernetes) Update(ctx context.Context, d Deployment, then Then) (Deplo
 	return out, k.Settle(ctx, out, then)
 }
 
-func (k *kubernetes) Owed(ctx context.Context) ([]Owed, error) { return k.owed.list(ctx) }
+func (k *kubernetes) Owed(ctx context.Context, of, after Owed) ([]Owed, error) {
+	return k.owed.list(ctx, of, after)
+}
 
 func (k *kubernetes) Settle(ctx context.Context, d Deployment, then Then) error {
 	return k.owed.settle(ctx, d, then)

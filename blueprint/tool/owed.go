@@ -1,8 +1,10 @@
 package tool
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/slipway-platform/slipway"
@@ -14,19 +16,32 @@ const (
 	configOnItsWay     = time.Minute
 )
 
-// mend does what a crash, or a database that was away, has left undone beside changes that were made; of all tools, or of one deployment.
-func (s *service) mend(ctx context.Context, id string) error {
-	list, err := s.storage.Owed(ctx)
-	if err != nil {
-		return err
-	}
-	var faults []error
-	for _, o := range list {
-		if id == "" || o.ID == id {
-			faults = append(faults, s.mendOne(ctx, o))
+// mend does what a crash, or a database that was away, has left undone beside changes that were made; of all tools, or of one deployment. What fails is in
+// nobody's way: all is tried.
+func (s *service) mend(ctx context.Context, of Owed) error {
+	var first error
+	failed, tried := 0, 0
+	for after := (Owed{}); ; {
+		list, err := s.storage.Owed(ctx, of, after)
+		if err != nil {
+			return err
 		}
+		for _, o := range list {
+			if err := s.mendOne(ctx, o); err != nil {
+				first = cmp.Or(first, err)
+				failed++
+			}
+		}
+		tried += len(list)
+		if len(list) < owedPage || ctx.Err() != nil {
+			break
+		}
+		after = list[len(list)-1]
 	}
-	return errors.Join(faults...)
+	if failed > 1 { // one says what the others would
+		return fmt.Errorf("%d of %d changes, the first: %w", failed, tried, first)
+	}
+	return first
 }
 
 func (s *service) mendOne(ctx context.Context, o Owed) error {
@@ -51,7 +66,7 @@ func (s *service) mendOne(ctx context.Context, o Owed) error {
 
 // discard deletes a deployment that has ended, after what is owed for it was done.
 func (s *service) discard(ctx context.Context, tool, id string) (Deployment, error) {
-	if err := s.mend(ctx, id); err != nil {
+	if err := s.mend(ctx, Owed{Tool: tool, ID: id}); err != nil {
 		return Deployment{}, err
 	}
 	return s.storage.Delete(ctx, tool, id)

@@ -200,7 +200,7 @@ func (w *watcher) sweeps(ctx context.Context) error {
 
 // sweep has each active deployment looked at by a step: one whose job was lost between two stores goes on, and time-outs are seen.
 func (w *watcher) sweep(ctx context.Context, refs []Reference) error {
-	if err := w.mend(ctx, ""); err != nil && ctx.Err() == nil {
+	if err := w.mend(ctx, Owed{}); err != nil && ctx.Err() == nil {
 		w.log.WarnContext(ctx, "what belongs to changes of deployments was not done; trying again", "error", err)
 	}
 	slices.SortFunc(refs, func(a, b Reference) int { return cmp.Compare(a.Tool, b.Tool) }) // so that two replicas do not wait for each other
@@ -470,32 +470,44 @@ func (w *watcher) merge(ctx context.Context, d Deployment, news map[string]provi
 	return err
 }
 
-// broadcast tells whoever waits that something changed, by name.
+// broadcast tells whoever waits that something changed, by name. It knows only names that somebody waits for.
 type broadcast struct {
 	mu      sync.Mutex
-	waiting map[string]chan struct{}
+	waiting map[string]*bell
 }
 
-// on gives a channel that is closed at the next ring of the name.
-func (b *broadcast) on(name string) <-chan struct{} {
+type bell struct {
+	rung    chan struct{}
+	waiters int // how many wait
+}
+
+// on gives a channel that is closed at the next ring of the name, and a function that ends the wait, to be called once in any case.
+func (b *broadcast) on(name string) (rung <-chan struct{}, leave func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.waiting == nil {
-		b.waiting = map[string]chan struct{}{}
+		b.waiting = map[string]*bell{}
 	}
-	c := b.waiting[name]
-	if c == nil {
-		c = make(chan struct{})
-		b.waiting[name] = c
+	one := b.waiting[name]
+	if one == nil {
+		one = &bell{rung: make(chan struct{})}
+		b.waiting[name] = one
 	}
-	return c
+	one.waiters++
+	return one.rung, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if one.waiters--; one.waiters == 0 && b.waiting[name] == one { // else it was rung
+			delete(b.waiting, name)
+		}
+	}
 }
 
 func (b *broadcast) ring(name string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c := b.waiting[name]; c != nil {
-		close(c)
+	if one := b.waiting[name]; one != nil {
+		close(one.rung)
 		delete(b.waiting, name)
 	}
 }

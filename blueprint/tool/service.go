@@ -258,14 +258,19 @@ func (s *service) deployment(ctx context.Context, tool, id string, wait time.Dur
 	look := time.NewTicker(time.Second)
 	defer look.Stop()
 	for {
-		changed := s.changed.on(tool)
+		changed, leave := s.changed.on(tool)
+		over := false
 		select {
 		case <-ctx.Done(): // the caller is gone, or the server stops: what is known is the answer
-			return d, nil
+			over = true
 		case <-until.C:
-			return d, nil
+			over = true
 		case <-changed:
 		case <-look.C:
+		}
+		leave()
+		if over {
+			return d, nil
 		}
 		next, err := s.current(ctx, tool, id)
 		if ctx.Err() != nil {

@@ -36,8 +36,9 @@ type Storage interface {
 	// Delete deletes a deployment and gives what it was. An active one is a Conflict.
 	Delete(ctx context.Context, tool, id string) (Deployment, error)
 
-	// Owed lists what may be owed: of a change that is being made at the moment too.
-	Owed(ctx context.Context) ([]Owed, error)
+	// Owed lists what may be owed, of a change that is being made at the moment too: for a deployment, or everything when of has no tool. It gives at most
+	// owedPage, in the order of tool and ID, of those that come after one; the zero Owed comes before all.
+	Owed(ctx context.Context, of, after Owed) ([]Owed, error)
 	// Settle runs what is owed for a deployment as it stands, and nothing when nothing is.
 	Settle(ctx context.Context, d Deployment, then Then) error
 	// SettleConfig runs what is owed for a tool's configuration.
@@ -56,6 +57,9 @@ type Then func(ctx context.Context, tx *store.Tx, n News) error
 
 // News is what a change of a deployment means for others.
 type News struct{ Created, Ended bool }
+
+// owedPage is how many Owed are read at a time.
+const owedPage = 500
 
 // Owed is a change whose Then may not have run.
 type Owed struct {

@@ -349,7 +349,7 @@ func testNews(t *testing.T, s Storage) {
 
 func owedBy(t *testing.T, s Storage, tool string) []Owed {
 	t.Helper()
-	return slices.DeleteFunc(need[[]Owed](t)(s.Owed(t.Context())), func(o Owed) bool { return o.Tool != tool })
+	return slices.DeleteFunc(need[[]Owed](t)(s.Owed(t.Context(), Owed{}, Owed{})), func(o Owed) bool { return o.Tool != tool })
 }
 
 // The process dies, or the database goes away, between a change and what belongs to it: then either nothing has changed, or what belongs to the change is done once,

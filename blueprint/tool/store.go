@@ -224,7 +224,7 @@ func (s database) Delete(ctx context.Context, tool, id string) (Deployment, erro
 
 // Nothing is ever owed: what belongs to a change is a part of its transaction.
 
-func (s database) Owed(context.Context) ([]Owed, error)             { return nil, nil }
+func (s database) Owed(context.Context, Owed, Owed) ([]Owed, error) { return nil, nil }
 func (s database) Settle(context.Context, Deployment, Then) error   { return nil }
 func (s database) SettleConfig(context.Context, string, Then) error { return nil }
 func (s database) Forget(context.Context, Owed) error               { return nil }
@@ -416,9 +416,10 @@ func (o owed) forget(ctx context.Context, what Owed) error {
 	})
 }
 
-// list gives the oldest notes, which are few: they stand for the time of a change.
-func (o owed) list(ctx context.Context) ([]Owed, error) {
-	rows, err := o.db.QueryContext(ctx, `SELECT tool, id, MIN(since) FROM tool_owed GROUP BY tool, id ORDER BY 3 LIMIT 500`)
+// list gives the notes of a deployment, or all, by tool and id: a page of those after one.
+func (o owed) list(ctx context.Context, of, after Owed) ([]Owed, error) {
+	rows, err := o.db.QueryContext(ctx, `SELECT tool, id, MIN(since) FROM tool_owed WHERE (tool, id) > ($1, $2) AND ($3 = '' OR tool = $3 AND id = $4)
+		GROUP BY tool, id ORDER BY tool, id LIMIT $5`, after.Tool, after.ID, of.Tool, of.ID, owedPage)
 	if err != nil {
 		return nil, store.Err(err)
 	}
