@@ -132,7 +132,7 @@ type Accepted struct {
 }
 
 const (
-	storeChunk  = 50  // records in one transaction, each with three events at most
+	storeChunk  = 100 // records in one transaction: with three events of each, and the marks of their services, 500 rows at most
 	storeTries  = 5   // of a transaction that meets one with the same ids
 	settleChunk = 100 // services that are settled at once
 )

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/slipway-platform/slipway/store"
 )
 
@@ -55,15 +57,26 @@ const settleTries = 10
 
 func (s *service) settleServices(ctx context.Context, services []int64) error {
 	for try := range settleTries {
-		var left []int64
+		// One chunk is worked out while another is written.
+		var chunks errgroup.Group
+		chunks.SetLimit(2)
+		lists := make([][]*dirty, (len(services)+settleChunk-1)/settleChunk)
+		n := 0
 		for chunk := range slices.Chunk(services, settleChunk) {
-			list, err := dirtyServices(ctx, s.db, chunk)
-			if err != nil {
-				return err
-			}
-			if err := s.settleSome(ctx, list); err != nil {
-				return err
-			}
+			list := &lists[n]
+			n++
+			chunks.Go(func() (err error) {
+				if *list, err = dirtyServices(ctx, s.db, chunk); err != nil {
+					return err
+				}
+				return s.settleSome(ctx, *list)
+			})
+		}
+		if err := chunks.Wait(); err != nil {
+			return err
+		}
+		var left []int64
+		for _, list := range lists {
 			for _, d := range list {
 				if d.overtaken {
 					left = append(left, d.id)
