@@ -359,6 +359,20 @@ type Client struct {
 	Print func(cmd *cobra.Command, v any, table Table) error
 }
 
+// Get reads a document of the API both as it is, for Print, and as a T.
+func Get[T any](ctx context.Context, c *Client, path string) (raw json.RawMessage, out T, err error) {
+	return Ask[T](ctx, c, http.MethodGet, path, nil)
+}
+
+// Ask is Get for any method, with a body as JSON; nil for none.
+func Ask[T any](ctx context.Context, c *Client, method, path string, body any) (raw json.RawMessage, out T, err error) {
+	if err := c.Do(ctx, method, path, body, &raw); err != nil {
+		return nil, out, err
+	}
+	err = json.Unmarshal(raw, &out)
+	return raw, out, err
+}
+
 // Stream is a streamed answer; close it.
 type Stream interface {
 	Read(p []byte) (int, error)

@@ -106,10 +106,6 @@ func (a *app) explain() *cobra.Command {
   slipway auth explain build.run.retrigger component:default/web --subject user:default/jane`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.connect()
-			if err != nil {
-				return err
-			}
 			q := url.Values{"permission": {args[0]}}
 			if len(args) == 2 {
 				q.Set("entity", args[1])
@@ -117,12 +113,8 @@ func (a *app) explain() *cobra.Command {
 			if subject != "" {
 				q.Set("subject", subject)
 			}
-			var raw json.RawMessage
-			if err := c.Do(cmd.Context(), http.MethodGet, "/api/auth/explain?"+q.Encode(), nil, &raw); err != nil {
-				return err
-			}
-			var e auth.Explanation
-			if err := json.Unmarshal(raw, &e); err != nil {
+			raw, e, err := blueprint.Get[auth.Explanation](cmd.Context(), a.face(), "/api/auth/explain?"+q.Encode())
+			if err != nil {
 				return err
 			}
 			t := blueprint.Table{Header: []string{"", "Right", "From", "What comes of it"}}
@@ -161,21 +153,13 @@ func (a *app) audit() *cobra.Command {
 		Example: `  slipway auth audit --subject user:default/jane
   slipway auth audit --permission build.run.retrigger -o json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.connect()
-			if err != nil {
-				return err
-			}
 			for name, value := range flags {
 				if *value != "" {
 					q.Set(name, *value)
 				}
 			}
-			var raw json.RawMessage
-			if err := c.Do(cmd.Context(), http.MethodGet, "/api/auth/audit?"+q.Encode(), nil, &raw); err != nil {
-				return err
-			}
-			var list client.List[auth.AuditRecord]
-			if err := json.Unmarshal(raw, &list); err != nil {
+			raw, list, err := blueprint.Get[client.List[auth.AuditRecord]](cmd.Context(), a.face(), "/api/auth/audit?"+q.Encode())
+			if err != nil {
 				return err
 			}
 			t := blueprint.Table{Header: []string{"When", "Who", "Did", "To", "By the right", "Granted by", "Address"}}

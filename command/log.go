@@ -1,7 +1,6 @@
 package command
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"time"
@@ -42,10 +41,8 @@ func (a *app) logLevel() *cobra.Command {
 			if reset && len(args) > 0 {
 				return usage("give a level or --reset, not both")
 			}
-			c, err := a.connect()
-			if err != nil {
-				return err
-			}
+			c := a.face()
+			var err error
 			path := "/api/log-levels/" + url.PathEscape(component)
 			switch {
 			case reset:
@@ -56,12 +53,8 @@ func (a *app) logLevel() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var raw json.RawMessage
-			if err := c.Do(cmd.Context(), http.MethodGet, "/api/log-levels", nil, &raw); err != nil {
-				return err
-			}
-			var list client.List[server.LogLevel]
-			if err := json.Unmarshal(raw, &list); err != nil {
+			raw, list, err := blueprint.Get[client.List[server.LogLevel]](cmd.Context(), c, "/api/log-levels")
+			if err != nil {
 				return err
 			}
 			t := blueprint.Table{Header: []string{"Component", "Level", "Until", "By"}}

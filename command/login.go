@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -334,12 +333,8 @@ func (a *app) whoami(path string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var raw json.RawMessage
-			if err := c.Do(cmd.Context(), http.MethodGet, "/api/auth/me", nil, &raw); err != nil {
-				return err
-			}
-			var me client.Caller
-			if err := json.Unmarshal(raw, &me); err != nil {
+			raw, me, err := blueprint.Get[client.Caller](cmd.Context(), a.face(), "/api/auth/me")
+			if err != nil {
 				return err
 			}
 			rows := [][]string{{"Server", c.URL()}, {"Subject", me.Subject}, {"Kind", me.Kind}}

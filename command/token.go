@@ -83,16 +83,8 @@ Permissions are named like build.run.read, with * for a part, and narrowed to ob
 			if !expires.IsZero() {
 				body.ExpiresAt = &expires
 			}
-			c, err := a.connect()
+			raw, made, err := blueprint.Ask[client.CreatedToken](cmd.Context(), a.face(), http.MethodPost, "/api/tokens", body)
 			if err != nil {
-				return err
-			}
-			var raw json.RawMessage
-			if err := c.Do(cmd.Context(), http.MethodPost, "/api/tokens", body, &raw); err != nil {
-				return err
-			}
-			var made client.CreatedToken
-			if err := json.Unmarshal(raw, &made); err != nil {
 				return err
 			}
 			return a.showSecret(cmd, raw, made.Token.ID, made.Secret)
@@ -123,16 +115,8 @@ func (a *app) tokenNarrow() *cobra.Command {
 			if len(in.Permissions) == 0 {
 				return usage("--permission is missing: say what the token may do")
 			}
-			c, err := a.connect()
+			raw, made, err := blueprint.Ask[client.CreatedToken](cmd.Context(), a.face(), http.MethodPost, "/api/auth/narrow", in)
 			if err != nil {
-				return err
-			}
-			var raw json.RawMessage
-			if err := c.Do(cmd.Context(), http.MethodPost, "/api/auth/narrow", in, &raw); err != nil {
-				return err
-			}
-			var made client.CreatedToken
-			if err := json.Unmarshal(raw, &made); err != nil {
 				return err
 			}
 			return a.showSecret(cmd, raw, made.Token.ID, made.Secret)
@@ -307,16 +291,8 @@ func (a *app) tokenPermissions() *cobra.Command {
 		Long:    "List the permissions that this server knows, with what each allows. These are what \"slipway token create --permission\" and grants: in the configuration can name.",
 		Example: "  slipway token permissions",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.connect()
+			raw, list, err := blueprint.Get[client.List[auth.Permission]](cmd.Context(), a.face(), "/api/auth/permissions")
 			if err != nil {
-				return err
-			}
-			var raw json.RawMessage
-			if err := c.Do(cmd.Context(), http.MethodGet, "/api/auth/permissions", nil, &raw); err != nil {
-				return err
-			}
-			var list client.List[auth.Permission]
-			if err := json.Unmarshal(raw, &list); err != nil {
 				return err
 			}
 			t := blueprint.Table{Header: []string{"Permission", "Narrowed to", "What it allows"}}

@@ -54,15 +54,6 @@ type accepted struct {
 
 func of(entity string) string { return "/api/build/by-entity/" + url.PathEscape(entity) }
 
-// read gets a document both as it is and as a T.
-func read[T any](ctx context.Context, b cli, path string) (raw json.RawMessage, out T, err error) {
-	if err := b.Do(ctx, http.MethodGet, path, nil, &raw); err != nil {
-		return nil, out, err
-	}
-	err = json.Unmarshal(raw, &out)
-	return raw, out, err
-}
-
 func (b cli) search() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "search [ENTITY]",
@@ -82,7 +73,7 @@ func (b cli) search() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		raw, list, err := read[found](cmd.Context(), b, path)
+		raw, list, err := blueprint.Get[found](cmd.Context(), b.Client, path)
 		if err != nil {
 			return err
 		}
@@ -129,7 +120,7 @@ func (b cli) id(ctx context.Context, args []string) (string, error) {
 	if len(args) == 2 {
 		return args[1], nil
 	}
-	_, list, err := read[found](ctx, b, of(args[0])+"/search?limit=1")
+	_, list, err := blueprint.Get[found](ctx, b.Client, of(args[0])+"/search?limit=1")
 	if strings.Contains(args[0], ":") && errors.Is(err, slipway.NotFound) {
 		return "", slipway.Errorf(slipway.NotFound, "there is no entity %s; if that is the id of a build, put the entity before it: slipway build show ENTITY %[1]s", args[0]).WithCause(err)
 	}
@@ -156,7 +147,7 @@ func (b cli) show() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			raw, build, err := read[slipway.Build](cmd.Context(), b, of(args[0])+"/builds/"+url.PathEscape(id))
+			raw, build, err := blueprint.Get[slipway.Build](cmd.Context(), b.Client, of(args[0])+"/builds/"+url.PathEscape(id))
 			if err != nil {
 				return err
 			}
@@ -316,7 +307,7 @@ func (b cli) cancel() *cobra.Command {
 		ValidArgsFunction: b.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				_, list, err := read[found](cmd.Context(), b, of(args[0])+"/search?status=starting&status=running&limit=1")
+				_, list, err := blueprint.Get[found](cmd.Context(), b.Client, of(args[0])+"/search?status=starting&status=running&limit=1")
 				if err != nil {
 					return err
 				}
@@ -352,16 +343,12 @@ func pairs(list []string) (map[string]any, error) {
 // begin sends a start, retrigger or cancel, tells what came of it, and waits for its end when asked to.
 func (b cli) begin(cmd *cobra.Command, entity, path string, body map[string]any, wait bool) error {
 	ctx := cmd.Context()
-	var raw json.RawMessage
 	var sent any
 	if body != nil {
 		sent = body
 	}
-	if err := b.Do(ctx, http.MethodPost, path, sent, &raw); err != nil {
-		return err
-	}
-	var a accepted
-	if err := json.Unmarshal(raw, &a); err != nil {
+	raw, a, err := blueprint.Ask[accepted](ctx, b.Client, http.MethodPost, path, sent)
+	if err != nil {
 		return err
 	}
 	if !wait {
@@ -404,12 +391,12 @@ func (b cli) await(cmd *cobra.Command, entity string, build slipway.Build) (raw 
 			return nil, build, err
 		}
 		if time.Since(asked) >= freshEvery {
-			if _, _, err := read[found](cmd.Context(), b, of(entity)+"/search?limit=1&fresh=true"); err != nil {
+			if _, _, err := blueprint.Get[found](cmd.Context(), b.Client, of(entity)+"/search?limit=1&fresh=true"); err != nil {
 				return nil, build, err
 			}
 			asked = time.Now()
 		}
-		if raw, build, err = read[slipway.Build](cmd.Context(), b, path); err != nil {
+		if raw, build, err = blueprint.Get[slipway.Build](cmd.Context(), b.Client, path); err != nil {
 			return nil, build, err
 		}
 	}
@@ -446,7 +433,7 @@ func (b cli) follow(cmd *cobra.Command, path string) error {
 		if time.Since(asked) >= freshEvery {
 			at, asked = path+"&fresh=true", time.Now()
 		}
-		raw, list, err := read[found](cmd.Context(), b, at)
+		raw, list, err := blueprint.Get[found](cmd.Context(), b.Client, at)
 		if err != nil {
 			return err
 		}
@@ -518,7 +505,7 @@ func (b cli) complete(cmd *cobra.Command, args []string, _ string) (words []stri
 	if len(args) == 1 {
 		path = of(args[0]) + "/search"
 	}
-	_, list, err := read[found](ctx, b, path)
+	_, list, err := blueprint.Get[found](ctx, b.Client, path)
 	if err != nil || len(args) > 1 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

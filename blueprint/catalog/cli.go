@@ -38,6 +38,13 @@ and web are the same.`,
 	return cmd
 }
 
+// registered is what came of a location.
+type registered struct {
+	LocationID string           `json:"locationId"`
+	Entities   []slipway.Entity `json:"entities"`
+	Faults     []string         `json:"faults"`
+}
+
 func (c cli) register() *cobra.Command {
 	var kind string
 	var dryRun bool
@@ -67,17 +74,8 @@ most, and again from time to time. --dry-run only shows what would be read.`,
 			if dryRun {
 				path += "?dryRun=true"
 			}
-			var raw json.RawMessage
-			if err := c.Do(cmd.Context(), http.MethodPost, path, map[string]string{"type": kind, "target": target}, &raw); err != nil {
-				return err
-			}
-			var answer struct {
-				LocationID string           `json:"locationId"`
-				Status     string           `json:"status"`
-				Entities   []slipway.Entity `json:"entities"`
-				Faults     []string         `json:"faults"`
-			}
-			if err := json.Unmarshal(raw, &answer); err != nil {
+			raw, answer, err := blueprint.Ask[registered](cmd.Context(), c.Client, http.MethodPost, path, map[string]string{"type": kind, "target": target})
+			if err != nil {
 				return err
 			}
 			t := entityTable(answer.Entities)
@@ -227,12 +225,8 @@ func (c cli) list() *cobra.Command {
 			if offset > 0 {
 				q.Set("offset", strconv.Itoa(offset))
 			}
-			var raw json.RawMessage
-			if err := c.Do(cmd.Context(), http.MethodGet, "/api/catalog/entities?"+q.Encode(), nil, &raw); err != nil {
-				return err
-			}
-			var entities []slipway.Entity
-			if err := json.Unmarshal(raw, &entities); err != nil {
+			raw, entities, err := blueprint.Get[[]slipway.Entity](cmd.Context(), c.Client, "/api/catalog/entities?"+q.Encode())
+			if err != nil {
 				return err
 			}
 			t := entityTable(entities)
@@ -285,13 +279,8 @@ func (c cli) get() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var raw json.RawMessage
-			path := "/api/catalog/entities/by-name/" + segments(ref)
-			if err := c.Do(cmd.Context(), http.MethodGet, path, nil, &raw); err != nil {
-				return err
-			}
-			var e slipway.Entity
-			if err := json.Unmarshal(raw, &e); err != nil {
+			raw, e, err := blueprint.Get[slipway.Entity](cmd.Context(), c.Client, "/api/catalog/entities/by-name/"+segments(ref))
+			if err != nil {
 				return err
 			}
 			return c.Print(cmd, raw, entityDetails(e))

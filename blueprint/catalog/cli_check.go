@@ -145,12 +145,8 @@ func (c cli) facets() *cobra.Command {
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := url.Values{"facet": args, "filter": filters}
-			var raw json.RawMessage
-			if err := c.Do(cmd.Context(), http.MethodGet, "/api/catalog/entity-facets?"+q.Encode(), nil, &raw); err != nil {
-				return err
-			}
-			var found Facets
-			if err := json.Unmarshal(raw, &found); err != nil {
+			raw, found, err := blueprint.Get[Facets](cmd.Context(), c.Client, "/api/catalog/entity-facets?"+q.Encode())
+			if err != nil {
 				return err
 			}
 			t := blueprint.Table{Header: []string{"Field", "Value", "Entities"}}

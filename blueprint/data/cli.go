@@ -57,10 +57,7 @@ const maxWarnings = 20 // of an answer that are shown
 
 // do asks the API, and gives the answer with its bytes.
 func do[T any](c cli, cmd *cobra.Command, method, path string, body any) (e enveloped[T], raw json.RawMessage, err error) {
-	if err := c.Do(cmd.Context(), method, path, body, &raw); err != nil {
-		return e, nil, err
-	}
-	err = json.Unmarshal(raw, &e)
+	raw, e, err = blueprint.Ask[enveloped[T]](cmd.Context(), c.Client, method, path, body)
 	for _, text := range e.Warnings[:min(len(e.Warnings), maxWarnings)] {
 		cmd.PrintErrln("warning: " + text)
 	}

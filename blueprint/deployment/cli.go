@@ -1,8 +1,6 @@
 package deployment
 
 import (
-	"encoding/json"
-	"net/http"
 	"net/url"
 	"time"
 
@@ -41,12 +39,8 @@ func search(c *blueprint.Client) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var raw json.RawMessage
-		var p Page
-		if err := c.Do(cmd.Context(), http.MethodGet, path, nil, &raw); err != nil {
-			return err
-		}
-		if err := json.Unmarshal(raw, &p); err != nil {
+		raw, p, err := blueprint.Get[Page](cmd.Context(), c, path)
+		if err != nil {
 			return err
 		}
 		return c.Print(cmd, raw, p.table(len(args) == 0))
@@ -91,8 +85,8 @@ func show(c *blueprint.Client) *cobra.Command {
 			of := "/api/deployment/by-entity/" + url.PathEscape(args[0])
 			id := args[len(args)-1]
 			if len(args) == 1 {
-				var p Page
-				if err := c.Do(cmd.Context(), http.MethodGet, of+"/search?limit=1", nil, &p); err != nil {
+				_, p, err := blueprint.Get[Page](cmd.Context(), c, of+"/search?limit=1")
+				if err != nil {
 					return err
 				}
 				if len(p.Items) == 0 {
@@ -100,12 +94,8 @@ func show(c *blueprint.Client) *cobra.Command {
 				}
 				id = p.Items[0].ID
 			}
-			var raw json.RawMessage
-			var d slipway.Deployment
-			if err := c.Do(cmd.Context(), http.MethodGet, of+"/deployments/"+url.PathEscape(id), nil, &raw); err != nil {
-				return err
-			}
-			if err := json.Unmarshal(raw, &d); err != nil {
+			raw, d, err := blueprint.Get[slipway.Deployment](cmd.Context(), c, of+"/deployments/"+url.PathEscape(id))
+			if err != nil {
 				return err
 			}
 			return c.Print(cmd, raw, details(d))

@@ -2,11 +2,8 @@ package dora
 
 import (
 	"cmp"
-	"context"
-	"encoding/json"
 	"fmt"
 	"math"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -33,18 +30,6 @@ func commands(c *blueprint.Client) *cobra.Command {
 	}
 	cmd.AddCommand(d.metrics(), d.history(), d.explain())
 	return cmd
-}
-
-// read gets a document both as it is and as a T.
-func read[T any](ctx context.Context, d cli, path string, query url.Values) (raw json.RawMessage, out T, err error) {
-	if q := query.Encode(); q != "" {
-		path += "?" + q
-	}
-	if err := d.Do(ctx, http.MethodGet, path, nil, &raw); err != nil {
-		return nil, out, err
-	}
-	err = json.Unmarshal(raw, &out)
-	return raw, out, err
 }
 
 // flags are texts that go into a query when they are given, by their names.
@@ -104,7 +89,7 @@ days, weeks or months in it. With --by, show them for each service or environmen
 			if q.Get("groupBy") != "" {
 				q.Set("limit", "100")
 			}
-			raw, r, err := read[Report](cmd.Context(), d, "/api/devlake/dora-metrics", q)
+			raw, r, err := blueprint.Get[Report](cmd.Context(), d.Client, "/api/devlake/dora-metrics?"+q.Encode())
 			if err != nil {
 				return err
 			}
@@ -249,7 +234,7 @@ func (d cli) history() *cobra.Command {
 			if limit != 0 {
 				q.Set("limit", strconv.Itoa(limit))
 			}
-			raw, h, err := read[History](cmd.Context(), d, "/api/devlake/deployment-history", q)
+			raw, h, err := blueprint.Get[History](cmd.Context(), d.Client, "/api/devlake/deployment-history?"+q.Encode())
 			if err != nil {
 				return err
 			}
@@ -308,7 +293,7 @@ func (d cli) explain() *cobra.Command {
 			if len(args) == 2 {
 				q.Set("project", args[1])
 			}
-			raw, e, err := read[Explanation](cmd.Context(), d, "/api/devlake/dora-metrics/explain", q)
+			raw, e, err := blueprint.Get[Explanation](cmd.Context(), d.Client, "/api/devlake/dora-metrics/explain?"+q.Encode())
 			if err != nil {
 				return err
 			}

@@ -2,7 +2,6 @@ package platform
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -27,15 +26,6 @@ type page[T any] struct {
 	PageInfo slipway.PageInfo `json:"pageInfo"`
 }
 
-// call sends a request and gives the answer both as it is and as a T.
-func call[T any](ctx context.Context, c cli, method, path string) (raw json.RawMessage, out T, err error) {
-	if err := c.Do(ctx, method, path, nil, &raw); err != nil {
-		return nil, out, err
-	}
-	err = json.Unmarshal(raw, &out)
-	return raw, out, err
-}
-
 // jobCommands is `slipway job`.
 func jobCommands(client *blueprint.Client) *cobra.Command {
 	c := cli{client}
@@ -49,7 +39,7 @@ func jobCommands(client *blueprint.Client) *cobra.Command {
 		return &cobra.Command{
 			Use: verb + " ID", Short: short, Long: long, Example: "  slipway job " + verb + " 42", Args: cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				raw, j, err := call[job.Job](cmd.Context(), c, http.MethodPost, "/api/jobs/"+url.PathEscape(args[0])+"/"+verb)
+				raw, j, err := blueprint.Ask[job.Job](cmd.Context(), c.Client, http.MethodPost, "/api/jobs/"+url.PathEscape(args[0])+"/"+verb, nil)
 				if err != nil {
 					return err
 				}
@@ -88,7 +78,7 @@ func (c cli) jobList() *cobra.Command {
 			if cursor != "" {
 				q.Set("cursor", cursor)
 			}
-			raw, list, err := call[page[job.Job]](cmd.Context(), c, http.MethodGet, with("/api/jobs", q))
+			raw, list, err := blueprint.Get[page[job.Job]](cmd.Context(), c.Client, with("/api/jobs", q))
 			if err != nil {
 				return err
 			}
@@ -114,7 +104,7 @@ func (c cli) jobGet() *cobra.Command {
 		Example: "  slipway job get 42 -o yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, j, err := call[job.Job](cmd.Context(), c, http.MethodGet, "/api/jobs/"+url.PathEscape(args[0]))
+			raw, j, err := blueprint.Get[job.Job](cmd.Context(), c.Client, "/api/jobs/"+url.PathEscape(args[0]))
 			if err != nil {
 				return err
 			}
@@ -158,7 +148,7 @@ func scheduleCommands(client *blueprint.Client) *cobra.Command {
 		return &cobra.Command{
 			Use: verb + " NAME", Short: short, Long: long, Example: "  slipway schedule " + verb + " catalog.refresh", Args: cobra.ExactArgs(1), ValidArgsFunction: c.scheduleNames,
 			RunE: func(cmd *cobra.Command, args []string) error {
-				raw, s, err := call[job.ScheduleStatus](cmd.Context(), c, method, "/api/schedules/"+url.PathEscape(args[0])+"/"+verb)
+				raw, s, err := blueprint.Ask[job.ScheduleStatus](cmd.Context(), c.Client, method, "/api/schedules/"+url.PathEscape(args[0])+"/"+verb, nil)
 				if err != nil {
 					return err
 				}
@@ -181,7 +171,7 @@ func (c cli) scheduleList() *cobra.Command {
 		Long:    "List all schedules with when they run next and how the last run ended.",
 		Example: "  slipway schedule list -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			raw, list, err := call[page[job.ScheduleStatus]](cmd.Context(), c, http.MethodGet, "/api/schedules")
+			raw, list, err := blueprint.Get[page[job.ScheduleStatus]](cmd.Context(), c.Client, "/api/schedules")
 			if err != nil {
 				return err
 			}
@@ -201,7 +191,7 @@ func (c cli) scheduleGet() *cobra.Command {
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: c.scheduleNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, s, err := call[job.ScheduleStatus](cmd.Context(), c, http.MethodGet, "/api/schedules/"+url.PathEscape(args[0]))
+			raw, s, err := blueprint.Get[job.ScheduleStatus](cmd.Context(), c.Client, "/api/schedules/"+url.PathEscape(args[0]))
 			if err != nil {
 				return err
 			}
@@ -238,7 +228,7 @@ func when(s job.ScheduleStatus) string {
 func (c cli) scheduleNames(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
 	defer cancel()
-	_, list, err := call[page[job.ScheduleStatus]](ctx, c, http.MethodGet, "/api/schedules")
+	_, list, err := blueprint.Get[page[job.ScheduleStatus]](ctx, c.Client, "/api/schedules")
 	if err != nil || len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -282,7 +272,7 @@ func (c cli) eventList() *cobra.Command {
 			if limit > 0 {
 				q.Set("limit", strconv.Itoa(limit))
 			}
-			raw, list, err := call[page[event.Event]](cmd.Context(), c, http.MethodGet, with("/api/events", q))
+			raw, list, err := blueprint.Get[page[event.Event]](cmd.Context(), c.Client, with("/api/events", q))
 			if err != nil {
 				return err
 			}

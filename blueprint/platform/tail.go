@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strconv"
 	"time"
@@ -35,7 +34,7 @@ func (c cli) eventTail() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := url.Values{"type": types, "limit": {strconv.Itoa(tailLimit)}}
 			if !cmd.Flags().Changed("after") {
-				_, list, err := call[page[event.Event]](cmd.Context(), c, http.MethodGet, "/api/events?latest=true")
+				_, list, err := blueprint.Get[page[event.Event]](cmd.Context(), c.Client, "/api/events?latest=true")
 				if err != nil {
 					return err
 				}
@@ -58,7 +57,7 @@ func (c cli) tail(cmd *cobra.Command, q url.Values, after int64) error {
 	away := false
 	for {
 		q.Set("after", strconv.FormatInt(after, 10))
-		_, list, err := call[page[json.RawMessage]](ctx, c, http.MethodGet, with("/api/events", q))
+		_, list, err := blueprint.Get[page[json.RawMessage]](ctx, c.Client, with("/api/events", q))
 		switch {
 		case ctx.Err() != nil:
 			return nil

@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -20,14 +19,6 @@ type cli struct{ *blueprint.Client }
 type page[T any] struct {
 	Items    []T              `json:"items"`
 	PageInfo slipway.PageInfo `json:"pageInfo"`
-}
-
-func call[T any](ctx context.Context, c cli, method, path string) (raw json.RawMessage, out T, err error) {
-	if err := c.Do(ctx, method, path, nil, &raw); err != nil {
-		return nil, out, err
-	}
-	err = json.Unmarshal(raw, &out)
-	return raw, out, err
 }
 
 func at(id string, more string) string { return "/api/webhooks/" + url.PathEscape(id) + more }
@@ -50,7 +41,7 @@ func (c cli) list() *cobra.Command {
 		Use: "list", Short: "List webhooks and how they are doing", Long: "List all webhooks with where each stands and what went wrong last.", Example: "  slipway webhook list -o json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			raw, list, err := call[page[State]](cmd.Context(), c, http.MethodGet, "/api/webhooks")
+			raw, list, err := blueprint.Get[page[State]](cmd.Context(), c.Client, "/api/webhooks")
 			if err != nil {
 				return err
 			}
@@ -89,7 +80,7 @@ func (c cli) deliveries() *cobra.Command {
 			if cursor != "" {
 				q.Set("cursor", cursor)
 			}
-			raw, list, err := call[page[Delivery]](cmd.Context(), c, http.MethodGet, at(args[0], "/deliveries?"+q.Encode()))
+			raw, list, err := blueprint.Get[page[Delivery]](cmd.Context(), c.Client, at(args[0], "/deliveries?"+q.Encode()))
 			if err != nil {
 				return err
 			}
@@ -138,7 +129,7 @@ order, with the ids that they had.`,
 			}
 			total := accepted{}
 			for _, path := range paths {
-				_, a, err := call[accepted](cmd.Context(), c, http.MethodPost, path)
+				_, a, err := blueprint.Ask[accepted](cmd.Context(), c.Client, http.MethodPost, path, nil)
 				if err != nil {
 					return err
 				}
@@ -156,7 +147,7 @@ func (c cli) test() *cobra.Command {
 		Use: "test ID", Short: "Send a test event to a webhook", Long: "Send a test event to a webhook, signed as any, and show how its target answers. Exit status 1 when it does not take it.",
 		Example: "  slipway webhook test chat", Args: cobra.ExactArgs(1), ValidArgsFunction: c.ids,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, t, err := call[tested](cmd.Context(), c, http.MethodPost, at(args[0], "/test"))
+			raw, t, err := blueprint.Ask[tested](cmd.Context(), c.Client, http.MethodPost, at(args[0], "/test"), nil)
 			if err != nil {
 				return err
 			}
@@ -176,7 +167,7 @@ func (c cli) resume() *cobra.Command {
 		Use: "resume ID", Short: "Let a paused webhook continue at once", Long: "Let a webhook that was disabled, or waits for its next attempt, go on at once, where it stands.",
 		Example: "  slipway webhook resume chat", Args: cobra.ExactArgs(1), ValidArgsFunction: c.ids,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, s, err := call[State](cmd.Context(), c, http.MethodPost, at(args[0], "/resume"))
+			raw, s, err := blueprint.Ask[State](cmd.Context(), c.Client, http.MethodPost, at(args[0], "/resume"), nil)
 			if err != nil {
 				return err
 			}
@@ -191,7 +182,7 @@ func (c cli) rotate() *cobra.Command {
 		Long:    "Make a new secret for a webhook and show it, this once. For 24 hours deliveries are signed with the old one too, so that the receiver can change over.",
 		Example: "  slipway webhook rotate chat", Args: cobra.ExactArgs(1), ValidArgsFunction: c.ids,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, r, err := call[rotated](cmd.Context(), c, http.MethodPost, at(args[0], "/rotate"))
+			raw, r, err := blueprint.Ask[rotated](cmd.Context(), c.Client, http.MethodPost, at(args[0], "/rotate"), nil)
 			if err != nil {
 				return err
 			}
@@ -204,7 +195,7 @@ func (c cli) rotate() *cobra.Command {
 func (c cli) ids(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
 	defer cancel()
-	_, list, err := call[page[State]](ctx, c, http.MethodGet, "/api/webhooks")
+	_, list, err := blueprint.Get[page[State]](ctx, c.Client, "/api/webhooks")
 	if err != nil || len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

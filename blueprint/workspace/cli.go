@@ -91,12 +91,8 @@ one does not answer, its workspaces are shown as they were.`,
 			if len(q) > 0 {
 				path += "?" + q.Encode()
 			}
-			var raw json.RawMessage
-			if err := w.Do(cmd.Context(), http.MethodGet, path, nil, &raw); err != nil {
-				return err
-			}
-			var list Workspaces
-			if err := json.Unmarshal(raw, &list); err != nil {
+			raw, list, err := blueprint.Get[Workspaces](cmd.Context(), w.Client, path)
+			if err != nil {
 				return err
 			}
 			t := table(list.Workspaces...)
@@ -258,10 +254,7 @@ func (w cli) id(ctx context.Context, name string) (string, error) {
 }
 
 func (w cli) get(ctx context.Context, id string) (raw json.RawMessage, ws Workspace, err error) {
-	if err := w.Do(ctx, http.MethodGet, apiPath+"/"+url.PathEscape(id), nil, &raw); err != nil {
-		return nil, ws, err
-	}
-	return raw, ws, json.Unmarshal(raw, &ws)
+	return blueprint.Get[Workspace](ctx, w.Client, apiPath+"/"+url.PathEscape(id))
 }
 
 // progress shows how a workspace gets to where it should be.
