@@ -115,18 +115,27 @@ The key file opens what is sealed in the database, so a database that was in use
 backup. --new-key makes one all the same; what was sealed with the lost one cannot be read any more.`,
 		Example: "  SLIPWAY_DATABASES_MAIN=postgres://slipway@localhost/slipway slipway db create",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			d, err := a.databases(s, only)
+			d, err := a.databases(s, "")
 			if err != nil {
 				return err
 			}
-			for _, name := range slices.Sorted(maps.Keys(d.urls)) {
-				created, err := store.CreateDatabase(cmd.Context(), d.urls[name])
+			urls := map[string]string{} // also of those that no blueprint has tables in: the server opens them all
+			for name, u := range d.config.Databases {
+				if engine, _ := store.EngineOf(u); engine != store.MySQL && (only == "" || name == only) { // that one is of another program
+					urls[name] = u
+				}
+			}
+			if len(urls) == 0 {
+				return slipway.Errorf(slipway.NotFound, "there is no database %q of Slipway in the configuration; there are %s", only, strings.Join(slices.Sorted(maps.Keys(d.config.Databases)), ", "))
+			}
+			for _, name := range slices.Sorted(maps.Keys(urls)) {
+				created, err := store.CreateDatabase(cmd.Context(), urls[name])
 				if err != nil {
 					return fmt.Errorf("database %q: %w", name, err)
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, whether(created))
 			}
-			if d.urls["main"] == "" {
+			if urls["main"] == "" {
 				return nil
 			}
 			created, err := d.createKey(cmd.Context(), newKey)
@@ -198,7 +207,11 @@ func (a *app) migrateUp() *cobra.Command {
 				if err := db.MigrateUp(cmd.Context(), d.owners[name]...); err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: up to date, %d steps applied\n", name, before)
+				steps := "steps"
+				if before == 1 {
+					steps = "step"
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: up to date, %d %s applied\n", name, before, steps)
 				return nil
 			})
 		},

@@ -105,6 +105,9 @@ func explain(err error) string {
 		what, _, _ := strings.Cut(text, ": ")
 		if !strings.HasPrefix(what, "database ") {
 			what = "the database does not answer"
+			if store.Lasting(err) {
+				what = "the database refuses us; check user and password, and make the database with slipway db create"
+			}
 		}
 		if store.Lasting(err) { // what has been said of it tells what to do
 			return what + ": " + why

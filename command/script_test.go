@@ -40,7 +40,8 @@ func TestScripts(t *testing.T) {
 // The first start on PostgreSQL takes more than on SQLite: a database, a key file, a token.
 func TestTheFirstStartOnPostgreSQL(t *testing.T) {
 	t.Parallel()
-	play(t, "testdata/postgres", databaseVariable, storetest.Server(t).URL("slipway"))
+	server := storetest.Server(t)
+	play(t, "testdata/postgres", databaseVariable, server.URL("slipway"), "SLIPWAY_DATABASES_OTHER", server.URL("other"))
 }
 
 const databaseVariable = "SLIPWAY_DATABASES_MAIN"

@@ -23,12 +23,20 @@ func (s *service) visible(ctx context.Context, caller *slipway.Caller, args []an
 	return condition + ") AND " + sees, append(args, more...)
 }
 
+// jobsQuery reads the jobs whose id is which and that the caller may see, as the index task_source_name has them: a page costs what is on it.
+func jobsQuery(which, may string) string {
+	return `SELECT s.provider, s.type, s.project, s.as_of FROM task_source s WHERE s.task = 'build' AND s.provider || ':' || s.project ` + which + ` AND ` + may + `
+		ORDER BY s.provider || ':' || s.project LIMIT $2`
+}
+
 // selectJobs reads jobs in the order of ids: that one, or those after one.
 func (s *service) selectJobs(ctx context.Context, q store.Querier, caller *slipway.Caller, id, after string, limit int) (list []jobDocument, err error) {
-	may, args := s.visible(ctx, caller, []any{id, after, limit})
-	rows, err := q.QueryContext(ctx, `SELECT s.provider, s.type, s.project, s.as_of FROM task_source s
-		WHERE s.task = 'build' AND ($1 = '' OR s.provider || ':' || s.project = $1) AND s.provider || ':' || s.project > $2 AND `+may+`
-		ORDER BY s.provider || ':' || s.project LIMIT $3`, args...)
+	which, from := "> $1", after
+	if id != "" {
+		which, from = "= $1", id
+	}
+	may, args := s.visible(ctx, caller, []any{from, limit})
+	rows, err := q.QueryContext(ctx, jobsQuery(which, may), args...)
 	if err != nil {
 		return nil, store.Err(err)
 	}
