@@ -383,7 +383,7 @@ func (s *Server) humaError(ctx huma.Context, status int, message string, errs ..
 	case status == http.StatusInternalServerError && len(errs) > 0:
 		err = errs[0]
 	case status == http.StatusRequestEntityTooLarge:
-		err = tooLarge(ctx.Operation().MaxBodyBytes)
+		err = tooLarge(ctx.Operation().MaxBodyBytes - 1)
 	case status == http.StatusUnsupportedMediaType:
 		err = slipway.Errorf(slipway.UnsupportedMedia, "send the body as application/json")
 	case status == http.StatusRequestTimeout:

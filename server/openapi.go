@@ -87,7 +87,8 @@ func (s *Server) register(api huma.API, b blueprint.Blueprint, op blueprint.Oper
 	lenient := op.Lenient || m.Lenient
 	hop := huma.Operation{
 		OperationID: strings.ReplaceAll(op.ID, ".", "-"), Method: op.Method, Path: op.Path, Summary: op.Summary, Tags: []string{tag},
-		Description: op.Description, DefaultStatus: op.Status, MaxBodyBytes: maxBody(op), BodyReadTimeout: bodyWait,
+		Description: op.Description, DefaultStatus: op.Status, MaxBodyBytes: maxBody(op) + 1, // huma refuses a body that is as large
+		BodyReadTimeout: bodyWait,
 		RejectUnknownQueryParameters: !lenient, Deprecated: !op.Deprecated.IsZero(),
 		Errors:     s.errorsOf(op, m),
 		Extensions: map[string]any{"x-stability": string(stability), "x-blueprint": b.Name},

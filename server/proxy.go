@@ -279,7 +279,7 @@ func (s *Server) proxied(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.operation = "proxy." + p.Name
-	x.use = &auth.Use{RequestID: x.id}
+	x.use = &auth.Use{RequestID: x.id, Address: s.address(r)}
 	ctx := auth.WithUse(r.Context(), x.use)
 	caller, err := s.identify(ctx, w, r, nil)
 	if caller != nil {

@@ -660,12 +660,13 @@ func TestWhatIsChangedThroughAProxyIsInTheRecord(t *testing.T) {
 	o.Blueprints = append(o.Blueprints, platform.Blueprint)
 	o.Configure = func(c *server.Config) {
 		c.Proxies = map[string]blueprint.Proxy{"far": {Target: far.URL, Methods: []string{"GET", "POST"}}}
+		c.Server.TrustedProxies = []string{"127.0.0.1"}
 	}
 	s := blueprinttest.Start(t, store.SQLite, o)
 	caller := s.With("proxy.far.use")
 	caller.Get("/api/proxy/far/x").Is(200)
 	caller.Post("/api/proxy/far/refused", nil).Is(409)
-	caller.Post("/api/proxy/far/x", nil, "X-Request-Id", "mine").Is(200)
+	caller.Post("/api/proxy/far/x", nil, "X-Request-Id", "mine", "X-Forwarded-For", "192.0.2.7").Is(200)
 	var got []auth.AuditRecord
 	blueprinttest.Eventually(t, "the change is in the record", func() bool {
 		var list blueprint.List[auth.AuditRecord]
@@ -673,7 +674,7 @@ func TestWhatIsChangedThroughAProxyIsInTheRecord(t *testing.T) {
 		got = list.Items
 		return len(got) > 0
 	})
-	if len(got) != 1 || got[0].Action != "proxy.far POST" || got[0].Held != "proxy.far.use" || got[0].RequestID != "mine" || got[0].TokenID == "" {
+	if len(got) != 1 || got[0].Action != "proxy.far POST" || got[0].Held != "proxy.far.use" || got[0].RequestID != "mine" || got[0].TokenID == "" || got[0].Address != "192.0.2.7" {
 		t.Errorf("the record: %+v", got)
 	}
 }
