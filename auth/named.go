@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/slipway-platform/slipway"
@@ -56,7 +57,8 @@ func before(subject string) string {
 	return kind
 }
 
-// Author is how the caller in the context is named for Named: a user by its ref, unless a token narrows what it may; then, and for services, by the token.
+// Author is how the caller in the context is named for Named: a user by its ref, unless a token narrows what it may, be it by what the token lists or by what its issuer lacks;
+// then, and for services, by the token.
 func (s *Service) Author(ctx context.Context) (string, error) {
 	c := CallerFrom(ctx)
 	if c.TokenID == "" {
@@ -67,7 +69,13 @@ func (s *Service) Author(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if t.User != "" && len(t.Permissions) == 0 {
-		return c.Subject, nil
+		user, err := s.Named(ctx, t.User)
+		if err != nil {
+			return "", err
+		}
+		if !slices.ContainsFunc(user.Grants, func(g slipway.Grant) bool { return !covers(c.Grants, g) }) {
+			return t.User, nil
+		}
 	}
 	return "token:" + t.Name, nil
 }

@@ -337,6 +337,12 @@ func (s *Service) RevokeTokenIn(ctx context.Context, tx *store.Tx, caller *slipw
 	return s.Audit(ctx, tx, caller, "token.revoke", id)
 }
 
+// Issued says whether a token is the one above or was issued by it, at any depth. A token that is not there was issued by nobody.
+func (s *Service) Issued(ctx context.Context, above, id string) (bool, error) {
+	links, err := chain(ctx, s.db, id)
+	return slices.ContainsFunc(links, func(r row) bool { return r.ID == above }), err
+}
+
 // GetToken gives a token by id, also one that is over. NotFound when there is none.
 func (s *Service) GetToken(ctx context.Context, id string) (Token, error) {
 	return getToken(ctx, s.db, id)

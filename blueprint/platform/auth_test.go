@@ -174,7 +174,7 @@ func TestWhatWasUsedIsOnRecord(t *testing.T) {
 func TestTemporaryTokensMayDoLess(t *testing.T) {
 	t.Parallel()
 	grants := func(c *server.Config) {
-		c.Auth.Grants = []auth.GrantConfig{{To: "user:default/jane", Permissions: []string{"platform.schedule.*", "platform.job.read"}}}
+		c.Auth.Grants = []auth.GrantConfig{{To: "user:default/jane", Permissions: []string{"platform.schedule.*", "platform.job.read", "platform.token.create"}}}
 	}
 	each(t, grants, func(t *testing.T, s fixture) {
 		jane := s.As(s.NewToken(auth.NewToken{Name: "jane", User: "user:default/jane"}))
@@ -199,7 +199,26 @@ func TestTemporaryTokensMayDoLess(t *testing.T) {
 		} {
 			jane.Post("/api/auth/narrow", body).Fails(400, slipway.Invalid)
 		}
-		jane.Post("/api/auth/narrow", object{"permissions": []string{"platform.token.create"}}).Fails(403, slipway.Forbidden)
+		jane.Post("/api/auth/narrow", object{"permissions": []string{"platform.token.read"}}).Fails(403, slipway.Forbidden)
+		// It ends what it made, and nothing else of the same user; nor does one that seems to be whole and has only what it has.
+		var beside, deep made
+		jane.Post("/api/auth/narrow", object{"permissions": []string{"platform.job.read"}}).Is(201).Into(&beside)
+		script.Do("DELETE", "/api/auth/narrow/"+beside.ID, nil).Fails(404, slipway.NotFound)
+		s.As(less.Secret).Do("DELETE", "/api/auth/narrow/"+m.ID, nil).Fails(404, slipway.NotFound)
+		jane.Post("/api/auth/narrow", object{"permissions": []string{"platform.token.create"}}).Is(201).Into(&deep)
+		maker := s.As(deep.Secret)
+		maker.Post("/api/tokens", object{"name": "seems-whole", "user": "jane"}).Is(201).Into(&deep)
+		s.As(deep.Secret).Do("DELETE", "/api/auth/narrow/"+beside.ID, nil).Fails(404, slipway.NotFound)
+		script.Post("/api/auth/narrow", object{"permissions": []string{"platform.schedule.read"}}).Is(201).Into(&deep)
+		script.Do("DELETE", "/api/auth/narrow/"+deep.ID, nil).Is(204)
+		s.As(deep.Secret).Get("/api/schedules").Fails(401, slipway.Unauthenticated)
+		s.As(beside.Secret).Get("/api/jobs").Is(200)
+		s.As(beside.Secret).Do("DELETE", "/api/auth/narrow/"+beside.ID, nil).Is(204) // and itself
+		s.As(beside.Secret).Get("/api/jobs").Fails(401, slipway.Unauthenticated)
+		jane.Post("/api/auth/narrow", object{"permissions": []string{"platform.job.read"}}).Is(201).Into(&beside)
+		s.As(s.NewToken(auth.NewToken{Name: "jane-too", User: "user:default/jane"})).Do("DELETE", "/api/auth/narrow/"+beside.ID, nil).Is(204) // a token that narrows nothing is Jane
+		jane.Post("/api/auth/narrow", object{"permissions": []string{"platform.job.read"}}).Is(201).Into(&beside)
+		s.With("platform.token.revoke").Do("DELETE", "/api/auth/narrow/"+beside.ID, nil).Is(204)
 		// Whoever made it ends it, and what it made; nobody else does.
 		joe := s.As(s.NewToken(auth.NewToken{Name: "joe", User: "user:default/joe"}))
 		joe.Do("DELETE", "/api/auth/narrow/"+m.ID, nil).Fails(404, slipway.NotFound)

@@ -56,7 +56,9 @@ var authOperations = []blueprint.Operation{
 	}),
 	blueprint.Handle((*service).endNarrow, blueprint.Operation{
 		ID: "platform.revokeNarrowToken", Method: "DELETE", Path: "/api/auth/narrow/{id}", Tag: "tokens", Permission: tokenNarrow, Errors: []slipway.Code{slipway.NotFound},
-		Summary: "Revoke a token that you made", Description: "Ends a token that the caller made, at once here and within a second on every replica. 404 for one that somebody else made.",
+		Summary: "Revoke a temporary token",
+		Description: "Ends a temporary token that the caller made, at once here and within a second on every replica, and with it all that it issued. A token that may do less than whoever it acts as ends " +
+			"itself and what it issued; `" + tokenRevoke + "` lets a caller end any. 404 for all others.",
 	}),
 }
 
@@ -167,11 +169,28 @@ func (s *service) narrow(ctx context.Context, in *struct{ Body narrowToken }) (*
 func (s *service) endNarrow(ctx context.Context, in *tokenInput) (*struct{}, error) {
 	c := auth.CallerFrom(ctx)
 	t, err := s.auth.GetToken(ctx, in.ID)
-	if err == nil && (t.CreatedBy != c.Subject || !strings.HasPrefix(t.Name, "tmp-")) {
+	if err != nil {
+		return nil, err
+	}
+	may, err := s.mayEnd(ctx, c, t)
+	if err == nil && !(may && strings.HasPrefix(t.Name, "tmp-")) {
 		err = slipway.Errorf(slipway.NotFound, "you made no temporary token %.40q", in.ID)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return &struct{}{}, s.auth.RevokeToken(ctx, c, in.ID)
+}
+
+// mayEnd says whether a caller may end a temporary token. Who calls with a token that narrows what they may reaches what that token issued, and not all that is theirs.
+func (s *service) mayEnd(ctx context.Context, c *slipway.Caller, t auth.Token) (bool, error) {
+	if auth.Allows(c, tokenRevoke, auth.Object{}) {
+		return true, nil
+	}
+	if t.CreatedBy == c.Subject {
+		if author, err := s.auth.Author(ctx); err != nil || author == c.Subject {
+			return err == nil, err
+		}
+	}
+	return s.auth.Issued(ctx, c.TokenID, t.ID)
 }

@@ -177,6 +177,9 @@ var Blueprint = blueprint.Blueprint{
 
 const examplePage = "<!doctype html>…"
 
+// maxForm is the largest form of sign-in, in bytes. Their fields are codes, ids and tokens of ours, and a name that is cut off; nobody who sends one is known yet.
+const maxForm = 16 << 10
+
 // What anybody may call to sign in. Calls are counted by address.
 var signinOperations = []blueprint.Operation{
 	blueprint.Handle((*service).account, blueprint.Operation{
@@ -195,7 +198,7 @@ var signinOperations = []blueprint.Operation{
 		ResponseExample: examplePage,
 	}),
 	blueprint.Handle((*service).logout, blueprint.Operation{
-		ID: "platform.logout", Method: "POST", Path: "/auth/logout", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
+		ID: "platform.logout", Method: "POST", Path: "/auth/logout", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true, MaxBody: maxForm,
 		Summary: "Sign out", Description: "Ends the browser's session and sends it to the issuer's own sign-out, where there is one.",
 		RequestExample: "session=", ResponseExample: examplePage,
 	}),
@@ -205,25 +208,25 @@ var signinOperations = []blueprint.Operation{
 		ResponseExample: examplePage,
 	}),
 	blueprint.Handle((*service).answerDevice, blueprint.Operation{
-		ID: "platform.answerDevice", Method: "POST", Path: "/auth/device", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
+		ID: "platform.answerDevice", Method: "POST", Path: "/auth/device", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true, MaxBody: maxForm,
 		Summary: "Let a command line in, or turn it away", Description: "Takes the answer of a user who is signed in with a browser.",
 		RequestExample: "user_code=WDJB-MJHT&answer=allow", ResponseExample: examplePage,
 	}),
 	blueprint.Handle((*service).deviceAuthorization, blueprint.Operation{
-		ID: "platform.deviceAuthorization", Method: "POST", Path: "/auth/device_authorization", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
+		ID: "platform.deviceAuthorization", Method: "POST", Path: "/auth/device_authorization", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true, MaxBody: maxForm,
 		Summary: "Begin the sign-in of a command line", Description: "The device authorization endpoint of RFC 8628. 501 where no sign-in is configured.", Errors: []slipway.Code{slipway.Unsupported},
 		RequestExample: "client_id=slipway-cli&label=jane-laptop",
 		ResponseExample: deviceAnswer{DeviceCode: "sld_7hQ2bV90mXwC…", UserCode: "WDJB-MJHT", URI: "https://slipway.example.com/auth/device",
 			Complete: "https://slipway.example.com/auth/device?user_code=WDJB-MJHT", ExpiresIn: 600, Interval: 3},
 	}),
 	blueprint.Handle((*service).oauthToken, blueprint.Operation{
-		ID: "platform.oauthToken", Method: "POST", Path: "/auth/token", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true,
+		ID: "platform.oauthToken", Method: "POST", Path: "/auth/token", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true, MaxBody: maxForm,
 		Summary: "Get the tokens of a command line", Description: "The token endpoint of RFC 6749, for the grants `device_code` and `refresh_token`. Errors have the shape of RFC 6749 and status 400.",
 		RequestExample:  "grant_type=refresh_token&refresh_token=slr_7hQ2bV90mXwC…",
 		ResponseExample: tokenAnswer{AccessToken: "sls_7hQ2bV90mXwC…", TokenType: "Bearer", ExpiresIn: 3600, RefreshToken: "slr_7hQ2bV90mXwC…"},
 	}),
 	blueprint.Handle((*service).oauthRevoke, blueprint.Operation{
-		ID: "platform.oauthRevoke", Method: "POST", Path: "/auth/revoke", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true, Status: 200,
+		ID: "platform.oauthRevoke", Method: "POST", Path: "/auth/revoke", Tag: "sign-in", Permission: blueprint.Public, Counted: true, Secret: true, MaxBody: maxForm, Status: 200,
 		Summary: "End the sign-in of a command line", Description: "The revocation endpoint of RFC 7009: ends the session of a refresh token.",
 		RequestExample: "token=slr_7hQ2bV90mXwC…",
 	}),

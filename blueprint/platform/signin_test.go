@@ -393,6 +393,22 @@ func poll(t *testing.T, home string, form url.Values) (status int, answer map[st
 	return a.StatusCode, answer
 }
 
+// Who signs in sends forms of a few hundred bytes; nobody makes the server read more.
+func TestAFormIsSmall(t *testing.T) {
+	t.Parallel()
+	withSignIn(t, func(t *testing.T, s installation) {
+		for _, path := range []string{"/auth/logout", "/auth/device", "/auth/device_authorization", "/auth/token", "/auth/revoke"} {
+			fill := func(size int) *blueprinttest.Answer {
+				return s.As("").Post(path, "label="+strings.Repeat("x", size-len("label=")), "Content-Type", "application/x-www-form-urlencoded")
+			}
+			fill(16<<10 + 1).Is(413)
+			if a := fill(16 << 10); a.Status == 413 {
+				t.Errorf("%s takes no form of 16 KiB: %s", path, a.Body)
+			}
+		}
+	})
+}
+
 const deviceGrant = "urn:ietf:params:oauth:grant-type:device_code"
 
 // waits begins a device flow.
