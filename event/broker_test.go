@@ -226,3 +226,26 @@ func TestTheLeaseOfAReplicaThatIsGoneEnds(t *testing.T) {
 		within(t, time.Minute, "another takes over", func() bool { return slices.Equal(second.list(), []string{"one", "two"}) })
 	})
 }
+
+// On SQLite there is one server: what one that was killed had, the next has at once.
+func TestOnSQLiteTheLeaseOfAnotherProcessEndsAtTheStart(t *testing.T) {
+	t.Parallel()
+	db := storetest.Open(t, store.SQLite, schema...)
+	if err := db.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(t.Context(), `INSERT INTO event_subscription (name, last, lease_owner, lease_until) VALUES ('test.out', 0, 'DEAD.DEAD', $1)`, store.At(time.Now().Add(time.Hour)))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var got seen
+	b := newBus(db)
+	b.Forward(event.Forward{Name: "test.out", Send: func(_ context.Context, events []event.Event) (int, error) {
+		for _, e := range events {
+			got.add(e.Subject)
+		}
+		return len(events), nil
+	}})
+	publish(t, b, db, thing("left"))
+	run(t, b)
+	within(t, time.Minute, "what was left arrives", func() bool { return slices.Equal(got.list(), []string{"left"}) })
+}

@@ -113,7 +113,7 @@ type Bus struct {
 	Restrict func(ctx context.Context, caller *slipway.Caller, origin string, argStart int) (condition string, args []any)
 	db       *store.DB
 	log      *slog.Logger
-	id       string // tells our own notifications from those of others
+	id       string // tells our own notifications and leases from those of others; begins with process
 
 	mu        sync.Mutex
 	types     map[typeKey]Type
@@ -129,9 +129,12 @@ type Bus struct {
 	aside atomic.Int64 // events that were put aside
 }
 
+// process marks the Buses of this process. SQLite has one process: who holds a lease from any other is dead.
+var process = rand.Text()
+
 // New makes a Bus; no I/O.
 func New(db *store.DB, log *slog.Logger) *Bus {
-	b := &Bus{Now: time.Now, db: db, log: log, id: rand.Text(), types: map[typeKey]Type{}, woken: make(chan struct{}, 1), moved: make(chan struct{})}
+	b := &Bus{Now: time.Now, db: db, log: log, id: process + "." + rand.Text(), types: map[typeKey]Type{}, woken: make(chan struct{}, 1), moved: make(chan struct{})}
 	b.Declare(entitySource, EntityTypes...)
 	return b
 }

@@ -32,7 +32,6 @@ type feed struct {
 	mu      sync.Mutex
 	streams int
 	stop    context.CancelFunc
-	started bool     // from and events are set
 	from    int64    // everything after this position, up to to, is in events
 	to      int64    // everything up to here was read
 	events  []Framed // in order
@@ -91,7 +90,7 @@ func (b *Bus) Follow(ctx context.Context, after int64, types []string) (*Follow,
 	defer f.mu.Unlock()
 	if f.streams++; f.streams == 1 {
 		pump, stop := context.WithCancel(context.WithoutCancel(ctx))
-		f.started, f.from, f.to, f.events, f.stop, f.changed, f.shared = true, last, last, nil, stop, make(chan struct{}), map[sharedKey]*sharedRead{}
+		f.from, f.to, f.events, f.stop, f.changed, f.shared = last, last, nil, stop, make(chan struct{}), map[sharedKey]*sharedRead{}
 		go b.pump(pump)
 	}
 	return &Follow{b, after, types}, nil

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	leaseFor     = 30 * time.Second // renewed with every batch; what a killed replica holds is free after it
+	leaseFor     = 30 * time.Second // renewed with every batch; what a killed replica holds is free after it, on SQLite at the next start
 	sendWithin   = 20 * time.Second // less than leaseFor, so that nobody sends without a lease
 	forwardRetry = 30 * time.Second // longest wait before a broker that is away is asked again
 )

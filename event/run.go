@@ -136,7 +136,7 @@ func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	return true
 }
 
-// register makes the rows of subscriptions that are new.
+// register makes the rows of subscriptions that are new. On SQLite it gives back the leases of processes that are gone.
 func (b *Bus) register(ctx context.Context, readers []*reader, done bool) error {
 	if done || len(readers) == 0 {
 		return nil
@@ -151,7 +151,11 @@ func (b *Bus) register(ctx context.Context, readers []*reader, done bool) error 
 				return err
 			}
 		}
-		return nil
+		if b.db.Engine() != store.SQLite {
+			return nil
+		}
+		_, err := tx.Exec(ctx, `UPDATE event_subscription SET lease_owner = '', lease_until = NULL WHERE lease_owner <> '' AND lease_owner NOT LIKE $1`, process+".%")
+		return err
 	})
 }
 

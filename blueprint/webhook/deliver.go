@@ -57,9 +57,18 @@ func (s *service) run(ctx context.Context) error {
 	}()
 	s.Revisions.Watch(resource.Revision("webhooks"), s.wake)
 	s.Revisions.Watch(resumed, s.wake)
+	inherited := s.DB("main").Engine() == store.SQLite // one server has the file: who else holds a lease is dead
 	for {
 		wait := 30 * time.Second // a secret may have become due
-		if err := s.reload(ctx, running); err != nil && ctx.Err() == nil {
+		var err error
+		if inherited {
+			err = s.DB("main").Write(ctx, func(tx *store.Tx) error { return releaseOthers(ctx, tx, s.id) })
+		}
+		if err == nil {
+			inherited = false
+			err = s.reload(ctx, running)
+		}
+		if err != nil && ctx.Err() == nil {
 			s.Log.WarnContext(ctx, "webhooks were not read; it is tried again", "error", err)
 			wait = pollEvery
 		}

@@ -94,6 +94,12 @@ func release(ctx context.Context, tx *store.Tx, id, owner string) error {
 	return err
 }
 
+// releaseOthers gives back what anybody else holds, so that nobody waits for the end of a lease whose holder was killed.
+func releaseOthers(ctx context.Context, tx *store.Tx, owner string) error {
+	_, err := tx.Exec(ctx, `UPDATE webhook_target SET lease_owner = '', lease_until = NULL WHERE lease_owner <> $1`, owner)
+	return err
+}
+
 // settled notes that everything up to a position is done with, and keeps the lease. False: the lease was lost. taken: the target took something.
 func settled(ctx context.Context, tx *store.Tx, id, owner string, position int64, until time.Time, taken bool) (bool, error) {
 	set := `position = $1, failures = 0, retry_at = NULL, lease_until = $2`

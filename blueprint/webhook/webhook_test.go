@@ -1,19 +1,25 @@
 package webhook_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	nats "github.com/nats-io/nats-server/v2/server"
+	client "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	standard "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/slipway-platform/slipway"
@@ -245,7 +251,9 @@ func TestEventsAreSentInOrderAndSigned(t *testing.T) {
 
 func TestADocumentIsChecked(t *testing.T) {
 	t.Parallel()
-	f := start(t, store.SQLite, nil)
+	f := start(t, store.SQLite, func(c *server.Config) {
+		c.Auth.Grants = []auth.GrantConfig{{To: "user:default/joe", Permissions: []string{"webhook.*", "data.api.use", "platform.token.create", "event.event.read"}}}
+	})
 	for name, bad := range map[string]doc{
 		"no address": {}, "ftp": {"url": "ftp://x"}, "user": {"url": "http://u:p@127.0.0.1/x"}, "not allowed": {"url": "https://example.com/x"}, "private": {"url": "http://10.0.0.1/"},
 		"short secret": {"url": "http://127.0.0.1:9/", "secret": "whsec_YQ=="}, "no secret": {"url": "http://127.0.0.1:9/", "secret": "hush"}, "type": {"url": "http://127.0.0.1:9/", "types": []string{"*.x"}},
@@ -272,6 +280,20 @@ func TestADocumentIsChecked(t *testing.T) {
 	f.Get("/data/webhooks/mine").Is(200).Into(&shown)
 	if shown.Data["owner"] == "token:janes" {
 		t.Error("who changed it sends what another may read")
+	}
+	// Nor does a token lend what it has not by issuing one that lists nothing.
+	narrow := f.As(f.NewToken(auth.NewToken{Name: "narrow", User: "user:default/joe", Permissions: []string{"webhook.*", "data.api.use", "platform.token.create"}}))
+	var whole struct{ Secret string }
+	narrow.Post("/api/tokens", doc{"name": "seems-whole", "user": "joe"}).Is(201).Into(&whole)
+	f.As(whole.Secret).Post("/data/webhooks", doc{"id": "joes", "url": "http://127.0.0.1:9/"}).Is(201)
+	f.Get("/data/webhooks/joes").Is(200).Into(&shown)
+	if shown.Data["owner"] != "token:seems-whole" {
+		t.Errorf("it belongs to %v", shown.Data["owner"])
+	}
+	f.As(f.NewToken(auth.NewToken{Name: "joe", User: "user:default/joe"})).Do("PATCH", "/data/webhooks/joes", doc{"url": "http://127.0.0.1:9/else"}).Is(200)
+	f.Get("/data/webhooks/joes").Is(200).Into(&shown)
+	if shown.Data["owner"] != "user:default/joe" {
+		t.Errorf("what Joe wrote belongs to %v", shown.Data["owner"])
 	}
 	f.With("platform.self.read").Get("/api/webhooks").Fails(403, slipway.Forbidden)
 	f.With("webhook.webhook.read").Post("/api/webhooks/mine/test", nil).Fails(403, slipway.Forbidden)
@@ -421,6 +443,187 @@ func TestBadTargets(t *testing.T) {
 	if f.Post("/api/webhooks/well/test", nil).Is(200).Into(&tested); !tested.Taken {
 		t.Errorf("a test of a good one: %+v", tested)
 	}
+}
+
+// On SQLite there is one server: what one that was killed was about to deliver, the next one delivers at once and not when the lease would have ended.
+func TestAfterAKillDeliveriesGoOnAtOnce(t *testing.T) {
+	t.Parallel()
+	began, hang := make(chan struct{}), make(chan struct{})
+	var asked atomic.Int64
+	r := newReceiver(t, func(w http.ResponseWriter, _ event.Event) {
+		if asked.Add(1) == 1 {
+			close(began)
+			<-hang
+			w.WriteHeader(500)
+		}
+	})
+	t.Cleanup(func() { close(hang) })
+	killed := start(t, store.SQLite, func(c *server.Config) {
+		c.Sections["webhooks"].(*webhook.Config).Timeout = slipway.Duration(time.Minute)
+	})
+	killed.later(time.Hour) // the next server's clock does not reach the end of the lease
+	killed.make(t, "chat", r.URL, nil)
+	killed.source.publish(t, "one", "two")
+	<-began
+	left := filepath.Join(t.TempDir(), "left.db") // as kill -9 would leave it
+	if _, err := killed.source.host.DB("main").Writer().ExecContext(t.Context(), `VACUUM INTO $1`, left); err != nil {
+		t.Fatal(err)
+	}
+	killed.Stop()
+	start(t, store.SQLite, func(c *server.Config) {
+		c.Databases["main"], c.Secrets.KeyFile = "sqlite:"+left, filepath.Join(killed.DataDir, "master.key")
+	})
+	r.await(t, "one", "two")
+}
+
+// Whoever writes to one thing, one after the other, is told of in that order by everything that delivers events, however many write at once.
+func TestEventsOfOneSubjectArriveInOrderEverywhere(t *testing.T) {
+	t.Parallel()
+	const subjects, writers, each = 4, 8, 25
+	for _, engine := range []store.Engine{store.SQLite, store.Postgres} {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			broker, err := nats.NewServer(&nats.Options{Host: "127.0.0.1", Port: nats.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			broker.Start()
+			t.Cleanup(func() { broker.Shutdown(); broker.WaitForShutdown() })
+			if !broker.ReadyForConnections(time.Minute) {
+				t.Fatal("the NATS server does not come up")
+			}
+			f := start(t, engine, func(c *server.Config) {
+				c.Events.Broker.URL, c.Events.Broker.Types = broker.ClientURL(), []string{"dev.slipway.source.*"}
+				c.Sections["webhooks"].(*webhook.Config).Timeout = slipway.Duration(time.Minute)
+			})
+			db := f.source.host.DB("main")
+			if err := db.Write(t.Context(), func(tx *store.Tx) error {
+				_, err := tx.Exec(t.Context(), `CREATE TABLE thing (name TEXT PRIMARY KEY, n BIGINT NOT NULL)`)
+				for i := 0; i < subjects && err == nil; i++ {
+					_, err = tx.Exec(t.Context(), `INSERT INTO thing (name, n) VALUES ($1, 0)`, fmt.Sprint("thing-", i))
+				}
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			r := newReceiver(t, nil)
+			f.make(t, "order", r.URL, nil)
+			stream := make(chan []event.Event, 1)
+			following := f.stream(t, "/api/events/stream?type=dev.slipway.source.*")
+			go func() { stream <- following(writers * each) }()
+
+			var wg sync.WaitGroup
+			for w := range writers {
+				wg.Go(func() {
+					for i := range each {
+						if err := db.Write(t.Context(), func(tx *store.Tx) error {
+							name, n := fmt.Sprint("thing-", (w+i)%subjects), 0
+							if err := tx.QueryRowContext(t.Context(), `UPDATE thing SET n = n + 1 WHERE name = $1 RETURNING n`, name).Scan(&n); err != nil {
+								return err
+							}
+							return f.source.host.Events.Publish(t.Context(), tx, event.Event{Type: "dev.slipway.source.done.v1", Source: "/slipway/source", Subject: fmt.Sprintf("%s/%d", name, n)})
+						}); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			inOrder(t, "the stream", writers*each, subjects, func() (all []string) {
+				for _, e := range <-stream {
+					all = append(all, e.Subject)
+				}
+				return all
+			}())
+			blueprinttest.Eventually(t, "the webhook has all", func() bool { return len(r.subjects()) >= writers*each })
+			inOrder(t, "the webhook", writers*each, subjects, r.subjects())
+			inOrder(t, "the broker", writers*each, subjects, kept(t, broker.ClientURL(), writers*each))
+		})
+	}
+}
+
+// inOrder checks that subjects such as thing-1/7 count from 1, each thing for itself, and that there are so many.
+func inOrder(t *testing.T, who string, count, things int, subjects []string) {
+	t.Helper()
+	last := map[string]int{}
+	for _, s := range subjects {
+		name, number, _ := strings.Cut(s, "/")
+		n, err := strconv.Atoi(number)
+		if err != nil || n != last[name]+1 {
+			t.Fatalf("%s was given %s after %d", who, s, last[name])
+		}
+		last[name] = n
+	}
+	if len(subjects) != count || len(last) != things {
+		t.Fatalf("%s was given %d events of %d things, want %d of %d", who, len(subjects), len(last), count, things)
+	}
+}
+
+// stream follows events; what it gives reads a number of them.
+func (f fixture) stream(t *testing.T, path string) func(n int) []event.Event {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.URL+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+f.Token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = res.Body.Close() })
+	lines := bufio.NewScanner(res.Body)
+	lines.Scan() // retry, which says that it has begun
+	return func(n int) (all []event.Event) {
+		for len(all) < n && lines.Scan() {
+			if data, is := strings.CutPrefix(lines.Text(), "data: "); is {
+				var e event.Event
+				if err := json.Unmarshal([]byte(data), &e); err != nil {
+					t.Error(err)
+				}
+				all = append(all, e)
+			}
+		}
+		return all
+	}
+}
+
+// kept gives what the events in a broker's stream are about, once there are so many.
+func kept(t *testing.T, url string, count int) (subjects []string) {
+	t.Helper()
+	conn, err := client.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last uint64
+	blueprinttest.Eventually(t, "the broker has all", func() bool {
+		s, err := js.Stream(t.Context(), "SLIPWAY")
+		if err == nil {
+			last = s.CachedInfo().State.LastSeq
+		}
+		return last >= uint64(count)
+	})
+	s, err := js.Stream(t.Context(), "SLIPWAY")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := uint64(1); i <= last; i++ {
+		m, err := s.GetMsg(t.Context(), i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e event.Event
+		if err := json.Unmarshal(m.Data, &e); err != nil {
+			t.Fatal(err)
+		}
+		subjects = append(subjects, e.Subject)
+	}
+	return subjects
 }
 
 func TestSchemaGoesDownAndUp(t *testing.T) {
