@@ -20,12 +20,6 @@ import (
 // cli is the command line of this blueprint.
 type cli struct{ *blueprint.Client }
 
-// page is a list as the API answers it.
-type page[T any] struct {
-	Items    []T              `json:"items"`
-	PageInfo slipway.PageInfo `json:"pageInfo"`
-}
-
 // jobCommands is `slipway job`.
 func jobCommands(client *blueprint.Client) *cobra.Command {
 	c := cli{client}
@@ -78,7 +72,7 @@ func (c cli) jobList() *cobra.Command {
 			if cursor != "" {
 				q.Set("cursor", cursor)
 			}
-			raw, list, err := blueprint.Get[page[job.Job]](cmd.Context(), c.Client, with("/api/jobs", q))
+			raw, list, err := blueprint.Get[blueprint.List[job.Job]](cmd.Context(), c.Client, with("/api/jobs", q))
 			if err != nil {
 				return err
 			}
@@ -171,7 +165,7 @@ func (c cli) scheduleList() *cobra.Command {
 		Long:    "List all schedules with when they run next and how the last run ended.",
 		Example: "  slipway schedule list -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			raw, list, err := blueprint.Get[page[job.ScheduleStatus]](cmd.Context(), c.Client, "/api/schedules")
+			raw, list, err := blueprint.Get[blueprint.List[job.ScheduleStatus]](cmd.Context(), c.Client, "/api/schedules")
 			if err != nil {
 				return err
 			}
@@ -228,7 +222,7 @@ func when(s job.ScheduleStatus) string {
 func (c cli) scheduleNames(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
 	defer cancel()
-	_, list, err := blueprint.Get[page[job.ScheduleStatus]](ctx, c.Client, "/api/schedules")
+	_, list, err := blueprint.Get[blueprint.List[job.ScheduleStatus]](ctx, c.Client, "/api/schedules")
 	if err != nil || len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -272,7 +266,7 @@ func (c cli) eventList() *cobra.Command {
 			if limit > 0 {
 				q.Set("limit", strconv.Itoa(limit))
 			}
-			raw, list, err := blueprint.Get[page[event.Event]](cmd.Context(), c.Client, with("/api/events", q))
+			raw, list, err := blueprint.Get[blueprint.List[event.Event]](cmd.Context(), c.Client, with("/api/events", q))
 			if err != nil {
 				return err
 			}

@@ -94,7 +94,7 @@ func (c cli) providerList() *cobra.Command {
 		Example: "  slipway provider list -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			raw, list, err := blueprint.Get[page[task.Standing]](cmd.Context(), c.Client, "/api/providers")
+			raw, list, err := blueprint.Get[blueprint.List[task.Standing]](cmd.Context(), c.Client, "/api/providers")
 			if err != nil {
 				return err
 			}
@@ -124,7 +124,7 @@ changed at the vendor. The exit status is 1 when something failed.`,
 		Example: "  slipway provider check github",
 		Args:    cobra.ExactArgs(1),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
-			if _, list, err := blueprint.Get[page[task.Standing]](cmd.Context(), c.Client, "/api/providers"); err == nil && len(args) == 0 {
+			if _, list, err := blueprint.Get[blueprint.List[task.Standing]](cmd.Context(), c.Client, "/api/providers"); err == nil && len(args) == 0 {
 				for _, s := range list.Items {
 					names = append(names, s.Name+"\t"+s.Type)
 				}

@@ -34,7 +34,7 @@ func (c cli) eventTail() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := url.Values{"type": types, "limit": {strconv.Itoa(tailLimit)}}
 			if !cmd.Flags().Changed("after") {
-				_, list, err := blueprint.Get[page[event.Event]](cmd.Context(), c.Client, "/api/events?latest=true")
+				_, list, err := blueprint.Get[blueprint.List[event.Event]](cmd.Context(), c.Client, "/api/events?latest=true")
 				if err != nil {
 					return err
 				}
@@ -57,7 +57,7 @@ func (c cli) tail(cmd *cobra.Command, q url.Values, after int64) error {
 	away := false
 	for {
 		q.Set("after", strconv.FormatInt(after, 10))
-		_, list, err := blueprint.Get[page[json.RawMessage]](ctx, c.Client, with("/api/events", q))
+		_, list, err := blueprint.Get[blueprint.List[json.RawMessage]](ctx, c.Client, with("/api/events", q))
 		switch {
 		case ctx.Err() != nil:
 			return nil

@@ -16,11 +16,6 @@ import (
 
 type cli struct{ *blueprint.Client }
 
-type page[T any] struct {
-	Items    []T              `json:"items"`
-	PageInfo slipway.PageInfo `json:"pageInfo"`
-}
-
 func at(id string, more string) string { return "/api/webhooks/" + url.PathEscape(id) + more }
 
 // commands is `slipway webhook`.
@@ -41,7 +36,7 @@ func (c cli) list() *cobra.Command {
 		Use: "list", Short: "List webhooks and how they are doing", Long: "List all webhooks with where each stands and what went wrong last.", Example: "  slipway webhook list -o json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			raw, list, err := blueprint.Get[page[State]](cmd.Context(), c.Client, "/api/webhooks")
+			raw, list, err := blueprint.Get[blueprint.List[State]](cmd.Context(), c.Client, "/api/webhooks")
 			if err != nil {
 				return err
 			}
@@ -80,17 +75,13 @@ func (c cli) deliveries() *cobra.Command {
 			if cursor != "" {
 				q.Set("cursor", cursor)
 			}
-			raw, list, err := blueprint.Get[page[Delivery]](cmd.Context(), c.Client, at(args[0], "/deliveries?"+q.Encode()))
+			raw, list, err := blueprint.Get[blueprint.List[Delivery]](cmd.Context(), c.Client, at(args[0], "/deliveries?"+q.Encode()))
 			if err != nil {
 				return err
 			}
 			t := blueprint.Table{Header: []string{"ID", "Status", "Attempts", "Answer", "Last sent", "Type", "Subject", "Error"}}
 			for _, d := range list.Items {
-				answer := ""
-				if d.Answer > 0 {
-					answer = strconv.FormatInt(d.Answer, 10)
-				}
-				t.Rows = append(t.Rows, []string{strconv.FormatInt(d.ID, 10), d.Status, strconv.FormatInt(d.Attempts, 10), answer, blueprint.Clock(&d.UpdatedAt), d.Type, d.Subject, d.Error})
+				t.Rows = append(t.Rows, []string{strconv.FormatInt(d.ID, 10), d.Status, strconv.FormatInt(d.Attempts, 10), answer(d.Answer), blueprint.Clock(&d.UpdatedAt), d.Type, d.Subject, d.Error})
 			}
 			switch {
 			case len(list.Items) == 0:
@@ -106,6 +97,14 @@ func (c cli) deliveries() *cobra.Command {
 	cmd.Flags().StringVar(&cursor, "cursor", "", "continue a list: the value that the page before printed")
 	_ = cmd.RegisterFlagCompletionFunc("status", cobra.FixedCompletions([]string{statusOK, statusRetry, statusDead}, cobra.ShellCompDirectiveNoFileComp)) // the flag was added above
 	return cmd
+}
+
+// answer is the HTTP status of an answer; "" where there was none.
+func answer(status int64) string {
+	if status == 0 {
+		return ""
+	}
+	return strconv.FormatInt(status, 10)
 }
 
 func (c cli) redeliver() *cobra.Command {
@@ -151,7 +150,7 @@ func (c cli) test() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := c.Print(cmd, raw, blueprint.Table{Rows: [][]string{{"Taken", strconv.FormatBool(t.Taken)}, {"Answer", strconv.Itoa(t.Answer)}, {"Milliseconds", strconv.FormatInt(t.Milliseconds, 10)}, {"Error", t.Error}}}); err != nil {
+			if err := c.Print(cmd, raw, blueprint.Table{Rows: [][]string{{"Taken", strconv.FormatBool(t.Taken)}, {"Answer", answer(int64(t.Answer))}, {"Milliseconds", strconv.FormatInt(t.Milliseconds, 10)}, {"Error", t.Error}}}); err != nil {
 				return err
 			}
 			if !t.Taken {
@@ -195,7 +194,7 @@ func (c cli) rotate() *cobra.Command {
 func (c cli) ids(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
 	defer cancel()
-	_, list, err := blueprint.Get[page[State]](ctx, c.Client, "/api/webhooks")
+	_, list, err := blueprint.Get[blueprint.List[State]](ctx, c.Client, "/api/webhooks")
 	if err != nil || len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -190,7 +190,7 @@ func (s *service) turn(ctx context.Context, w *webhook) (time.Duration, error) {
 		return pollEvery, err
 	}
 	t := all[0]
-	if t.State != active || !w.Enabled || t.Version != w.version {
+	if t.State != stateActive || !w.Enabled || t.Version != w.version {
 		return time.Minute, nil // whoever changes that kicks
 	}
 	if t.RetryAt != nil && t.RetryAt.After(s.Now()) {
@@ -320,7 +320,8 @@ func (s *service) record(ctx context.Context, tx *store.Tx, w *webhook, e event.
 		if err := note(ctx, tx, w.id, e, statusRetry, o, now); err != nil {
 			return false, err
 		}
-		return false, s.judge(ctx, tx, w, o, now)
+		_, err = s.judge(ctx, tx, w, o, now)
+		return false, err
 	}
 	mine, err := settled(ctx, tx, w.id, s.id, e.Position, now.Add(leaseFor), false)
 	if err != nil || !mine {
@@ -336,25 +337,26 @@ func (s *service) record(ctx context.Context, tx *store.Tx, w *webhook, e event.
 	if err := failed(ctx, tx, w.id, now, o.cause()); err != nil {
 		return false, err
 	}
-	return true, s.judge(ctx, tx, w, o, now)
+	disabled, err := s.judge(ctx, tx, w, o, now)
+	return !disabled, err
 }
 
-// judge disables a webhook whose target has taken nothing for too long, or says that it wants no more.
-func (s *service) judge(ctx context.Context, tx *store.Tx, w *webhook, o outcome, now time.Time) error {
+// judge disables a webhook whose target has taken nothing for too long, or says that it wants no more, and says whether it did.
+func (s *service) judge(ctx context.Context, tx *store.Tx, w *webhook, o outcome, now time.Time) (bool, error) {
 	all, err := targets(ctx, tx, w.id)
 	if err != nil || len(all) == 0 {
-		return err
+		return false, err
 	}
 	since := all[0].FailingSince
 	if !o.gone() && (since == nil || now.Sub(*since) < s.config.DisableAfter.Std()) {
-		return nil
+		return false, nil
 	}
 	if err := disable(ctx, tx, w.id, o.cause()); err != nil {
-		return err
+		return false, err
 	}
 	s.Log.ErrorContext(ctx, "a webhook was disabled; slipway webhook resume lets it go on", "webhook", w.id, "error", o.cause())
 	subject := event.CDSubject[disabled]{ID: w.id, Source: source, Content: disabled{w.Owner, since, o.cause()}}
-	return s.Events.Publish(ctx, tx, event.NewCDEvent(eventDisabled, source, now, subject, struct{}{}).Event())
+	return true, s.Events.Publish(ctx, tx, event.NewCDEvent(eventDisabled, source, now, subject, struct{}{}).Event())
 }
 
 // outcome is what came of sending.
@@ -366,6 +368,18 @@ type outcome struct {
 }
 
 func (o outcome) ok() bool { return o.status >= 200 && o.status < 300 }
+
+// poison says that the target is well and cannot do with what was sent.
+func (o outcome) poison() bool {
+	switch o.status {
+	case http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
+		return true
+	}
+	return false
+}
+
+// gone says that the target wants no more.
+func (o outcome) gone() bool { return o.status == http.StatusGone }
 
 // cause is what went wrong, in words that hold nothing of the network behind the guard.
 func (o outcome) cause() string {

@@ -3,7 +3,6 @@ package webhook
 import (
 	"context"
 	"encoding/json"
-	"net/http"
 	"strconv"
 	"time"
 
@@ -30,7 +29,7 @@ var exampleTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 var (
 	exampleState = State{
-		ID: "chat", URL: "https://hooks.example.com/slipway", Types: []string{"dev.cdevents.*"}, Owner: "user:default/jane", State: active, Position: 1200, Behind: 0,
+		ID: "chat", URL: "https://hooks.example.com/slipway", Types: []string{"dev.cdevents.*"}, Owner: "user:default/jane", State: stateActive, Position: 1200, Behind: 0,
 	}
 	exampleDelivery = Delivery{
 		ID: 71, Webhook: "chat", Position: 1200, Event: "0190c0de-0000-7000-8000-000000000000", Type: "dev.cdevents.pipelinerun.finished.0.3.0", Subject: "github:71",
@@ -146,14 +145,14 @@ func (s *service) states(ctx context.Context, id string) (list []State, err erro
 			t.Position = last // it begins with what comes from now on
 		}
 		one := State{
-			ID: d.ID, URL: w.URL, Types: append([]string{}, w.Types...), Owner: w.Owner, State: active, Position: t.Position, Behind: max(0, last-t.Position),
+			ID: d.ID, URL: w.URL, Types: append([]string{}, w.Types...), Owner: w.Owner, State: stateActive, Position: t.Position, Behind: max(0, last-t.Position),
 			Failures: t.Failures, FailingSince: t.FailingSince, RetryAt: t.RetryAt, Error: t.Error, Dead: dead[d.ID],
 		}
 		switch {
 		case w.err != nil:
-			one.State, one.Error = stopped, sentence(w.err)
-		case t.State == stopped:
-			one.State = stopped
+			one.State, one.Error = stateDisabled, sentence(w.err)
+		case t.State == stateDisabled:
+			one.State = stateDisabled
 		case !w.Enabled:
 			one.State = "paused"
 		case t.Error != "":
@@ -291,7 +290,7 @@ func (s *service) resume(ctx context.Context, in *webhookInput) (*body[State], e
 		return nil, err
 	}
 	if err := s.DB("main").Write(ctx, func(tx *store.Tx) error {
-		if _, err := resume(ctx, tx, in.ID); err != nil {
+		if err := resume(ctx, tx, in.ID); err != nil {
 			return err
 		}
 		return s.Revisions.Bump(ctx, tx, resumed)
@@ -327,15 +326,3 @@ func (s *service) rotate(ctx context.Context, in *webhookInput) (*body[rotated],
 		resource.Options{RequestID: blueprint.RequestID(ctx)})
 	return &body[rotated]{out}, err
 }
-
-// poison says that the target is well and cannot do with what was sent.
-func (o outcome) poison() bool {
-	switch o.status {
-	case http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
-		return true
-	}
-	return false
-}
-
-// gone says that the target wants no more.
-func (o outcome) gone() bool { return o.status == http.StatusGone }

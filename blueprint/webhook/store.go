@@ -24,10 +24,14 @@ func migrations() fs.FS {
 	return sub
 }
 
-// The states of a webhook.
+// The states of a webhook's row.
 const (
-	active      = "active"
-	stopped     = "disabled"
+	stateActive   = "active"
+	stateDisabled = "disabled"
+)
+
+// The statuses of a delivery.
+const (
 	statusOK    = "delivered"
 	statusRetry = "retrying"
 	statusDead  = "dead"
@@ -129,9 +133,9 @@ func disable(ctx context.Context, tx *store.Tx, id, cause string) error {
 }
 
 // resume lets a webhook go on at once, where it stands.
-func resume(ctx context.Context, tx *store.Tx, id string) (bool, error) {
-	n, err := tx.Exec(ctx, `UPDATE webhook_target SET state = 'active', failures = 0, failing_since = NULL, retry_at = NULL, error = '' WHERE id = $1`, id)
-	return n == 1, err
+func resume(ctx context.Context, tx *store.Tx, id string) error {
+	_, err := tx.Exec(ctx, `UPDATE webhook_target SET state = 'active', failures = 0, failing_since = NULL, retry_at = NULL, error = '' WHERE id = $1`, id)
+	return err
 }
 
 // passed notes that there was nothing for the webhook up to a position, when nobody else is at it.

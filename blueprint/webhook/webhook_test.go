@@ -396,6 +396,45 @@ func TestATargetThatTakesNothingIsDisabled(t *testing.T) {
 	})
 }
 
+// The event that is given up at last may be the one by which a target has taken nothing for too long: then the next one waits and is not tried at all.
+func TestATargetThatIsDisabledIsSentNothingMore(t *testing.T) {
+	t.Parallel()
+	for _, engine := range []store.Engine{store.SQLite, store.Postgres} {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			f := start(t, engine, func(c *server.Config) {
+				c.Sections["webhooks"].(*webhook.Config).DisableAfter = slipway.Duration(48 * time.Hour)
+			})
+			var mu sync.Mutex
+			asked := map[string]int{}
+			r := newReceiver(t, func(w http.ResponseWriter, e event.Event) {
+				mu.Lock()
+				defer mu.Unlock()
+				asked[e.Subject]++
+				w.WriteHeader(500)
+			})
+			f.make(t, "ill", r.URL, nil)
+			f.source.publish(t, "one", "two")
+			for attempt := int64(1); attempt <= 10; attempt++ {
+				blueprinttest.Eventually(t, fmt.Sprintf("attempt %d is noted", attempt), func() bool { s := f.state(t, "ill"); return s.Failures == attempt && s.RetryAt != nil })
+				wait := f.state(t, "ill").RetryAt.Sub(time.Now().Add(time.Duration(f.clock.Load()))) + time.Second
+				if attempt == 10 {
+					wait += 48 * time.Hour
+				}
+				f.later(wait)
+			}
+			blueprinttest.Eventually(t, "it is disabled", func() bool { s := f.state(t, "ill"); return s.State == "disabled" && s.Dead == 1 })
+			f.Post("/api/webhooks/ill/resume", nil).Is(200) // which tries the next one for the first time
+			blueprinttest.Eventually(t, "the next one is tried", func() bool { s := f.state(t, "ill"); return s.Failures == 1 && s.RetryAt != nil })
+			mu.Lock()
+			defer mu.Unlock()
+			if asked["one"] != 11 || asked["two"] != 1 {
+				t.Errorf("the target was asked %v times", asked)
+			}
+		})
+	}
+}
+
 func TestBadTargets(t *testing.T) {
 	t.Parallel()
 	f := start(t, store.Postgres, nil)
