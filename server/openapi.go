@@ -88,7 +88,7 @@ func (s *Server) register(api huma.API, b blueprint.Blueprint, op blueprint.Oper
 	hop := huma.Operation{
 		OperationID: strings.ReplaceAll(op.ID, ".", "-"), Method: op.Method, Path: op.Path, Summary: op.Summary, Tags: []string{tag},
 		Description: op.Description, DefaultStatus: op.Status, MaxBodyBytes: maxBody(op) + 1, // huma refuses a body that is as large
-		BodyReadTimeout: bodyWait,
+		BodyReadTimeout:              bodyWait,
 		RejectUnknownQueryParameters: !lenient, Deprecated: !op.Deprecated.IsZero(),
 		Errors:     s.errorsOf(op, m),
 		Extensions: map[string]any{"x-stability": string(stability), "x-blueprint": b.Name},
