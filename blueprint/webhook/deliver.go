@@ -369,18 +369,6 @@ type outcome struct {
 
 func (o outcome) ok() bool { return o.status >= 200 && o.status < 300 }
 
-// poison says that the target is well and cannot do with what was sent.
-func (o outcome) poison() bool {
-	switch o.status {
-	case http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
-		return true
-	}
-	return false
-}
-
-// gone says that the target wants no more.
-func (o outcome) gone() bool { return o.status == http.StatusGone }
-
 // cause is what went wrong, in words that hold nothing of the network behind the guard.
 func (o outcome) cause() string {
 	var timeout net.Error

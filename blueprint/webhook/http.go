@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -326,3 +327,15 @@ func (s *service) rotate(ctx context.Context, in *webhookInput) (*body[rotated],
 		resource.Options{RequestID: blueprint.RequestID(ctx)})
 	return &body[rotated]{out}, err
 }
+
+// poison says that the target is well and cannot do with what was sent.
+func (o outcome) poison() bool {
+	switch o.status {
+	case http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
+		return true
+	}
+	return false
+}
+
+// gone says that the target wants no more.
+func (o outcome) gone() bool { return o.status == http.StatusGone }
