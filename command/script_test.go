@@ -41,10 +41,13 @@ func TestScripts(t *testing.T) {
 func TestTheFirstStartOnPostgreSQL(t *testing.T) {
 	t.Parallel()
 	server := storetest.Server(t)
-	play(t, "testdata/postgres", databaseVariable, server.URL("slipway"), "SLIPWAY_DATABASES_OTHER", server.URL("other"))
+	play(t, "testdata/postgres", databaseVariable, server.URL("slipway"), otherVariable, server.URL("other"))
 }
 
-const databaseVariable = "SLIPWAY_DATABASES_MAIN"
+const (
+	databaseVariable = "SLIPWAY_DATABASES_MAIN"
+	otherVariable    = "SLIPWAY_DATABASES_OTHER"
+)
 
 // play runs the scripts of a folder, with more variables.
 func play(t *testing.T, dir string, variables ...string) {
@@ -107,8 +110,10 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	p := &process{cmd: exec.Command(program, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...), ended: make(chan error, 1), errors: log.Name()}
 	p.cmd.Dir = ts.MkAbs(".")
 	p.cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("HOME"))
-	if address := ts.Getenv(databaseVariable); address != "" {
-		p.cmd.Env = append(p.cmd.Env, databaseVariable+"="+address)
+	for _, variable := range []string{databaseVariable, otherVariable} {
+		if address := ts.Getenv(variable); address != "" {
+			p.cmd.Env = append(p.cmd.Env, variable+"="+address)
+		}
 	}
 	p.cmd.Stderr = log
 	out, err := p.cmd.StdoutPipe()

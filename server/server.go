@@ -336,6 +336,9 @@ func (s *Server) openStores(ctx context.Context) error {
 		s.databases[name] = db
 		s.closers = append(s.closers, db.Close)
 		s.health = append(s.health, check{name: "database " + name, run: db.Ping})
+		if owners[name] == nil {
+			s.log.WarnContext(ctx, "no enabled blueprint has tables in a database of the configuration; check its name", "database", name)
+		}
 	}
 	s.main = s.databases["main"]
 	if s.main.Engine() == store.SQLite { // its jobs and builds believe to be alone, and a schema is not changed below a running server
