@@ -296,13 +296,14 @@ func (s *Server) proxied(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rw := w.(*response)
+	record := func() { s.record(ctx, caller, x.operation+" "+r.Method) }
 	defer func() { // also when the answer broke off: it was done
 		safe := r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
-		if rw.status == http.StatusSwitchingProtocols || !safe && rw.status < 400 {
-			s.record(ctx, caller, x.operation+" "+r.Method)
+		if !safe && rw.status < 400 {
+			record()
 		}
 	}()
-	p.serve(rw, r, caller)
+	p.serve(rw, r, caller, record)
 }
 
 // admits says whether a request of somebody who may use the proxy is one that it takes.
@@ -383,7 +384,8 @@ var (
 	errNoLonger = errors.New("the caller may no longer use the proxy")
 )
 
-func (p *proxy) serve(w *response, r *http.Request, caller *slipway.Caller) {
+// serve passes a request on. upgraded is called when a WebSocket begins, which may last for days.
+func (p *proxy) serve(w *response, r *http.Request, caller *slipway.Caller, upgraded func()) {
 	s := p.server
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
@@ -409,7 +411,7 @@ func (p *proxy) serve(w *response, r *http.Request, caller *slipway.Caller) {
 		r.Body = http.MaxBytesReader(w, r.Body, int64(p.MaxBody))
 	}
 	w.page = nil // the target's answer is the target's
-	p.reverse.ServeHTTP(&proxyWriter{response: w, server: s, own: w.Header().Clone()}, r)
+	p.reverse.ServeHTTP(&proxyWriter{response: w, server: s, own: w.Header().Clone(), upgraded: upgraded}, r)
 }
 
 // rewrite makes of a caller's request the one to the target.
@@ -692,6 +694,8 @@ type proxyWriter struct {
 	bound  time.Time   // when the deadline was last moved
 	own    http.Header // what was said before the target was asked
 	early  bool        // the target has said something before its answer
+
+	upgraded func()
 }
 
 // WriteHeader sends the target's answer. What it says before that (1xx) is kept from the caller: nobody has looked through those headers. httputil empties all
@@ -735,6 +739,7 @@ func (w *proxyWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
 		w.passing, w.status = true, http.StatusSwitchingProtocols
+		w.upgraded()
 	}
 	return conn, rw, err
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -651,15 +652,22 @@ func TestTheNameOfAProxyMayBeWrittenInOtherWays(t *testing.T) {
 func TestWhatIsChangedThroughAProxyIsInTheRecord(t *testing.T) {
 	t.Parallel()
 	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/refused" {
+		switch r.URL.Path {
+		case "/refused":
 			w.WriteHeader(http.StatusConflict)
+		case "/socket":
+			if conn, rw, err := http.NewResponseController(w).Hijack(); err == nil {
+				defer conn.Close()
+				_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+				_, _ = io.Copy(conn, rw)
+			}
 		}
 	}))
 	t.Cleanup(far.Close)
 	o := options()
 	o.Blueprints = append(o.Blueprints, platform.Blueprint)
 	o.Configure = func(c *server.Config) {
-		c.Proxies = map[string]blueprint.Proxy{"far": {Target: far.URL, Methods: []string{"GET", "POST"}}}
+		c.Proxies = map[string]blueprint.Proxy{"far": {Target: far.URL, Methods: []string{"GET", "POST"}, Upgrades: true}}
 		c.Server.TrustedProxies = []string{"127.0.0.1"}
 	}
 	s := blueprinttest.Start(t, store.SQLite, o)
@@ -677,4 +685,17 @@ func TestWhatIsChangedThroughAProxyIsInTheRecord(t *testing.T) {
 	if len(got) != 1 || got[0].Action != "proxy.far POST" || got[0].Held != "proxy.far.use" || got[0].RequestID != "mine" || got[0].TokenID == "" || got[0].Address != "192.0.2.7" {
 		t.Errorf("the record: %+v", got)
 	}
+
+	// A WebSocket is in it as soon as it begins.
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = fmt.Fprintf(conn, "GET /api/proxy/far/socket HTTP/1.1\r\nHost: slipway.example\r\nAuthorization: Bearer %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", caller.Token)
+	blueprinttest.Eventually(t, "the WebSocket is in the record", func() bool {
+		var list blueprint.List[auth.AuditRecord]
+		s.Get("/api/auth/audit?permission=proxy.far.use").Is(200).Into(&list)
+		return slices.ContainsFunc(list.Items, func(r auth.AuditRecord) bool { return r.Action == "proxy.far GET" })
+	})
 }

@@ -295,6 +295,15 @@ func TestStart(t *testing.T) {
 	if !errors.Is(err, slipway.Invalid) || !strings.Contains(err.Error(), "build.yml, release.yml") {
 		t.Errorf("several workflows: got %v, want invalid with their names", err)
 	}
+	v.workflows = make([]string, maxPage+1) // of which the one that is active may stand on the next page
+	for i := range v.workflows {
+		v.workflows[i] = fmt.Sprintf("%d.yml", i)
+	}
+	_, err = b.Start(t.Context(), hello, provider.StartOptions{Ref: "main"}, slipway.Caller{})
+	if !errors.Is(err, slipway.Invalid) || !strings.Contains(err.Error(), "has 103 workflows") {
+		t.Errorf("more workflows than a page holds: got %v, want invalid with their number", err)
+	}
+	v.workflows = []string{"build.yml", "release.yml"}
 	for _, inputs := range []any{"x", map[string]any{"a": []any{}}} {
 		_, err = b.Start(t.Context(), hello, provider.StartOptions{Ref: "main", Pipeline: "build.yml", Extra: map[string]any{"inputs": inputs}}, slipway.Caller{})
 		if !errors.Is(err, slipway.Invalid) {

@@ -305,6 +305,7 @@ func (c *client) onlyWorkflow(ctx context.Context, project string) (string, erro
 		return "", err
 	}
 	var found struct {
+		Total     int `json:"total_count"`
 		Workflows []struct {
 			Path  string `json:"path"`
 			State string `json:"state"`
@@ -320,10 +321,12 @@ func (c *client) onlyWorkflow(ctx context.Context, project string) (string, erro
 			files = append(files, file)
 		}
 	}
-	switch len(files) {
-	case 0:
+	switch {
+	case found.Total > len(found.Workflows):
+		return "", slipway.Errorf(slipway.Invalid, "%s has %d workflows; set pipeline to the file of one", project, found.Total)
+	case len(files) == 0:
 		return "", slipway.Errorf(slipway.NotFound, "%s has no active workflow", project)
-	case 1:
+	case len(files) == 1:
 		return files[0], nil
 	}
 	return "", slipway.Errorf(slipway.Invalid, "%s has several workflows; set pipeline to one of: %s", project, strings.Join(files, ", "))

@@ -294,7 +294,7 @@ func (v *vendor) serveActions(w http.ResponseWriter, r *http.Request, rest strin
 			list = append(list, map[string]any{"path": ".github/workflows/" + name, "state": "active"})
 		}
 		list = append(list, map[string]any{"path": ".github/workflows/old.yml", "state": "disabled_manually"}, map[string]any{"path": "dynamic/pages/x", "state": "active"})
-		providertest.Answer(w, http.StatusOK, map[string]any{"workflows": list})
+		providertest.Answer(w, http.StatusOK, map[string]any{"total_count": len(list), "workflows": list[:min(len(list), maxPage)]})
 	case what[0] == "workflows":
 		v.serveDispatch(w, what[1], body)
 	case what[0] == "jobs":
