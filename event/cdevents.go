@@ -148,6 +148,14 @@ type CDService struct {
 	ArtifactID  string      `json:"artifactId" minLength:"1" doc:"What was deployed, as a package URL"`
 }
 
+// CDDeployment is the content of a deployment, for which CDEvents has no word. Outcome and Errors are those of one that has finished.
+type CDDeployment struct {
+	Environment CDReference `json:"environment" doc:"Where to, as it was said"`
+	URI         string      `json:"uri,omitempty" format:"uri" doc:"Its page"`
+	Outcome     string      `json:"outcome,omitempty" enum:"success,failure,cancel" doc:"How it ended; absent where nobody knows"`
+	Errors      string      `json:"errors,omitempty" doc:"What went wrong, in the words of who knows"`
+}
+
 // CDEnvironment is the content of an environment. URI, an absolute one, is not for one that was deleted.
 type CDEnvironment struct {
 	Name string `json:"name,omitempty" doc:"Name for people"`

@@ -28,17 +28,9 @@ var events = []event.Type{
 }
 
 type (
-	deploymentEvent = event.CDEvent[content, told]
+	deploymentEvent = event.CDEvent[event.CDDeployment, told]
 	serviceEvent    = event.CDEvent[event.CDService, told]
 )
-
-// content is what is said of a deployment as the subject of an event. The last two are those of one that has finished.
-type content struct {
-	Environment event.CDReference `json:"environment" doc:"Where to, in the vendor's own words"`
-	URI         string            `json:"uri,omitempty" format:"uri" doc:"Its page"`
-	Outcome     string            `json:"outcome,omitempty" enum:"success,failure,cancel" doc:"How it ended; absent where nobody knows"`
-	Errors      string            `json:"errors,omitempty" doc:"The vendor's own words for what went wrong"`
-}
 
 // told is what an event tells of a deployment. Who wants more asks for it.
 type told struct {
@@ -60,7 +52,7 @@ func eventsOf(c task.Change[slipway.Deployment]) []event.Event {
 	}
 	known := event.SourceOfProvider(now.Provider.Name)
 	environment := event.CDReference{ID: cmp.Or(now.Environment, "none"), Source: known}
-	subject := event.CDSubject[content]{ID: now.ID, Source: known, Content: content{
+	subject := event.CDSubject[event.CDDeployment]{ID: now.ID, Source: known, Content: event.CDDeployment{
 		Environment: environment, URI: cmp.Or(event.AbsoluteURI(now.URL), event.AbsoluteURI(c.Items+url.PathEscape(now.ID))),
 	}}
 	kind := event.DeploymentStarted

@@ -33,19 +33,11 @@ var events = []event.Type{
 }
 
 type (
-	deploymentEvent = event.CDEvent[toldDeployment, toldOf]
+	deploymentEvent = event.CDEvent[event.CDDeployment, toldOf]
 	serviceEvent    = event.CDEvent[event.CDService, toldOf]
 	changeEvent     = event.CDEvent[event.CDChange, toldOf]
 	incidentEvent   = event.CDEvent[event.CDIncident, toldOf]
 )
-
-// toldDeployment is what is said of a deployment as the subject of an event. The last two are those of one that has ended.
-type toldDeployment struct {
-	Environment event.CDReference `json:"environment" doc:"Where to"`
-	URI         string            `json:"uri,omitempty" format:"uri" doc:"Its page"`
-	Outcome     string            `json:"outcome,omitempty" enum:"success,failure,cancel" doc:"How it ended"`
-	Errors      string            `json:"errors,omitempty" doc:"The reporter's own words for what went wrong"`
-}
 
 // toldOf is what an event tells beside CDEvents' words. Who wants more asks for the history.
 type toldOf struct {
@@ -77,7 +69,7 @@ func happenings(r record, before *stored) (list []happening) {
 		custom := toldOf{Service: is.Service, ReportedBy: r.source, Version: is.deployed(), URL: is.URL}
 		environment := event.CDReference{ID: is.OriginalEnvironment, Source: reporter}
 		kind, at := event.DeploymentStarted, is.StartTime
-		content := toldDeployment{Environment: environment, URI: event.AbsoluteURI(is.URL)}
+		content := event.CDDeployment{Environment: environment, URI: event.AbsoluteURI(is.URL)}
 		if is.EndTime != nil {
 			kind, at = event.DeploymentFinished, *is.EndTime
 			content.Outcome = map[string]string{statusSuccess: "success", statusFailure: "failure", statusCancelled: "cancel"}[is.Status]
@@ -87,7 +79,7 @@ func happenings(r record, before *stored) (list []happening) {
 		}
 		add(at, func(ref string) event.Event {
 			custom.EntityRef = ref
-			return event.NewCDEvent(kind, source, at, event.CDSubject[toldDeployment]{ID: is.ID, Source: reporter, Content: content}, custom).Event()
+			return event.NewCDEvent(kind, source, at, event.CDSubject[event.CDDeployment]{ID: is.ID, Source: reporter, Content: content}, custom).Event()
 		})
 		if is.Status != statusSuccess {
 			return list
