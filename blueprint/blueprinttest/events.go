@@ -3,6 +3,9 @@ package blueprinttest
 import (
 	"bytes"
 	"context"
+	"net/http"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -74,5 +77,30 @@ func checkEvents(t testing.TB, bus *event.Bus) {
 			return
 		}
 		after = next
+	}
+}
+
+// Events reads a list of events, which is a path of /api/events with its query.
+func (c *Client) Events(path string) []event.Event {
+	c.t.Helper()
+	var list struct{ Items []event.Event }
+	c.Get(path).Is(http.StatusOK).Into(&list)
+	return list.Items
+}
+
+// Told waits until a list of events is as long as wanted, and fails the test where it holds others. Each is "<subject>.<predicate> <id>", such as "service.deployed web".
+func (c *Client) Told(path string, want []string) {
+	c.t.Helper()
+	var got []string
+	Eventually(c.t, "all is told", func() bool {
+		got = nil
+		for _, e := range c.Events(path) {
+			kind := strings.TrimPrefix(strings.TrimPrefix(e.Type, "dev.cdeventsx.slipway-"), "dev.cdevents.")
+			got = append(got, kind[:len(kind)-len(".0.0.0")]+" "+e.Subject)
+		}
+		return len(got) >= len(want)
+	})
+	if !slices.Equal(want, got) {
+		c.t.Fatalf("told of\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

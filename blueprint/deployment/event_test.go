@@ -2,16 +2,12 @@ package deployment_test
 
 import (
 	"encoding/json"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/slipway-platform/slipway"
 	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
 	"github.com/slipway-platform/slipway/blueprint/deployment"
-	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/provider/fake"
 	"github.com/slipway-platform/slipway/store"
 )
@@ -47,28 +43,12 @@ func TestDeploymentsAreToldOf(t *testing.T) {
 			}
 			blueprinttest.Eventually(t, "what was there before is there", func() bool { return len(look().Items) == 1 })
 			const types = "/api/events?limit=100&type=dev.cdevents.service.*&type=dev.cdeventsx.slipway-deployment.*"
-			read := func(c *blueprinttest.Client) (all []event.Event) {
-				var list struct{ Items []event.Event }
-				c.Get(types).Is(200).Into(&list)
-				return list.Items
-			}
 			var want []string
 			told := func(events ...string) {
 				t.Helper()
 				look()
 				want = append(want, events...)
-				var got []string
-				blueprinttest.Eventually(t, "all is told", func() bool {
-					got = nil
-					for _, e := range read(s.Client) {
-						kind := strings.TrimPrefix(strings.TrimPrefix(e.Type, "dev.cdeventsx.slipway-"), "dev.cdevents.")
-						got = append(got, kind[:len(kind)-len(".0.0.0")]+" "+e.Subject)
-					}
-					return len(got) >= len(want)
-				})
-				if diff := cmp.Diff(want, got); diff != "" {
-					t.Fatal(diff)
-				}
+				s.Told(types, want)
 			}
 			deploy("d2", 1, slipway.DeploymentStarting, "v2", "prod")
 			told("deployment.queued octo:d2") // and nothing of d1, which is history
@@ -86,7 +66,7 @@ func TestDeploymentsAreToldOf(t *testing.T) {
 			told("deployment.finished octo:d6", "service.deployed component:default/web")
 			told() // another look tells nothing new
 
-			all := read(s.Client)
+			all := s.Events(types)
 			var data struct {
 				Subject struct {
 					Content struct {
@@ -114,10 +94,10 @@ func TestDeploymentsAreToldOf(t *testing.T) {
 			if c := data.Subject.Content; c.Outcome != "success" || c.URI == "" {
 				t.Errorf("got %s", all[2].Data)
 			}
-			if got := read(s.With("catalog.entity.read", "platform.self.read")); len(got) != 0 {
+			if got := s.With("catalog.entity.read", "platform.self.read").Events(types); len(got) != 0 {
 				t.Errorf("who may only read the entity is told %d events", len(got))
 			}
-			if got := read(s.With("catalog.entity.read", "platform.self.read", "deployment.deployment.read")); len(got) != len(all) {
+			if got := s.With("catalog.entity.read", "platform.self.read", "deployment.deployment.read").Events(types); len(got) != len(all) {
 				t.Errorf("who may read its deployments is told %d events of %d", len(got), len(all))
 			}
 		})

@@ -4,15 +4,11 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/slipway-platform/slipway/blueprint/blueprinttest"
 	"github.com/slipway-platform/slipway/blueprint/platform"
-	"github.com/slipway-platform/slipway/event"
 	"github.com/slipway-platform/slipway/server"
 )
 
@@ -32,27 +28,12 @@ func TestReportsAreToldOf(t *testing.T) {
 		at := func(minutes int) string {
 			return start.Add(-2 * time.Hour).Add(time.Duration(minutes) * time.Minute).Format(time.RFC3339)
 		}
-		read := func(c *blueprinttest.Client) (all []event.Event) {
-			var list struct{ Items []event.Event }
-			c.Get("/api/events?limit=100&type=dev.cdevents.*&type=dev.cdeventsx.slipway-deployment.*").Is(200).Into(&list)
-			return list.Items
-		}
+		const types = "/api/events?limit=100&type=dev.cdevents.*&type=dev.cdeventsx.slipway-deployment.*"
 		var want []string
 		told := func(events ...string) {
 			t.Helper()
 			want = append(want, events...)
-			var got []string
-			blueprinttest.Eventually(t, "all is told", func() bool {
-				got = nil
-				for _, e := range read(s.Client) {
-					kind := strings.TrimPrefix(strings.TrimPrefix(e.Type, "dev.cdeventsx.slipway-"), "dev.cdevents.")
-					got = append(got, kind[:len(kind)-len(".0.0.0")]+" "+e.Subject)
-				}
-				return len(got) >= len(want)
-			})
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Fatal(diff)
-			}
+			s.Told(types, want)
 		}
 		post := func(what string, docs ...m) {
 			t.Helper()
@@ -94,7 +75,7 @@ func TestReportsAreToldOf(t *testing.T) {
 		post("incidents", m{"id": "OLD-1", "service": "my-service", "startedAt": "2024-12-06T08:00:00Z", "resolvedAt": "2024-12-06T09:00:00Z"})
 		told()
 
-		all := read(s.Client)
+		all := s.Events(types)
 		var data struct {
 			Subject struct {
 				Content struct {
@@ -114,10 +95,10 @@ func TestReportsAreToldOf(t *testing.T) {
 		if want := at(20); all[2].Time.Format(time.RFC3339) != want {
 			t.Errorf("it was resolved at %s, and is told as of %s", want, all[2].Time)
 		}
-		if got := read(s.With("catalog.entity.read", "platform.self.read")); len(got) != 0 {
+		if got := s.With("catalog.entity.read", "platform.self.read").Events(types); len(got) != 0 {
 			t.Errorf("who may only read the entity is told %d events", len(got))
 		}
-		if got := read(s.With("catalog.entity.read", "platform.self.read", "dora.history.read")); len(got) != len(all)-1 {
+		if got := s.With("catalog.entity.read", "platform.self.read", "dora.history.read").Events(types); len(got) != len(all)-1 {
 			t.Errorf("who may read its history is told %d events, want all but the one of a service that is nobody's", len(got))
 		}
 	})
