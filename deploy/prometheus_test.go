@@ -162,7 +162,7 @@ func scrape(t *testing.T) map[string][]string {
 	var text string
 	blueprinttest.Eventually(t, "a job has run", func() bool {
 		text = string(s.Get("/metrics").Is(200).Body)
-		return strings.Contains(text, "slipway_job_runs_total{") && strings.Contains(text, "slipway_provider_up{")
+		return strings.Contains(text, "slipway_job_runs_total{") && strings.Contains(text, "slipway_job_run_seconds_bucket{") && strings.Contains(text, "slipway_provider_up{")
 	})
 	metrics := map[string][]string{}
 	for _, m := range sample.FindAllStringSubmatch(text, -1) {
